@@ -1,0 +1,81 @@
+"""What verification needs of a source: how to run it, and which axes, masks and states it has."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Protocol
+
+from edgelstm.converters.spec import Array, StatePolicy, TensorSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class StatePair:
+    """A state of the explicit form: the output that is fed back as the input of the next call.
+
+    Attributes:
+        name: the state, e.g. "lstm_1/h".
+        input, output: names of the tensors, in the written model and in the reference alike.
+            They need not be listed in `Source.inputs` and `Source.outputs`: a form that only
+            conversion gave explicit states adds them, and their shapes are then the file's.
+    """
+
+    name: str
+    input: str
+    output: str
+
+
+class Reference(Protocol):
+    """The source model, run by its own framework under one state policy."""
+
+    def reset(self) -> None:
+        """Puts every state back to zero; under RESET and EXPLICIT there is nothing to do."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs one call.
+
+        Args:
+            inputs: every input by name; under EXPLICIT those of `Source.states` too.
+
+        Returns:
+            Every output by name, in the framework's own dtype; under EXPLICIT the new states too.
+
+        Raises:
+            Exception: whatever the framework raises for a shape that it does not take.
+        """
+        ...
+
+
+class Source(Protocol):
+    """A model that was converted, as verification sees it.
+
+    The batch axis of a tensor is 0, or 1 where its time axis is 0; rank 0 has none.
+    """
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs; None in a shape is a dimension that may vary."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs; None in a shape is a dimension that may vary."""
+
+    @property
+    def time_axes(self) -> Mapping[str, int]:
+        """Time axis by input name; inputs without one are absent."""
+
+    @property
+    def output_time_axes(self) -> Mapping[str, int]:
+        """Time axis by output name; outputs without one are absent."""
+
+    @property
+    def mask_values(self) -> Mapping[str, float]:
+        """By input name, the value that masks a step (Masking; 0 for Embedding(mask_zero))."""
+
+    @property
+    def states(self) -> tuple[StatePair, ...]:
+        """The explicit states; read only under EXPLICIT."""
+
+    def reference(self, policy: StatePolicy) -> Reference:
+        """The source ready to run, its states at zero."""
+        ...
