@@ -1,0 +1,70 @@
+"""The choices of one conversion, as the command line and Python give them."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgelstm.converters.spec import Array, Precision, StatePolicy
+
+
+class Size(enum.Enum):
+    """A batch or time size that is not a number."""
+
+    SOURCE = "source"  # as the source has it
+    DYNAMIC = "dynamic"
+
+
+class CodePolicy(enum.Enum):
+    """Whether code that stands in the model file may run (Lambda layers)."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
+class NanPolicy(enum.Enum):
+    """What to do with NaN or infinite weights."""
+
+    REFUSE = "refuse"
+    KEEP = "keep"
+
+
+class FusePolicy(enum.Enum):
+    """Whether a recurrence that does not fuse is an error."""
+
+    PREFER = "prefer"
+    REQUIRE = "require"
+
+
+class OverwritePolicy(enum.Enum):
+    """What to do when the output file exists."""
+
+    KEEP = "keep"
+    REPLACE = "replace"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertOptions:
+    """How to convert. Defaults are those of `edgelstm convert`.
+
+    Attributes:
+        state: None follows the source: `carry` for stateful Keras layers, else `reset`.
+        batch, time: a number fixes the size; `Size.SOURCE` keeps what the source has.
+        data: inputs by name for verification, besides random ones.
+        tolerance: largest error relative to an output's range; None takes the precision's own.
+    """
+
+    precision: Precision = Precision.FLOAT32
+    state: StatePolicy | None = None
+    batch: int | Size = Size.SOURCE
+    time: int | Size = Size.SOURCE
+    architecture: Path | None = None
+    custom_objects: Path | None = None
+    code: CodePolicy = CodePolicy.REFUSE
+    nan: NanPolicy = NanPolicy.REFUSE
+    fuse: FusePolicy = FusePolicy.PREFER
+    overwrite: OverwritePolicy = OverwritePolicy.KEEP
+    data: Mapping[str, Array] | None = None
+    tolerance: float | None = None
