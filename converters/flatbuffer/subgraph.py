@@ -1,0 +1,227 @@
+"""A subgraph of a model: its tensors and operators, and edits that keep them consistent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgelstm.converters.flatbuffer import schema
+from edgelstm.converters.flatbuffer.op import ABSENT, Op
+from edgelstm.converters.flatbuffer.tensor import Quantization, Tensor, text
+from edgelstm.converters.spec import Array
+
+if TYPE_CHECKING:
+    from edgelstm.converters.flatbuffer.model import Model
+
+# Operators that do something besides computing their outputs.
+_EFFECTFUL = frozenset(
+    "CUSTOM CALL CALL_ONCE WHILE IF ASSIGN_VARIABLE HASHTABLE_IMPORT DELEGATE "
+    "STABLEHLO_CUSTOM_CALL STABLEHLO_WHILE STABLEHLO_CASE".split()
+)
+
+
+class Subgraph:
+    """View of one subgraph. Tensor indices change only in `prune`."""
+
+    def __init__(self, model: Model, index: int, raw: Any) -> None:
+        self.model = model
+        self.index = index
+        self._raw = raw
+
+    @property
+    def name(self) -> str:
+        """Name, or `subgraph N` when it has none."""
+        return text(self._raw.name) or f"subgraph {self.index}"
+
+    @property
+    def inputs(self) -> list[int]:
+        """Indices of the input tensors; changing the list changes the subgraph."""
+        return self._raw.inputs  # type: ignore[no-any-return]
+
+    @inputs.setter
+    def inputs(self, value: Sequence[int]) -> None:
+        self._raw.inputs = [int(index) for index in value]
+
+    @property
+    def outputs(self) -> list[int]:
+        """Indices of the output tensors; changing the list changes the subgraph."""
+        return self._raw.outputs  # type: ignore[no-any-return]
+
+    @outputs.setter
+    def outputs(self, value: Sequence[int]) -> None:
+        self._raw.outputs = [int(index) for index in value]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [Tensor(self, index, raw) for index, raw in enumerate(self._raw.tensors)]
+
+    def tensor(self, index: int) -> Tensor:
+        """The tensor of an index >= 0."""
+        if index < 0:
+            raise IndexError(f"tensor index {index}")
+        return Tensor(self, index, self._raw.tensors[index])
+
+    @property
+    def ops(self) -> list[Op]:
+        """The operators in execution order."""
+        return [Op(self, raw) for raw in self._raw.operators]
+
+    def find(self, name: str) -> list[Op]:
+        """Operators of a builtin name (`FILL`) or a custom code, in execution order."""
+        return [op for op in self.ops if name == (op.custom_code or op.name)]
+
+    def producer(self, tensor: int) -> Op | None:
+        """The last operator that writes a tensor."""
+        return next((op for op in reversed(self.ops) if tensor in op.outputs), None)
+
+    def consumers(self, tensor: int) -> list[Op]:
+        """Operators that read a tensor, in execution order."""
+        return [op for op in self.ops if tensor in op.inputs]
+
+    def position(self, op: Op) -> int:
+        """Place of an operator in execution order."""
+        return next(i for i, raw in enumerate(self._raw.operators) if raw is op._raw)
+
+    def add_tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str = "float32",
+        *,
+        data: Array | None = None,
+        is_variable: bool = False,
+        quantization: Quantization | None = None,
+    ) -> int:
+        """Adds a tensor and returns its index.
+
+        Args:
+            name: made unique by a suffix when the subgraph has it already.
+            shape: -1 where the size is dynamic.
+            data: constant content, whose shape and dtype then win over `shape` and `dtype`.
+        """
+        raw = schema.module().TensorT()
+        taken = {tensor.name for tensor in self.tensors}
+        unique, count = name, 1
+        while unique in taken:
+            unique, count = f"{name}_{count}", count + 1
+        raw.name = unique
+        raw.buffer = 0
+        tensor = Tensor(self, len(self._raw.tensors), raw)
+        tensor.dtype = dtype
+        tensor.set_shape(tuple(int(size) for size in shape))
+        tensor.is_variable = is_variable
+        tensor.quantization = quantization
+        if data is not None:
+            tensor.set_data(data)
+        self._raw.tensors.append(raw)
+        return tensor.index
+
+    def add_constant(self, name: str, data: Array) -> int:
+        """Adds a constant tensor of its own (never a shared one) and returns its index."""
+        return self.add_tensor(name, data.shape, data=data)
+
+    def add_op(
+        self,
+        name: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        *,
+        options: Mapping[str, Any] | None = None,
+        version: int = 1,
+        before: Op | None = None,
+        after: Op | None = None,
+        custom_options: bytes = b"",
+    ) -> Op:
+        """Adds an operator: before or after a given one, else at the end.
+
+        Args:
+            name: builtin name (`FILL`), else the name of a custom operator.
+            options: builtin options by schema name; others keep the schema's defaults.
+        """
+        custom = name not in schema.op_codes()
+        raw = schema.module().OperatorT()
+        raw.inputs = [int(index) for index in inputs]
+        raw.outputs = [int(index) for index in outputs]
+        raw.intermediates = []
+        raw.opcodeIndex = self.model._op_code(
+            "CUSTOM" if custom else name, name if custom else "", version
+        )
+        op = Op(self, raw)
+        if custom:
+            op.custom_options = custom_options
+        else:
+            op.set_options(options or {})
+        place = len(self._raw.operators)
+        if before is not None:
+            place = self.position(before)
+        elif after is not None:
+            place = self.position(after) + 1
+        self._raw.operators.insert(place, raw)
+        return op
+
+    def remove_op(self, op: Op) -> None:
+        """Removes an operator; its tensors stay until `prune`."""
+        del self._raw.operators[self.position(op)]
+
+    def rewire(self, old: int, new: int) -> None:
+        """Makes every reader of a tensor, subgraph outputs and signatures read another."""
+        for op in self.ops:
+            op.inputs = [new if index == old else index for index in op.inputs]
+        self.outputs = [new if index == old else index for index in self.outputs]
+        for signature in self.model.signatures:
+            if signature.subgraph == self.index:
+                signature.replace_output(old, new)
+
+    def prune(self) -> None:
+        """Drops operators without effect on outputs, then tensors that nothing names.
+
+        Tensor indices change. Inputs of the subgraph stay even when nothing reads them.
+        """
+        self._prune_ops()
+        self._prune_tensors()
+
+    def _prune_ops(self) -> None:
+        variables = {tensor.index for tensor in self.tensors if tensor.is_variable}
+        needed = set(self.outputs)
+        kept: set[Op] = set()
+        before = -1
+        # A variable may be read by an operator that runs before its writer, in the next call.
+        while len(kept) != before:
+            before = len(kept)
+            for op in reversed(self.ops):
+                written = {*op.outputs, *variables.intersection(op.inputs)}
+                if op.name in _EFFECTFUL or not needed.isdisjoint(written):
+                    kept.add(op)
+                    needed.update(op.inputs)
+        self._raw.operators = [op._raw for op in self.ops if op in kept]
+
+    def _prune_tensors(self) -> None:
+        used = {*self.inputs, *self.outputs}
+        for op in self.ops:
+            used.update(op.inputs, op.outputs, op.intermediates)
+        for signature in self.model.signatures:
+            if signature.subgraph == self.index:
+                used.update(signature.inputs.values(), signature.outputs.values())
+        used.discard(ABSENT)
+        order = sorted(used)
+        renumber = {old: new for new, old in enumerate(order)} | {ABSENT: ABSENT}
+        self._raw.tensors = [self._raw.tensors[old] for old in order]
+        self.inputs = [renumber[index] for index in self.inputs]
+        self.outputs = [renumber[index] for index in self.outputs]
+        for op in self.ops:
+            op.inputs = [renumber[index] for index in op.inputs]
+            op.outputs = [renumber[index] for index in op.outputs]
+            op._raw.intermediates = [renumber[index] for index in op.intermediates]
+        for signature in self.model.signatures:
+            if signature.subgraph == self.index:
+                signature.renumber(renumber)
+
+    def __iter__(self) -> Iterator[Op]:
+        return iter(self.ops)
+
+
+def as_int32(*values: int) -> Array:
+    """A rank-1 int32 array, as shape and axis inputs of operators need it."""
+    return np.asarray(values, np.int32)

@@ -1,0 +1,59 @@
+"""Packs the schema's object tree into the bytes of a .tflite file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgelstm.converters.flatbuffer.bounds import IDENTIFIER
+from edgelstm.errors import UnsupportedModelError
+
+# The schema's force_align, which the generated Python does not apply: kernels read constants in
+# place with vector loads.
+_ALIGNMENT = 16
+_LIMIT_BYTES = 2**31 - 1
+
+
+class _AlignedBuffer:
+    """Stands in for the generated buffer record while packing."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802
+        vector = None
+        if self.data is not None and len(self.data):
+            content = np.ascontiguousarray(self.data)
+            builder.StartVector(1, content.nbytes, _ALIGNMENT)
+            head = builder.Head() - content.nbytes
+            builder.head = head
+            builder.Bytes[head : head + content.nbytes] = content.tobytes()
+            vector = builder.EndVector()
+        builder.StartObject(3)
+        if vector is not None:
+            builder.PrependUOffsetTRelativeSlot(0, vector, 0)
+        return int(builder.EndObject())
+
+
+def pack(raw: Any) -> bytes:
+    """The bytes of a model record, identifier included.
+
+    Raises:
+        UnsupportedModelError: the file would exceed the format's 2 GiB.
+    """
+    import flatbuffers
+
+    content_bytes = sum(len(b.data) for b in raw.buffers if b.data is not None)
+    if content_bytes > _LIMIT_BYTES:
+        raise UnsupportedModelError(f"{content_bytes} bytes of weights exceed the format's 2 GiB")
+    buffers = raw.buffers
+    raw.buffers = [_AlignedBuffer(buffer.data) for buffer in buffers]
+    try:
+        builder = flatbuffers.Builder(content_bytes + content_bytes // 64 + 65536)
+        builder.Finish(raw.Pack(builder), IDENTIFIER)
+        return bytes(builder.Output())
+    except flatbuffers.builder.BuilderSizeError:
+        raise UnsupportedModelError("the model exceeds the format's 2 GiB") from None
+    finally:
+        raw.buffers = buffers
