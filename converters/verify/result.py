@@ -27,7 +27,7 @@ class OutputResult:
         scale: the range of the reference, see `compare.Scale`.
         worst_call: the call with the largest error, e.g. "second call".
         failing_calls: the calls above tolerance.
-        failing_rows: batch rows above tolerance, in calls on the whole batch.
+        failing_rows: batch rows above tolerance.
         step_errors: relative maximum error per time step, the largest over calls; empty without
             a time axis.
         first_diverging_step: first step above tolerance, counted from 0; None when there is none.

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Protocol
 
-from edgelstm.converters.spec import Array, StatePolicy, TensorSpec
-
-
-@dataclasses.dataclass(frozen=True)
-class StatePair:
-    """A state of the explicit form: the output that is fed back as the input of the next call.
-
-    Attributes:
-        name: the state, e.g. "lstm_1/h".
-        input, output: names of the tensors, in the written model and in the reference alike.
-            They need not be listed in `Source.inputs` and `Source.outputs`: a form that only
-            conversion gave explicit states adds them, and their shapes are then the file's.
-    """
-
-    name: str
-    input: str
-    output: str
+from edgelstm.converters.spec import Array, StatePair, StatePolicy, TensorSpec
 
 
 class Reference(Protocol):
@@ -50,6 +33,9 @@ class Source(Protocol):
     """A model that was converted, as verification sees it.
 
     The batch axis of a tensor is 0, or 1 where its time axis is 0; rank 0 has none.
+
+    The tensors of `states` need not be listed in `inputs` and `outputs`: a form that only
+    conversion gave explicit states adds them, and their shapes are then the file's.
     """
 
     @property

@@ -1,0 +1,206 @@
+"""The calls that a model is compared on: random data shaped by its inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from edgelstm.converters.spec import Array, StatePolicy
+from edgelstm.converters.verify.axes import InputAxes, ModelAxes
+from edgelstm.errors import UnsupportedModelError
+
+TYPICAL_STEPS = 20
+LONG_STEPS = 10 * TYPICAL_STEPS
+SHORT_STEPS = 7
+SPARE_STEPS = 40  # in place of short lengths that the source does not take
+LARGE_INPUT = 10.0  # standard deviations; drives sigmoid and tanh into saturation
+MASKABLE_STEPS = 4  # shorter sequences have no room for distinct mask patterns
+
+Keep = Callable[[int], Array]  # steps -> [steps] bool, True where a step counts
+
+
+def _scattered(steps: int) -> Array:
+    index = np.arange(steps)
+    return np.asarray((index % 3 != 1) & (index % 7 != 3))
+
+
+MASK_PATTERNS: tuple[tuple[str, Keep], ...] = (
+    ("nothing masked", lambda steps: np.ones(steps, bool)),
+    ("leading steps masked", lambda steps: np.arange(steps) >= (steps + 2) // 3),
+    ("trailing steps masked", lambda steps: np.arange(steps) < steps - (steps + 2) // 3),
+    ("scattered steps masked", _scattered),
+    ("every step masked", lambda steps: np.zeros(steps, bool)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Consecutive calls of one shape.
+
+    Attributes:
+        calls: inputs by name, without explicit states.
+        time: steps per call; None where no input has a time axis.
+        rows: what each batch row holds; empty without masks.
+        ordinary: whether its reference values count towards an output's range.
+        row_check: whether rows are also compared one by one.
+        optional: whether the source may refuse it (a length that its layers cannot take).
+    """
+
+    name: str
+    batch: int
+    time: int | None
+    calls: tuple[Mapping[str, Array], ...]
+    rows: tuple[str, ...] = ()
+    ordinary: bool = True
+    row_check: bool = False
+    optional: bool = False
+
+
+def plan(axes: ModelAxes, policy: StatePolicy, seed: int = 0) -> tuple[Case, ...]:
+    """The cases of a model, the same for the same seed.
+
+    As few distinct shapes as possible: a framework traces its model anew for each.
+    """
+    maker = _Maker(axes, np.random.default_rng(seed))
+    rows = len(MASK_PATTERNS) if axes.masked else 3
+    batch = axes.batch or 1
+    if axes.batch_varies:
+        small, large = 1, rows
+    else:
+        small = large = batch
+    typical = TYPICAL_STEPS if axes.time_varies else (axes.time or 1)
+    # A fixed length reaches ten times its steps only through a state that is carried on.
+    carried = policy is not StatePolicy.RESET and not axes.time_varies
+    calls = 10 if carried else 2
+
+    cases = maker.masked("typical sequence", large, typical, calls, row_check=True)
+    if axes.time_varies:
+        cases += [
+            maker.case("short sequence", small, SHORT_STEPS, optional=True),
+            maker.case("single step", small, 1, optional=True),
+        ]
+        cases += maker.masked("long sequence", large, LONG_STEPS, 2, ordinary=False, optional=True)
+        edge = SHORT_STEPS
+    else:
+        if small != large:
+            cases.append(maker.case("single row", small, typical))
+        edge = typical
+    cases.append(
+        dataclasses.replace(
+            maker.case("inputs of zero", small, edge, scale=0.0), ordinary=False, optional=True
+        )
+    )
+    if any(np.issubdtype(np.dtype(i.spec.dtype), np.floating) for i in axes.inputs):
+        large_case = maker.case("large inputs", large, typical, scale=LARGE_INPUT)
+        cases.append(dataclasses.replace(large_case, ordinary=False))
+    return tuple(cases)
+
+
+def spare_case(axes: ModelAxes, seed: int = 1) -> Case:
+    """One more length, for a source that refuses short ones."""
+    maker = _Maker(axes, np.random.default_rng(seed))
+    return maker.case("other length", 1 if axes.batch_varies else axes.batch or 1, SPARE_STEPS)
+
+
+@dataclasses.dataclass
+class _Maker:
+    axes: ModelAxes
+    random: np.random.Generator
+
+    def case(
+        self, name: str, batch: int, time: int, *, scale: float = 1.0, optional: bool = False
+    ) -> Case:
+        calls = tuple(self._call(batch, time, scale) for _ in range(2))
+        return Case(name, batch, self._steps(time), calls, optional=optional)
+
+    def masked(
+        self,
+        name: str,
+        batch: int,
+        time: int,
+        calls: int,
+        *,
+        ordinary: bool = True,
+        row_check: bool = False,
+        optional: bool = False,
+    ) -> list[Case]:
+        """One case, or as many as it takes to have every mask pattern in some row."""
+        patterns: list[int] = []
+        if self.axes.masked and time >= MASKABLE_STEPS:
+            patterns = list(range(len(MASK_PATTERNS)))
+        groups = [patterns[at : at + batch] for at in range(0, len(patterns), batch)] or [[]]
+        cases = []
+        for number, group in enumerate(groups):
+            # A batch larger than the patterns left starts over with the first ones.
+            filled = [group[row % len(group)] for row in range(batch)] if group else []
+            made = [self._mask(self._call(batch, time, 1.0), filled) for _ in range(calls)]
+            cases.append(
+                Case(
+                    name=name if len(groups) == 1 else f"{name} {number + 1}",
+                    batch=batch,
+                    time=self._steps(time),
+                    calls=tuple(made),
+                    rows=tuple(MASK_PATTERNS[p][0] for p in filled),
+                    ordinary=ordinary,
+                    row_check=row_check and number == 0,
+                    optional=optional,
+                )
+            )
+        return cases
+
+    def _steps(self, time: int) -> int | None:
+        return time if self.axes.has_time else None
+
+    def _call(self, batch: int, time: int, scale: float) -> dict[str, Array]:
+        return {i.spec.name: self._values(i, batch, time, scale) for i in self.axes.inputs}
+
+    def _values(self, inputs: InputAxes, batch: int, time: int, scale: float) -> Array:
+        shape = inputs.shape(batch, time)
+        spec = inputs.spec
+        dtype = np.dtype(spec.dtype)
+        if np.issubdtype(dtype, np.floating):
+            return np.asarray(self.random.standard_normal(shape) * scale, dtype)
+        if dtype == np.bool_:
+            return np.asarray(self.random.integers(0, 2, shape) * (scale != 0), bool)
+        if np.issubdtype(dtype, np.integer):
+            low = spec.low if spec.low is not None else min(0, (spec.high or 2) - 1)
+            high = spec.high if spec.high is not None else low + 2
+            if scale == 0:
+                return np.full(shape, min(max(low, 0), high - 1), dtype)
+            return np.asarray(self.random.integers(low, high, shape), dtype)
+        raise UnsupportedModelError(
+            f"no test data can be made for an input of type {spec.dtype}",
+            where=f"input '{spec.name}'",
+            cure="cut the model behind the layer that reads it (--inputs)",
+        )
+
+    def _mask(self, call: dict[str, Array], patterns: list[int]) -> dict[str, Array]:
+        """Writes the mask value into the masked steps; each further input is shifted by one."""
+        if not patterns:
+            return call
+        masked = [i for i in self.axes.inputs if i.mask is not None and i.time is not None]
+        for shift, inputs in enumerate(masked):
+            array = call[inputs.spec.name]
+            if inputs.time is None or inputs.batch is None or array.ndim < 2:
+                continue
+            ordered = np.moveaxis(array, (inputs.batch, inputs.time), (0, 1))
+            for row in range(ordered.shape[0]):
+                pattern = patterns[(row + shift) % len(patterns)]
+                keep = MASK_PATTERNS[pattern][1](ordered.shape[1])
+                ordered[row, ~keep] = inputs.mask
+                if inputs.spec.low is not None or np.issubdtype(array.dtype, np.integer):
+                    self._unmask(ordered, row, keep, inputs)
+        return call
+
+    def _unmask(self, ordered: Array, row: int, keep: Array, inputs: InputAxes) -> None:
+        """Replaces integers that hit the mask value by chance, so that patterns stay exact."""
+        spec = inputs.spec
+        low = spec.low if spec.low is not None else 0
+        high = spec.high if spec.high is not None else low + 2
+        other = next((v for v in range(low, min(high, low + 3)) if v != inputs.mask), None)
+        if other is None:
+            return
+        kept = ordered[row, keep]
+        ordered[row, keep] = np.where(kept == inputs.mask, other, kept)

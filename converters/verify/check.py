@@ -1,0 +1,250 @@
+"""Differential testing of a written model against its source, along the time axis."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgelstm.converters.spec import Array, Precision, StatePolicy, TensorSpec
+from edgelstm.converters.verify.axes import ModelAxes, batch_axis, model_axes, take_rows
+from edgelstm.converters.verify.cases import Case, plan, spare_case
+from edgelstm.converters.verify.compare import Scale
+from edgelstm.converters.verify.data import data_cases
+from edgelstm.converters.verify.record import CaseRecord, OutputAxes
+from edgelstm.converters.verify.result import CaseResult, Verification
+from edgelstm.converters.verify.runner import Runner, open_runners
+from edgelstm.converters.verify.source import Reference, Source
+from edgelstm.converters.verify.tolerance import tolerance_for
+from edgelstm.errors import EdgeLstmError
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+Outputs = Mapping[str, Array]
+
+FEWEST_LENGTHS = 3
+
+
+def verify(
+    source: Source,
+    model: bytes | Path,
+    *,
+    policy: StatePolicy,
+    precision: Precision,
+    tolerance: float | None = None,
+    data: Mapping[str, Array] | None = None,
+    backends: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Runs source and written model on the same calls and compares every output.
+
+    Random data cover two batch sizes, three sequence lengths up to ten times the typical one,
+    every mask pattern, zero and large inputs, as far as the model leaves these open. Each case
+    is two consecutive calls (ten where only a state reaches further than a fixed length), then
+    the first call again after a reset; each row of one batch is also compared alone. Everything
+    runs with XNNPACK and without a delegate.
+
+    Args:
+        model: the written file, or its content.
+        tolerance: largest error relative to an output's range; None takes the precision's own.
+        data: the user's samples by input name, compared besides the random ones.
+        backends: interpreters to run in; None takes the preferred one installed.
+        progress: called with the case, the number done and the number of all.
+
+    Returns:
+        What was found; call `raise_if_failed()` to make a failure an error.
+
+    Raises:
+        DataError: `data` do not fit the model.
+        OptionError: `tolerance` makes no sense.
+    """
+    started = time.perf_counter()
+    allowed = tolerance_for(precision, tolerance)
+
+    def verification(cases: Sequence[CaseResult], notes: Sequence[str] = ()) -> Verification:
+        seconds = time.perf_counter() - started
+        return Verification(allowed, precision, policy, tuple(cases), tuple(notes), seconds)
+
+    try:
+        runners = open_runners(model, backends)
+    except EdgeLstmError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        return verification([_broken("loading", "the file does not load", error)])
+
+    states = source.states if policy is StatePolicy.EXPLICIT else ()
+    written = runners[0].inputs
+    state_inputs = {pair.input: written[pair.input] for pair in states if pair.input in written}
+    known = {spec.name for spec in source.inputs}
+    axes, problems = model_axes(
+        source, {n: s for n, s in written.items() if n in known or n not in state_inputs}
+    )
+    problems += [
+        f"the file has no state {kind} '{name}'"
+        for pair in states
+        for kind, name, tensors in (
+            ("input", pair.input, written),
+            ("output", pair.output, runners[0].outputs),
+        )
+        if name not in tensors
+    ]
+    if problems:
+        return verification([_unfit("interface", tuple(problems))])
+
+    comparison = _Comparison(source, policy, axes, state_inputs, allowed)
+    expected, notes = comparison.references(
+        plan(axes, policy), data_cases(data, axes, state_inputs) if data is not None else ()
+    )
+    results: list[CaseResult] = []
+    total = len(expected) * len(runners)
+    for case, outputs in expected:
+        for runner in runners:
+            if progress is not None:
+                progress(f"{case.name}, {runner.label}", len(results), total)
+            results.append(comparison.compare(case, outputs, runner))
+    if progress is not None:
+        progress("verified", total, total)
+    return verification(results, notes)
+
+
+def _unfit(name: str, problems: tuple[str, ...]) -> CaseResult:
+    return CaseResult(name, "any", None, None, (), problems=problems)
+
+
+def _broken(name: str, what: str, error: Exception) -> CaseResult:
+    return _unfit(name, (f"{what}: {_first_line(error)}",))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@dataclasses.dataclass
+class _Comparison:
+    """A source with everything that stays the same from case to case."""
+
+    source: Source
+    policy: StatePolicy
+    axes: ModelAxes
+    state_inputs: Mapping[str, TensorSpec]
+    tolerance: float
+    scales: dict[str, Scale] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reference: Reference = self.source.reference(self.policy)
+        self.pairs = self.source.states if self.policy is StatePolicy.EXPLICIT else ()
+
+    def references(
+        self, planned: Sequence[Case], samples: Sequence[Case]
+    ) -> tuple[list[tuple[Case, list[Outputs]]], list[str]]:
+        """The source's outputs for every call; cases that it does not take become notes."""
+        expected: list[tuple[Case, list[Outputs]]] = []
+        notes = []
+        for case in (*planned, *samples):
+            try:
+                expected.append((case, self._calls(self.reference, case)))
+            except EdgeLstmError:
+                raise
+            except Exception as error:
+                if not case.optional:
+                    raise
+                notes.append(
+                    f"{case.name} ({case.time or 'no'} steps) left out, "
+                    f"the source does not take it: {_first_line(error)}"
+                )
+        lengths = {case.time for case, _ in expected}
+        if notes and self.axes.time_varies and len(lengths) < FEWEST_LENGTHS:
+            spare = spare_case(self.axes)
+            expected.append((spare, self._calls(self.reference, spare)))
+        ordinary: dict[str, list[Array]] = {}
+        for case, calls in expected:
+            if case.ordinary:
+                for outputs in calls:
+                    for name, array in outputs.items():
+                        ordinary.setdefault(name, []).append(array)
+        self.scales = {name: Scale.of(arrays) for name, arrays in ordinary.items()}
+        return expected, notes
+
+    def compare(self, case: Case, expected: list[Outputs], runner: Runner) -> CaseResult:
+        """One case on one runner."""
+        record = CaseRecord(case, runner.label, self.tolerance, self._output_axes(expected))
+        try:
+            for number, outputs in enumerate(self._calls(runner, case)):
+                record.add(_CALLS[number], expected[number], outputs)
+            if len(case.calls) > 1:
+                again = self._calls(runner, dataclasses.replace(case, calls=case.calls[:1]))
+                record.add("first call after a reset", expected[0], again[0])
+            if case.row_check and case.batch > 1 and not record.problems:
+                self._check_rows(case, expected[0], runner, record)
+        except (ValueError, RuntimeError) as error:
+            record.problems.append(f"the file does not run: {_first_line(error)}")
+        return record.result()
+
+    def _calls(self, runner: Runner | Reference, case: Case) -> list[Outputs]:
+        """Every call of a case from states of zero; explicit states are fed back."""
+        runner.reset()
+        states = {
+            name: np.zeros(
+                tuple(case.batch if size is None else size for size in spec.shape),
+                np.dtype(spec.dtype),
+            )
+            for name, spec in self.state_inputs.items()
+        }
+        outputs: list[Outputs] = []
+        for call in case.calls:
+            outputs.append(runner.run({**call, **states}))
+            states = {pair.input: outputs[-1][pair.output] for pair in self.pairs}
+        return outputs
+
+    def _output_axes(self, expected: list[Outputs]) -> dict[str, OutputAxes]:
+        """Axes and range of every output in one case."""
+        axes = {}
+        for name, first in expected[0].items():
+            time_axis = self.source.output_time_axes.get(name)
+            own = Scale.of(outputs[name] for outputs in expected)
+            pooled = self.scales.get(name, own)
+            axes[name] = OutputAxes(
+                batch=batch_axis(first.ndim, time_axis),
+                time=time_axis,
+                scale=max(own.range, pooled.range) if pooled.high >= pooled.low else own.range,
+            )
+        return axes
+
+    def _check_rows(
+        self, case: Case, expected: Outputs, runner: Runner, record: CaseRecord
+    ) -> None:
+        """Each row alone, or the rows in reverse where the batch size is fixed."""
+        if self.axes.batch_varies:
+            groups = [[row] for row in range(case.batch)]
+        else:
+            groups = [list(reversed(range(case.batch)))]
+        for rows in groups:
+            label = f"row {rows[0]} alone" if len(rows) == 1 else "rows in reverse order"
+            some = self._rows_of(case, rows)
+            actual = self._calls(runner, some)[0]
+            wanted = {}
+            for name, array in expected.items():
+                taken = take_rows(array, record.axes[name].batch, rows, case.batch)
+                if taken is not None:
+                    wanted[name] = taken
+            if not record.agrees(wanted, actual):
+                # Only a source whose rows affect each other may differ here; ask it.
+                wanted = dict(self._calls(self.reference, some)[0])
+            record.add(label, wanted, {n: actual[n] for n in wanted if n in actual}, rows=rows)
+
+    def _rows_of(self, case: Case, rows: list[int]) -> Case:
+        call = {}
+        for inputs in self.axes.inputs:
+            array = case.calls[0][inputs.spec.name]
+            taken = take_rows(array, inputs.batch, rows, case.batch)
+            call[inputs.spec.name] = array if taken is None else np.ascontiguousarray(taken)
+        return dataclasses.replace(case, batch=len(rows), calls=(call,))
+
+
+_CALLS = tuple(
+    f"{word} call"
+    for word in "first second third fourth fifth sixth seventh eighth ninth tenth".split()
+)

@@ -1,0 +1,151 @@
+"""From the pattern of failures to one sentence: what differs, where, and what to try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from edgelstm.converters.spec import Precision, StatePolicy
+from edgelstm.converters.verify.result import CaseResult, OutputResult, Verification
+
+Failing = list[tuple[CaseResult, OutputResult]]
+
+
+def describe(verification: Verification) -> tuple[str, str | None]:
+    """What differs most, and where.
+
+    Returns:
+        One sentence, and the case with its call and first diverging step.
+    """
+    broken = next((case for case in verification.cases if case.problems), None)
+    if broken is not None:
+        return f"the file does not match its source: {broken.problems[0]}", _where(broken)
+    failing = _failing(verification)
+    if not failing:
+        return "nothing could be compared: the model has no outputs", None
+    case, output = max(failing, key=lambda pair: pair[1].relative_error)
+    if math.isfinite(output.max_error):
+        amount = (
+            f"by {output.relative_error:.2g} of its range, {verification.tolerance:.2g} is allowed"
+        )
+    else:
+        amount = "where one of both is NaN or infinite"
+    where = [_where(case), output.worst_call]
+    if output.first_diverging_step is not None:
+        where.append(f"first diverging step {output.first_diverging_step}")
+    failed = len(verification.failures)
+    what = f"output '{output.name}' differs from its source {amount}"
+    return f"{what} ({failed} of {len(verification.cases)} cases fail)", "; ".join(where)
+
+
+def cure(verification: Verification) -> str:
+    """What the pattern of failures points to, most specific first."""
+    if any(case.problems for case in verification.cases):
+        return "check that the file was converted from this source, with the same names and sizes"
+    failing = _failing(verification)
+    for applies, advice in _PATTERNS:
+        if applies(verification, failing):
+            return advice
+    if verification.precision is not Precision.FLOAT32:
+        return (
+            "convert with a finer precision, or accept this error with --tolerance "
+            f"{_rounded_up(max(o.relative_error for _, o in failing))}"
+        )
+    return "check that the file was converted from this very source and its present weights"
+
+
+def _where(case: CaseResult) -> str:
+    return f"{case.title}, {case.runner}"
+
+
+def _failing(verification: Verification) -> Failing:
+    return [(c, o) for c in verification.cases for o in c.outputs if not o.passed]
+
+
+def _rounded_up(value: float) -> str:
+    digits = 10.0 ** math.floor(math.log10(value))
+    return f"{math.ceil(value / digits) * digits:.0e}"
+
+
+def _not_finite(_: Verification, failing: Failing) -> bool:
+    return any(not math.isfinite(o.max_error) for _, o in failing)
+
+
+def _one_delegate(verification: Verification, failing: Failing) -> bool:
+    all_runners = {case.runner for case in verification.cases}
+    return len(all_runners) > 1 and len({case.runner for case, _ in failing}) == 1
+
+
+def _later_calls(verification: Verification, failing: Failing) -> bool:
+    return all("first call" not in o.failing_calls for _, o in failing)
+
+
+def _is_row_call(call: str) -> bool:
+    return call.startswith("row")
+
+
+def _rows_alone(_: Verification, failing: Failing) -> bool:
+    return all(_is_row_call(call) for _, o in failing for call in o.failing_calls)
+
+
+def _some_rows(_: Verification, failing: Failing) -> bool:
+    """Row 0 is right and later ones are wrong."""
+    plain = [(c, o) for c, o in failing if (c.batch or 1) > 1 and not c.rows]
+    single = [c for c, _ in failing if c.batch == 1]
+    return (
+        bool(plain)
+        and not single
+        and all(o.failing_rows and o.failing_rows[0] > 0 for _, o in plain)
+    )
+
+
+def _masks(_: Verification, failing: Failing) -> bool:
+    """Every failing case has masks, and its unmasked row is right."""
+    return all(
+        c.rows
+        and o.failing_rows
+        and all(row < len(c.rows) and c.rows[row] != "nothing masked" for row in o.failing_rows)
+        for c, o in failing
+    )
+
+
+def _state(verification: Verification, failing: Failing) -> bool:
+    return _later_calls(verification, failing) and not _rows_alone(verification, failing)
+
+
+def _drift(_: Verification, failing: Failing) -> bool:
+    """Only long sequences fail, or the error starts late."""
+    return all(c.name.startswith("long sequence") for c, _ in failing) or all(
+        o.first_diverging_step is not None and o.first_diverging_step > 0 for _, o in failing
+    )
+
+
+def _carry(verification: Verification, failing: Failing) -> bool:
+    return verification.policy is not StatePolicy.RESET and _state(verification, failing)
+
+
+def _exact(verification: Verification, failing: Failing) -> bool:
+    return verification.precision is Precision.FLOAT32
+
+
+_PATTERNS: tuple[tuple[Callable[[Verification, Failing], bool], str], ...] = (
+    (_not_finite, "look for NaN or overflow: weights, and divisions or logarithms in the model"),
+    (_one_delegate, "only one of the ways to run it is wrong: run the file the other way"),
+    (
+        _carry,
+        "the first call is right and a later one is not: the state is not carried on as the "
+        "source does it; compare with --state reset",
+    ),
+    (
+        _state,
+        "the first call is right and a later one is not: the file keeps its state between calls; "
+        "convert with --state reset, or verify with --state carry if that is meant",
+    ),
+    (_rows_alone, "a row gives another result alone than in its batch: convert with --batch 1"),
+    (_some_rows, "row 0 is right and other rows are not: convert with --batch 1"),
+    (_masks, "only rows with masked steps differ: the file ignores the mask"),
+    (
+        lambda v, f: _exact(v, f) and _drift(v, f),
+        "the error grows with time: look for a clipped cell (cell_clip) or an integrating cell",
+    ),
+)

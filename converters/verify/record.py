@@ -1,0 +1,161 @@
+"""Collects the comparisons of one case into its result."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edgelstm.converters.spec import Array
+from edgelstm.converters.verify.cases import Case
+from edgelstm.converters.verify.compare import difference
+from edgelstm.converters.verify.result import CaseResult, OutputResult
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputAxes:
+    """Batch and time axis of an output, None where it has none, and its range."""
+
+    batch: int | None
+    time: int | None
+    scale: float
+
+
+@dataclasses.dataclass
+class _Tally:
+    """Running sums of one output."""
+
+    squares: float = 0.0
+    values: int = 0
+    max_error: float = -1.0
+    worst_call: str = ""
+    allowed: float = 0.0
+    failing_calls: list[str] = dataclasses.field(default_factory=list)
+    failing_rows: set[int] = dataclasses.field(default_factory=set)
+    step_errors: Array | None = None
+
+
+@dataclasses.dataclass
+class CaseRecord:
+    """One case on one runner while it runs."""
+
+    case: Case
+    runner: str
+    tolerance: float
+    axes: Mapping[str, OutputAxes]
+    problems: list[str] = dataclasses.field(default_factory=list)
+    tallies: dict[str, _Tally] = dataclasses.field(default_factory=dict)
+
+    def agrees(self, expected: Mapping[str, Array], actual: Mapping[str, Array]) -> bool:
+        """Whether every expected output is there and within tolerance."""
+        return all(
+            name in actual
+            and _mismatch(name, array, actual[name]) is None
+            and difference(array, actual[name], batch_axis=None, time_axis=None).max_error
+            <= self._allowed(name, array)
+            for name, array in expected.items()
+        )
+
+    def add(
+        self,
+        call: str,
+        expected: Mapping[str, Array],
+        actual: Mapping[str, Array],
+        rows: Sequence[int] | None = None,
+    ) -> None:
+        """Compares one call.
+
+        Args:
+            call: its name in the result, e.g. "second call".
+            rows: which rows of the case the call holds; None for all of them in order.
+        """
+        for name in actual.keys() - expected.keys():
+            self._problem(f"the file has an output '{name}' that the source does not have")
+        for name, array in expected.items():
+            if name not in actual:
+                self._problem(
+                    f"the file has no output '{name}'; its outputs: {', '.join(actual) or 'none'}"
+                )
+                continue
+            mismatch = _mismatch(name, array, actual[name])
+            if mismatch is not None:
+                self._problem(f"{mismatch} ({call})")
+                continue
+            self._tally(call, name, array, actual[name], rows)
+
+    def _tally(
+        self, call: str, name: str, expected: Array, actual: Array, rows: Sequence[int] | None
+    ) -> None:
+        axes = self.axes[name]
+        found = difference(expected, actual, batch_axis=axes.batch, time_axis=axes.time)
+        tally = self.tallies.setdefault(name, _Tally())
+        tally.squares += found.squares
+        tally.values += found.values
+        if found.max_error > tally.max_error:
+            tally.max_error, tally.worst_call = found.max_error, call
+        allowed = tally.allowed = self._allowed(name, expected)
+        if found.max_error > allowed:
+            tally.failing_calls.append(call)
+        order = range(self.case.batch) if rows is None else rows
+        if found.row_errors is not None and len(found.row_errors) == len(order):
+            failing = np.flatnonzero(found.row_errors > allowed)
+            tally.failing_rows.update(order[int(row)] for row in failing)
+        if found.step_errors is not None:
+            if tally.step_errors is None:
+                tally.step_errors = found.step_errors
+            elif tally.step_errors.shape == found.step_errors.shape:
+                tally.step_errors = np.maximum(tally.step_errors, found.step_errors)
+
+    def _allowed(self, name: str, expected: Array) -> float:
+        """Largest accepted absolute error; integers must agree exactly."""
+        if not np.issubdtype(expected.dtype, np.inexact):
+            return 0.0
+        return self.tolerance * self.axes[name].scale
+
+    def _problem(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+
+    def result(self) -> CaseResult:
+        """The result of all calls so far."""
+        return CaseResult(
+            name=self.case.name,
+            runner=self.runner,
+            batch=self.case.batch,
+            time=self.case.time,
+            outputs=tuple(self._output(name, tally) for name, tally in self.tallies.items()),
+            rows=self.case.rows,
+            problems=tuple(self.problems),
+        )
+
+    def _output(self, name: str, tally: _Tally) -> OutputResult:
+        scale = self.axes[name].scale
+        steps = () if tally.step_errors is None else tuple(float(e) for e in tally.step_errors)
+        failing = bool(tally.failing_calls)
+        over = (at for at, error in enumerate(steps) if error > tally.allowed)
+        return OutputResult(
+            name=name,
+            max_error=max(tally.max_error, 0.0),
+            rms_error=math.sqrt(tally.squares / tally.values) if tally.values else 0.0,
+            values=tally.values,
+            scale=scale,
+            worst_call=tally.worst_call,
+            failing_calls=tuple(tally.failing_calls),
+            failing_rows=tuple(sorted(tally.failing_rows)),
+            step_errors=tuple(error / scale for error in steps),
+            first_diverging_step=next(over, None) if failing else None,
+        )
+
+
+def _mismatch(name: str, expected: Array, actual: Array) -> str | None:
+    """Why two arrays cannot be compared number by number."""
+    if expected.shape != actual.shape:
+        return (
+            f"output '{name}' has shape {list(actual.shape)}, "
+            f"the source gives {list(expected.shape)}"
+        )
+    if expected.dtype != actual.dtype:
+        return f"output '{name}' is {actual.dtype}, the source gives {expected.dtype}"
+    return None
