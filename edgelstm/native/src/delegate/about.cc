@@ -1,0 +1,64 @@
+// What the library says about itself and about the CPU it runs on.
+#include "edgelstm/edgelstm.h"
+#include "kernels/cpu_features.h"
+
+namespace {
+
+struct NamedFeature {
+  const char* name;
+  bool edgelstm::CpuFeatures::*present;
+};
+
+constexpr NamedFeature kNamedFeatures[] = {
+    {"sse4.2", &edgelstm::CpuFeatures::sse42},
+    {"avx2", &edgelstm::CpuFeatures::avx2},
+    {"fma", &edgelstm::CpuFeatures::fma},
+    {"avx512f", &edgelstm::CpuFeatures::avx512f},
+    {"avx512vnni", &edgelstm::CpuFeatures::avx512vnni},
+    {"avxvnni", &edgelstm::CpuFeatures::avxvnni},
+    {"neon", &edgelstm::CpuFeatures::neon},
+    {"asimd", &edgelstm::CpuFeatures::asimd},
+    {"asimddp", &edgelstm::CpuFeatures::asimddp},
+    {"i8mm", &edgelstm::CpuFeatures::i8mm},
+};
+
+// Appends to a buffer that may be too short, and counts what a long enough one would hold.
+class Text {
+ public:
+  Text(char* buffer, size_t size) : buffer_(buffer), size_(size) {}
+
+  void Append(const char* text) {
+    for (; *text != '\0'; ++text, ++length_) {
+      if (length_ + 1 < size_) buffer_[length_] = *text;
+    }
+  }
+
+  size_t Finish() {
+    if (size_ > 0) buffer_[length_ < size_ ? length_ : size_ - 1] = '\0';
+    return length_;
+  }
+
+  bool empty() const { return length_ == 0; }
+
+ private:
+  char* buffer_;
+  size_t size_;
+  size_t length_ = 0;
+};
+
+}  // namespace
+
+int edgelstm_abi_version(void) { return EDGELSTM_ABI_VERSION; }
+
+const char* edgelstm_version(void) { return EDGELSTM_VERSION; }
+
+size_t edgelstm_cpu_features(char* buffer, size_t size) {
+  const edgelstm::CpuFeatures& features = edgelstm::DetectCpuFeatures();
+  Text text(buffer, size);
+  for (const NamedFeature& feature : kNamedFeatures) {
+    if (!(features.*feature.present)) continue;
+    if (!text.empty()) text.Append(",");
+    text.Append(feature.name);
+  }
+  return text.Finish();
+}

@@ -1,0 +1,24 @@
+// What this CPU and its operating system offer.
+#pragma once
+
+namespace edgelstm {
+
+struct CpuFeatures {
+  // x86
+  bool sse42 = false;
+  bool avx2 = false;
+  bool fma = false;
+  bool avx512f = false;
+  bool avx512vnni = false;
+  bool avxvnni = false;
+  // ARM; `neon` is 32-bit, `asimd` is its 64-bit form
+  bool neon = false;
+  bool asimd = false;
+  bool asimddp = false;
+  bool i8mm = false;
+};
+
+// The features found when the library was loaded.
+const CpuFeatures& DetectCpuFeatures();
+
+}  // namespace edgelstm

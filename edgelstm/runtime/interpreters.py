@@ -1,0 +1,194 @@
+"""Find the TFLite interpreters of this machine and open a model in one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgelstm.errors import (
+    MissingPackageError,
+    OptionError,
+    UnreadableModelError,
+    UnsupportedModelError,
+)
+from edgelstm.runtime.model_file import place, read_model_file
+
+
+class Delegate(enum.Enum):
+    """What executes the ops."""
+
+    CPU = "cpu"  # the interpreter's own kernels only
+    XNNPACK = "xnnpack"  # XNNPACK for the ops that it takes, as interpreters do by default
+
+
+class Interpreter(Protocol):
+    """What this package uses of an interpreter; all three offer it."""
+
+    def allocate_tensors(self) -> None: ...
+    def get_input_details(self) -> list[dict[str, Any]]: ...
+    def get_output_details(self) -> list[dict[str, Any]]: ...
+    def get_tensor(self, tensor_index: int) -> Any: ...
+    def invoke(self) -> None: ...
+    def reset_all_variables(self) -> None: ...
+    def resize_tensor_input(
+        self, input_index: int, tensor_size: Sequence[int], strict: bool = False
+    ) -> None: ...
+    def set_tensor(self, tensor_index: int, value: Any) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """A package that brings an interpreter.
+
+    Attributes:
+        name: what `backend=` takes.
+        package: what is imported first; looking it up loads nothing.
+        module: where the interpreter stands.
+        distributions: what may have installed it.
+    """
+
+    name: str
+    package: str
+    module: str
+    distributions: tuple[str, ...]
+
+    @property
+    def present(self) -> bool:
+        """Whether the package can be found; nothing is imported."""
+        return importlib.util.find_spec(self.package) is not None
+
+    @property
+    def version(self) -> str:
+        """The installed version, or "unknown"."""
+        for distribution in self.distributions:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                return metadata.version(distribution)
+        return "unknown"
+
+
+# In order of preference. TensorFlow stands last: importing it takes seconds and much memory.
+BACKENDS = (
+    Backend("litert", "ai_edge_litert", "ai_edge_litert.interpreter", ("ai-edge-litert",)),
+    Backend("tflite-runtime", "tflite_runtime", "tflite_runtime.interpreter", ("tflite-runtime",)),
+    Backend(
+        "tensorflow",
+        "tensorflow",
+        "tensorflow.lite.python.interpreter",
+        ("tensorflow", "tensorflow-cpu", "tf-nightly"),
+    ),
+)
+
+_CURE = "pip install ai-edge-litert (tflite-runtime on 32-bit ARM)"
+
+
+def find_backends() -> tuple[Backend, ...]:
+    """The backends installed here, best first; nothing is imported."""
+    return tuple(backend for backend in BACKENDS if backend.present)
+
+
+def choose_backend(name: str | None = None) -> Backend:
+    """The backend called `name`, or the best one that imports.
+
+    Raises:
+        OptionError: there is no backend of this name.
+        MissingPackageError: it is not installed, or no backend is, or none imports.
+    """
+    if name is not None and name not in [backend.name for backend in BACKENDS]:
+        raise OptionError(
+            f"There is no interpreter called {name!r}.",
+            cure="use one of " + ", ".join(backend.name for backend in BACKENDS),
+        )
+    failures = []
+    for backend in BACKENDS:
+        if name not in (None, backend.name) or not backend.present:
+            continue
+        try:
+            _import(backend)
+        except Exception as error:  # a package built for another numpy or CPU raises anything
+            failures.append(f"{backend.name} does not import: {error}")
+        else:
+            return backend
+    raise MissingPackageError(
+        "; ".join(failures) or f"No interpreter is installed: {name or 'none was found'}.",
+        cure=_CURE,
+    )
+
+
+def open_interpreter(
+    model: Path | bytes,
+    *,
+    backend: str | None = None,
+    threads: int = 1,
+    delegate: Delegate = Delegate.CPU,
+) -> Interpreter:
+    """An interpreter of `model`, before its tensors are allocated.
+
+    Args:
+        model: a .tflite file, or its content.
+        backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
+            imports.
+        threads: number of threads, 1 or more.
+
+    Raises:
+        UnreadableModelError: the file is missing, damaged, or no TFLite file.
+        UnsupportedModelError: the interpreter lacks an op of the model.
+        MissingPackageError: no interpreter is installed.
+        OptionError: `backend` or `threads` is out of range.
+    """
+    read_model_file(model)
+    return construct(model, choose_backend(backend), threads, delegate)
+
+
+def construct(
+    model: Path | bytes, backend: Backend, threads: int, delegate: Delegate
+) -> Interpreter:
+    """As `open_interpreter`, for a model whose structure has been checked."""
+    if threads < 1:
+        raise OptionError(f"{threads} threads were asked for.", cure="use 1 or more")
+    module = _import(backend)
+    resolvers = module.OpResolverType
+    resolver = {
+        Delegate.CPU: resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        Delegate.XNNPACK: resolvers.BUILTIN,
+    }[delegate]
+    content = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TensorFlow announces the move to LiteRT
+            interpreter: Interpreter = module.Interpreter(
+                **content, num_threads=threads, experimental_op_resolver_type=resolver
+            )
+    except (ValueError, RuntimeError) as error:
+        raise as_user_error(error, model, backend) from None
+    return interpreter
+
+
+def as_user_error(
+    error: Exception, model: Path | bytes, backend: Backend
+) -> UnsupportedModelError | UnreadableModelError:
+    """What an interpreter's complaint while opening or allocating means for the user."""
+    text = " ".join(str(error).split())
+    where = place(model)
+    if "find op for builtin" in text or "unresolved custom op" in text or "Flex" in text:
+        return UnsupportedModelError(
+            f"{backend.name} {backend.version} lacks an op of the model: {text}",
+            where=where,
+            cure="use a newer interpreter, or convert the model again with edgelstm convert",
+        )
+    return UnreadableModelError(
+        f"{backend.name} {backend.version} refuses the model: {text}",
+        where=where,
+        cure="convert the model again",
+    )
+
+
+def _import(backend: Backend) -> Any:
+    return importlib.import_module(backend.module)

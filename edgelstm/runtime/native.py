@@ -1,0 +1,107 @@
+"""Find and load the native library that ships inside this package."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+from importlib import metadata, resources
+from pathlib import Path
+
+from edgelstm.errors import MissingPackageError, OptionError
+
+LIBRARY = "libedgelstm_delegate.so"
+ABI = 1
+ENVIRONMENT = "EDGELSTM_DELEGATE"
+
+_CURE = "run: pip install --force-reinstall edgelstm (in a checkout: pip install .)"
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeLibrary:
+    """The loaded library and what it says about itself.
+
+    Attributes:
+        abi: version of its C interface; equals `ABI`.
+        version: version of the package that it was built from.
+        isa: instruction sets of this CPU that kernels may use, e.g. ("sse4.2", "avx2", "fma").
+    """
+
+    path: Path
+    abi: int
+    version: str
+    isa: tuple[str, ...]
+
+
+def library_path() -> Path:
+    """The library to load: $EDGELSTM_DELEGATE, this package's own, else the installed one.
+
+    Raises:
+        OptionError: $EDGELSTM_DELEGATE names no file.
+        MissingPackageError: the library has not been built.
+    """
+    override = os.environ.get(ENVIRONMENT)
+    if override:
+        if not Path(override).is_file():
+            raise OptionError(
+                f"{ENVIRONMENT} names no file.", where=override, cure=f"unset {ENVIRONMENT}"
+            )
+        return Path(override)
+    beside = Path(str(resources.files("edgelstm"))) / "_native" / LIBRARY
+    if beside.is_file():
+        return beside
+    installed = _installed_path()
+    if installed is not None:
+        return installed
+    raise MissingPackageError("The native library has not been built.", where=LIBRARY, cure=_CURE)
+
+
+def _installed_path() -> Path | None:
+    # A checkout shadows the installed package under `python -m edgelstm` in its root.
+    try:
+        distribution = metadata.distribution("edgelstm")
+    except metadata.PackageNotFoundError:
+        return None
+    path = Path(str(distribution.locate_file(f"edgelstm/_native/{LIBRARY}")))
+    return path if path.is_file() else None
+
+
+def load() -> tuple[ctypes.CDLL, NativeLibrary]:
+    """The native library and its description.
+
+    Raises:
+        OptionError: $EDGELSTM_DELEGATE names no file.
+        MissingPackageError: the library is missing, does not load on this machine, or has another
+            ABI than this package.
+    """
+    path = library_path()
+    try:
+        library = ctypes.CDLL(str(path))
+        abi = int(library.edgelstm_abi_version())
+    except (OSError, AttributeError) as error:
+        raise MissingPackageError(
+            f"The native library does not load: {error}", where=str(path), cure=_CURE
+        ) from None
+    if abi != ABI:
+        raise MissingPackageError(
+            f"The native library has ABI {abi}, this package needs ABI {ABI}.",
+            where=str(path),
+            cure=_CURE,
+        )
+    return library, NativeLibrary(path, abi, _version(library), _cpu_features(library))
+
+
+def _version(library: ctypes.CDLL) -> str:
+    library.edgelstm_version.restype = ctypes.c_char_p
+    text: bytes = library.edgelstm_version()
+    return text.decode("ascii")
+
+
+def _cpu_features(library: ctypes.CDLL) -> tuple[str, ...]:
+    call = library.edgelstm_cpu_features
+    call.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+    call.restype = ctypes.c_size_t
+    buffer = ctypes.create_string_buffer(call(None, 0) + 1)
+    call(buffer, len(buffer))
+    text = buffer.value.decode("ascii")
+    return tuple(text.split(",")) if text else ()
