@@ -1,0 +1,258 @@
+"""The pipeline: read, find and plan, lower, quantize, verify, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import edgelstm
+from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.lowering.bind_state import bind_states
+from edgelstm.converters.lowering.fused import lower_markers
+from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
+from edgelstm.converters.quantize import quantize_fused
+from edgelstm.converters.report import (
+    ConversionReport,
+    RecurrenceReport,
+    SignatureReport,
+    SourceReport,
+)
+from edgelstm.converters.sources import Source, open_source
+from edgelstm.converters.sources.keras_names import StateHome
+from edgelstm.converters.sources.keras_trace import MarkedModel
+from edgelstm.converters.spec import Precision, StatePolicy
+from edgelstm.converters.verify import Verification
+from edgelstm.converters.verify import verify as verify_model
+from edgelstm.errors import NotFusedError, OutputError
+
+Progress = Callable[[str], None]
+
+METADATA = "edgelstm"
+METADATA_FORMAT = 1
+
+
+def convert(
+    source_path: Path, output: Path, options: ConvertOptions, *, progress: Progress = print
+) -> ConversionReport:
+    """Convert a model to a TFLite file, proven equal to its source before it is written.
+
+    Raises:
+        EdgeLstmError: nothing is written then, and an existing output is untouched.
+    """
+    clock = _Clock()
+    check_output(output, options.overwrite)
+    with clock.stage("read", progress, f"reading {source_path.name}"):
+        source = open_source(source_path, options)
+    with clock.stage("convert", progress, "converting"):
+        marked = source.marked()
+        policy = state_policy(marked)
+        model = write_recurrences(marked, policy)
+        quantize_fused(model, options.precision)
+    report = _report(source, marked, model, options.precision, policy)
+    if options.fuse is FusePolicy.REQUIRE:
+        require_fused(report)
+    model.set_metadata(METADATA, _metadata(report, marked))
+    content = model.to_bytes()
+    with clock.stage("verify", progress, "verifying against the source"):
+        verification = verify_model(
+            source,
+            content,
+            policy=policy,
+            precision=options.precision,
+            tolerance=options.tolerance,
+            data=options.data,
+            progress=progress,
+        )
+    verification.raise_if_failed()
+    with clock.stage("write", progress, f"writing {output}"):
+        write_atomically(output, content)
+    return dataclasses.replace(
+        report, bytes=len(content), verification=verification, seconds=clock.seconds
+    )
+
+
+def verify(
+    source_path: Path, model_path: Path, options: ConvertOptions, *, progress: Progress = print
+) -> Verification:
+    """Compare a written file with its source; state policy and precision come from the file."""
+    from edgelstm.converters.inspect import written_by_us
+
+    written = written_by_us(model_path)
+    options = dataclasses.replace(
+        options,
+        state=options.state or written.state_policy,
+        precision=written.precision,
+    )
+    progress(f"reading {source_path.name}")
+    source = open_source(source_path, options)
+    return verify_model(
+        source,
+        model_path,
+        policy=state_policy(source.marked()),
+        precision=options.precision,
+        tolerance=options.tolerance,
+        data=options.data,
+        progress=progress,
+    )
+
+
+def state_policy(marked: MarkedModel) -> StatePolicy:
+    """The policy of the whole file: that of its states, `reset` when none outlives a call."""
+    homes = {slot.home for slot in marked.slots}
+    if not homes:
+        return StatePolicy.RESET
+    return StatePolicy.EXPLICIT if StateHome.CALLER in homes else StatePolicy.CARRY
+
+
+def write_recurrences(marked: MarkedModel, policy: StatePolicy) -> Model:
+    """The marked model with its fused ops, its own names, and its states where they belong."""
+    model = Model.read(marked.flatbuffer)
+    name_signature(model, marked)
+    specs = {r.id: r.spec for r in marked.recurrences if r.spec is not None}
+    lower_markers(model, specs, policy=policy)
+    inside = [slot.pair for slot in marked.slots if slot.home is StateHome.FILE]
+    if inside:
+        bind_states(model, inside)
+    return model
+
+
+def name_signature(model: Model, marked: MarkedModel) -> None:
+    """Give the signature and its tensors the source's own names.
+
+    The traced function numbers them in_000, out_000, ..., since a source's names need not be
+    legal in a SavedModel, and a SavedModel sorts them.
+    """
+    (signature,) = model.signatures
+    inputs = dict(zip(marked.inputs, _numbered(signature.inputs), strict=True))
+    outputs = dict(zip(marked.outputs, _numbered(signature.outputs), strict=True))
+    model.set_signature("serving_default", inputs=inputs, outputs=outputs)
+    for name, index in [*outputs.items(), *inputs.items()]:
+        model.main.tensor(index).name = name
+    model.main.inputs = list(inputs.values())
+    model.main.outputs = list(outputs.values())
+
+
+def _numbered(entries: dict[str, int]) -> list[int]:
+    return [entries[name] for name in sorted(entries)]
+
+
+def require_fused(report: ConversionReport) -> None:
+    """Raise unless every recurrence became a fused op."""
+    if report.not_fused:
+        first = report.not_fused[0]
+        raise NotFusedError(
+            f"{len(report.not_fused)} of {report.expected} recurrences did not fuse: "
+            + "; ".join(f"{r.name}: {r.reason}" for r in report.not_fused),
+            where=f"layer {first.name}",
+            cure="change the layer as the reason says, or leave --require-fused out",
+        )
+
+
+def check_output(output: Path, overwrite: OverwritePolicy) -> None:
+    """Find out before the work that the output can be written.
+
+    Raises:
+        OutputError: it exists, is a folder, or its folder is missing or read-only.
+    """
+    if output.is_dir():
+        raise OutputError("The output is a folder.", where=str(output), cure="name a file in it")
+    if output.exists() and overwrite is OverwritePolicy.KEEP:
+        raise OutputError(
+            "The output exists already.", where=str(output), cure="use --overwrite or another name"
+        )
+    folder = output.parent
+    if not folder.is_dir():
+        raise OutputError(
+            "The output's folder does not exist.", where=str(folder), cure=f"mkdir -p {folder}"
+        )
+    if not os.access(folder, os.W_OK):
+        raise OutputError(
+            "The output's folder cannot be written.", where=str(folder), cure="choose another one"
+        )
+
+
+def write_atomically(output: Path, content: bytes) -> None:
+    """Write under a temporary name in the same folder, then rename.
+
+    Raises:
+        OutputError: the disk is full, or the folder is not writable; nothing is left behind.
+    """
+    handle, temporary = -1, ""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, output)
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise OutputError(
+            f"The output cannot be written: {error.strerror}.", where=str(output)
+        ) from error
+
+
+def _report(
+    source: Source, marked: MarkedModel, model: Model, precision: Precision, policy: StatePolicy
+) -> ConversionReport:
+    notes = list(source.notes)
+    if not marked.recurrences:
+        notes.append("The model has no recurrence: it was converted by TensorFlow's own converter.")
+    ops: dict[str, int] = {}
+    for subgraph in model.subgraphs:
+        for op in subgraph.ops:
+            ops[op.name] = ops.get(op.name, 0) + 1
+    return ConversionReport(
+        tool_version=edgelstm.__version__,
+        source=SourceReport(name=source.path.name, sha256=source.sha256),
+        recurrences=tuple(RecurrenceReport.of(r, precision) for r in marked.recurrences),
+        signatures={"serving_default": SignatureReport(source.inputs, source.outputs)},
+        ops=ops,
+        bytes=0,
+        precision=precision,
+        state_policy=policy,
+        notes=tuple(notes),
+    )
+
+
+def _metadata(report: ConversionReport, marked: MarkedModel) -> bytes:
+    content = {
+        "format": METADATA_FORMAT,
+        "tool_version": report.tool_version,
+        "source": report.source.to_json(),
+        "precision": report.precision.value,
+        "state_policy": report.state_policy.value,
+        "states": [
+            {"name": slot.pair.name, "input": slot.pair.input, "output": slot.pair.output}
+            for slot in marked.slots
+            if slot.home is StateHome.CALLER
+        ],
+        "report": {"recurrences": [r.to_json() for r in report.recurrences]},
+    }
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, progress: Progress, message: str) -> Iterator[None]:
+        progress(message)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - start

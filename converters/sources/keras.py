@@ -1,0 +1,229 @@
+"""A Keras file as a source: its tensors, its reference, and its conversion to a marked model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgelstm.converters.options import ConvertOptions, Size
+from edgelstm.converters.sources.keras_hook import recurrent_layers
+from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
+from edgelstm.converters.sources.keras_names import StateHome, StateSlot
+from edgelstm.converters.sources.keras_reference import KerasReference
+from edgelstm.converters.sources.keras_trace import LiveModel, MarkedModel, convert_with_markers
+from edgelstm.converters.spec import StatePair, StatePolicy, TensorSpec
+from edgelstm.errors import OptionError, UnsupportedModelError
+
+
+class KerasSource:
+    """A Keras model, opened once, ready to be converted and to be the reference.
+
+    Attributes:
+        notes: what the user should know about how the file was read.
+        sha256: of the file.
+    """
+
+    def __init__(self, path: Path, options: ConvertOptions) -> None:
+        loaded = load_keras(
+            path,
+            architecture=options.architecture,
+            custom_objects=options.custom_objects,
+            code=options.code,
+            nan=options.nan,
+        )
+        self.path = path
+        self.sha256 = loaded.sha256
+        self.notes = list(loaded.notes)
+        self._options = options
+        self._live = _live_model(loaded, options)
+        self._marked: MarkedModel | None = None
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The model's inputs, shapes as asked for."""
+        return self._live.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The model's outputs."""
+        return self._live.outputs
+
+    @property
+    def time_axes(self) -> Mapping[str, int]:
+        """Axis 1 of the inputs that are sequences."""
+        return {s.name: 1 for s in self.inputs if _is_sequence(s)}
+
+    @property
+    def output_time_axes(self) -> Mapping[str, int]:
+        """Axis 1 of the outputs that have an axis of the inputs' time."""
+        times = {s.shape[1] for s in self.inputs if _is_sequence(s)}
+        return {s.name: 1 for s in self.outputs if len(s.shape) >= 3 and s.shape[1] in times}
+
+    @property
+    def mask_values(self) -> Mapping[str, float]:
+        """The masking value of each input that a Masking or a masking Embedding layer reads."""
+        values: dict[str, float] = {}
+        for layer in self._live.model._flatten_layers():
+            kind = type(layer).__name__
+            if kind == "Masking":
+                value = float(layer.mask_value)
+            elif kind == "Embedding" and layer.mask_zero:
+                value = 0.0
+            else:
+                continue
+            read = _inputs_read_by(layer, self._live.model)
+            for index, spec in enumerate(self.inputs):
+                if index in read or (not read and len(self.inputs) == 1):
+                    values[spec.name] = value
+        return values
+
+    @property
+    def states(self) -> tuple[StatePair, ...]:
+        """The states that conversion made inputs and outputs."""
+        return tuple(slot.pair for slot in self._slots() if slot.home is StateHome.CALLER)
+
+    def marked(self) -> MarkedModel:
+        """The model after the stock converter, recurrences still markers; converted once."""
+        if self._marked is None:
+            self._marked = convert_with_markers(
+                self._live, self._options.state, self._options.precision
+            )
+        return self._marked
+
+    def reference(self, policy: StatePolicy) -> KerasReference:
+        """The model run by Keras itself; states outlive calls as they do in the written file."""
+        del policy  # the slots say it, state by state
+        return KerasReference(self._live, self._slots())
+
+    def _slots(self) -> tuple[StateSlot, ...]:
+        return self.marked().slots
+
+
+def _live_model(loaded: LoadedKeras, options: ConvertOptions) -> LiveModel:
+    model = loaded.model
+    if not getattr(model, "inputs", None):
+        raise UnsupportedModelError(
+            "The model has no fixed inputs: it is a subclass of Model, or was never built.",
+            cure="save it as a functional or Sequential model with an Input layer",
+        )
+    input_names = _names(model.inputs, getattr(model, "input_names", None))
+    output_names = _names(model.outputs, getattr(model, "output_names", None))
+    inputs = tuple(
+        _input_spec(model, tensor, name, options)
+        for tensor, name in zip(model.inputs, input_names, strict=True)
+    )
+    outputs = tuple(
+        TensorSpec(name, _fixed(_shape(tensor), options), _dtype(tensor))
+        for tensor, name in zip(model.outputs, output_names, strict=True)
+    )
+    stateful = frozenset(
+        id(layer) for layer in recurrent_layers(model, loaded.engine) if layer.stateful
+    )
+    return LiveModel(model, loaded.engine, inputs, outputs, stateful)
+
+
+def _names(tensors: list[Any], names: list[str] | None) -> list[str]:
+    """The source's own names; unique, numbered where it uses one twice."""
+    own = names if names and len(names) == len(tensors) else [_layer_name(t) for t in tensors]
+    unique: list[str] = []
+    for name in own:
+        candidate, number = name, 1
+        while candidate in unique:
+            candidate, number = f"{name}_{number}", number + 1
+        unique.append(candidate)
+    return unique
+
+
+def _layer_name(tensor: Any) -> str:
+    history = getattr(tensor, "_keras_history", None)
+    owner = getattr(history, "operation", None) or getattr(history, "layer", None)
+    return str(getattr(owner, "name", None) or tensor.name)
+
+
+def _shape(tensor: Any) -> tuple[int | None, ...]:
+    return tuple(None if size is None else int(size) for size in tensor.shape)
+
+
+def _dtype(tensor: Any) -> str:
+    dtype = getattr(tensor.dtype, "name", tensor.dtype)
+    return str(dtype)
+
+
+def _is_sequence(spec: TensorSpec) -> bool:
+    return len(spec.shape) >= 3 or (len(spec.shape) == 2 and spec.high is not None)
+
+
+def _input_spec(model: Any, tensor: Any, name: str, options: ConvertOptions) -> TensorSpec:
+    shape = _shape(tensor)
+    vocabulary = _vocabulary(model, tensor)
+    sequence = len(shape) >= 3 or vocabulary is not None
+    shape = _asked(shape, 0, options.batch, "batch", name)
+    if sequence:
+        shape = _asked(shape, 1, options.time, "time", name)
+    high = vocabulary
+    dtype = _dtype(tensor)
+    return TensorSpec(name, shape, dtype, 0 if high is not None else None, high)
+
+
+def _asked(
+    shape: tuple[int | None, ...], axis: int, asked: int | Size, what: str, name: str
+) -> tuple[int | None, ...]:
+    if asked is Size.SOURCE or len(shape) <= axis or asked == shape[axis]:
+        return shape
+    if asked is Size.DYNAMIC and shape[axis] is None:
+        return shape
+    if shape[axis] is not None:
+        wish = "dynamic" if asked is Size.DYNAMIC else str(asked)
+        raise OptionError(
+            f"The model fixes the {what} size of input {name!r} at {shape[axis]}; "
+            f"--{what} {wish} cannot change it.",
+            cure=f"leave --{what} out, or save the model with that dimension None",
+        )
+    return (*shape[:axis], int(asked), *shape[axis + 1 :])  # type: ignore[arg-type]
+
+
+def _fixed(shape: tuple[int | None, ...], options: ConvertOptions) -> tuple[int | None, ...]:
+    """An output's shape once batch and time are fixed."""
+    sizes = list(shape)
+    if sizes and sizes[0] is None and isinstance(options.batch, int):
+        sizes[0] = options.batch
+    if len(sizes) >= 3 and sizes[1] is None and isinstance(options.time, int):
+        sizes[1] = options.time
+    return tuple(sizes)
+
+
+def _vocabulary(model: Any, tensor: Any) -> int | None:
+    """The number of rows of the embedding that reads this input; None when none does."""
+    sizes = []
+    for layer in model._flatten_layers():
+        if type(layer).__name__ == "Embedding":
+            if _reads(layer, tensor):
+                return int(layer.input_dim)
+            sizes.append(int(layer.input_dim))
+    whole = np.issubdtype(np.dtype(_dtype(tensor)), np.integer)
+    return min(sizes) if sizes and whole else None
+
+
+def _reads(layer: Any, tensor: Any) -> bool:
+    return any(source is tensor for source in _direct_inputs(layer))
+
+
+def _inputs_read_by(layer: Any, model: Any) -> set[int]:
+    sources = _direct_inputs(layer)
+    return {
+        index for index, tensor in enumerate(model.inputs) if any(s is tensor for s in sources)
+    }
+
+
+def _direct_inputs(layer: Any) -> list[Any]:
+    """The symbolic tensors that a layer is called on, in either Keras."""
+    tensors: list[Any] = []
+    for node in getattr(layer, "_inbound_nodes", []):
+        found = getattr(node, "input_tensors", None)
+        if found is None:
+            continue
+        tensors.extend(found if isinstance(found, list | tuple) else [found])
+    return tensors

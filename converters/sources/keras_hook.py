@@ -1,0 +1,257 @@
+"""Take over every recurrence of a Keras model while it is traced.
+
+Both Kerases run all their recurrent layers through one function, `backend.rnn`. While the hook is
+installed that function hands the call to a handler; stateful layers, cuDNN paths and layers that
+loop over time for other reasons (TimeDistributed) are put into the form that a graph can have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.sources.keras_engine import KerasEngine
+
+RnnResult = tuple[Any, Any, Any]  # last output, outputs, final states
+
+
+@dataclasses.dataclass(frozen=True)
+class RnnCall:
+    """One call of a recurrent layer, as `backend.rnn` receives it.
+
+    Attributes:
+        layer: the recurrent layer.
+        step: (inputs at t, states + constants) -> (output, new states).
+        inputs: [B, T, ...], or [T, B, ...] when time_major; a nest for some custom cells.
+        initial_states: nest of tensors [B, ...].
+        state_given: whether the caller gave the initial states; else they are the default zeros.
+        mask: bool [B, T] (or [T, B]) or None.
+        enclosing: the layers inside whose calls this one happens, outermost first.
+        original: the framework's own loop on given initial states.
+    """
+
+    layer: Any
+    step: Callable[[Any, Any], tuple[Any, Any]]
+    inputs: Any
+    initial_states: Any
+    state_given: bool
+    go_backwards: bool
+    mask: Any | None
+    constants: Sequence[Any]
+    time_major: bool
+    zero_output_for_mask: bool
+    enclosing: tuple[Any, ...]
+    original: Callable[[Any], RnnResult]
+
+
+Handler = Callable[[RnnCall], RnnResult]
+
+_RECURRENT_CALLS = {
+    KerasEngine.KERAS3: (("keras.src.layers.rnn.rnn", "RNN"),),
+    KerasEngine.TF_KERAS: (
+        ("tf_keras.src.layers.rnn.base_rnn", "RNN"),
+        ("tf_keras.src.layers.rnn.lstm", "LSTM"),
+        ("tf_keras.src.layers.rnn.gru", "GRU"),
+        ("tf_keras.src.layers.rnn.base_conv_rnn", "ConvRNN"),
+    ),
+}
+_TIME_DISTRIBUTED = {
+    KerasEngine.KERAS3: "keras.src.layers.rnn.time_distributed",
+    KerasEngine.TF_KERAS: "tf_keras.src.layers.rnn.time_distributed",
+}
+_BACKEND = {
+    KerasEngine.KERAS3: "keras.src.backend",
+    KerasEngine.TF_KERAS: "tf_keras.src.backend",
+}
+_ACCELERATED = ("lstm", "gru", "bidirectional_lstm", "bidirectional_gru")
+
+
+def recurrent_layers(model: Any, engine: KerasEngine) -> list[Any]:
+    """Every recurrent layer of the model, nested ones too."""
+    classes = tuple(
+        getattr(importlib.import_module(module), name) for module, name in _RECURRENT_CALLS[engine]
+    )
+    return [layer for layer in model._flatten_layers() if isinstance(layer, classes)]
+
+
+@contextlib.contextmanager
+def hooked(model: Any, engine: KerasEngine, handler: Handler) -> Iterator[None]:
+    """While active, `handler` computes every recurrence of the model."""
+    backend = importlib.import_module(_BACKEND[engine])
+    active: list[_Active] = []
+    with contextlib.ExitStack() as stack:
+        for layer in recurrent_layers(model, engine):
+            if layer.stateful:
+                stack.enter_context(_attribute(layer, "stateful", False))
+            if getattr(layer, "_could_use_gpu_kernel", False):
+                stack.enter_context(_attribute(layer, "_could_use_gpu_kernel", False))
+        for module_name, class_name in _RECURRENT_CALLS[engine]:
+            owner = getattr(importlib.import_module(module_name), class_name)
+            stack.enter_context(_attribute(owner, "call", _remembering(owner.call, active)))
+        for name in _ACCELERATED:
+            if engine is KerasEngine.KERAS3 and hasattr(backend, name):
+                stack.enter_context(_attribute(backend, name, _not_accelerated))
+        wrapper = importlib.import_module(_TIME_DISTRIBUTED[engine]).TimeDistributed
+        stack.enter_context(_attribute(wrapper, "call", _fold_time(wrapper.call, engine, active)))
+        stack.enter_context(_attribute(backend, "rnn", _to_handler(backend.rnn, active, handler)))
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class _Active:
+    layer: Any
+    state_given: bool
+
+
+@contextlib.contextmanager
+def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    own = name in vars(owner)
+    previous = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, previous)
+        else:
+            delattr(owner, name)
+
+
+def _not_accelerated(*_args: Any, **_kwargs: Any) -> Any:
+    raise NotImplementedError
+
+
+def _remembering(call: Callable[..., Any], active: list[_Active]) -> Callable[..., Any]:
+    """`call`, with its layer on the stack of those being computed."""
+    signature = inspect.signature(call)
+
+    @tensorflow().autograph.experimental.do_not_convert
+    @functools.wraps(call)
+    def wrapper(layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        # tf_keras passes given states behind the sequence, in one list.
+        listed = isinstance(sequences, list) and len(sequences) > 1
+        bound = signature.bind(layer, sequences, *args, **kwargs)
+        given = listed or bound.arguments.get("initial_state") is not None
+        if active and active[-1].layer is layer:  # a class that calls its base class's `call`
+            given = given or active[-1].state_given
+        active.append(_Active(layer, given))
+        try:
+            return call(layer, sequences, *args, **kwargs)
+        finally:
+            active.pop()
+
+    result: Callable[..., Any] = wrapper
+    return result
+
+
+def _to_handler(
+    rnn: Callable[..., RnnResult], active: list[_Active], handler: Handler
+) -> Callable[..., RnnResult]:
+    """A `backend.rnn` that asks the handler."""
+
+    @functools.wraps(rnn)
+    def wrapper(
+        step_function: Any,
+        inputs: Any,
+        initial_states: Any,
+        go_backwards: bool = False,
+        mask: Any = None,
+        constants: Any = None,
+        unroll: bool = False,
+        input_length: Any = None,
+        time_major: bool = False,
+        zero_output_for_mask: bool = False,
+        return_all_outputs: bool = True,
+    ) -> RnnResult:
+        def original(states: Any) -> RnnResult:
+            return rnn(
+                step_function,
+                inputs,
+                states,
+                go_backwards=go_backwards,
+                mask=mask,
+                constants=constants,
+                unroll=unroll,
+                input_length=input_length,
+                time_major=time_major,
+                zero_output_for_mask=zero_output_for_mask,
+                return_all_outputs=return_all_outputs,
+            )
+
+        if not active:
+            return original(initial_states)
+        layer = active[-1].layer
+        return handler(
+            RnnCall(
+                layer=layer,
+                step=step_function,
+                inputs=inputs,
+                initial_states=initial_states,
+                state_given=active[-1].state_given,
+                go_backwards=go_backwards,
+                mask=mask,
+                constants=tuple(constants or ()),
+                time_major=time_major,
+                zero_output_for_mask=zero_output_for_mask,
+                enclosing=tuple(a.layer for a in active if a.layer is not layer),
+                original=original,
+            )
+        )
+
+    return wrapper
+
+
+def _fold_time(
+    call: Callable[..., Any], engine: KerasEngine, active: list[_Active]
+) -> Callable[..., Any]:
+    """TimeDistributed as one call of the inner layer on [B * T, ...].
+
+    Both Kerases otherwise unroll, vectorise or loop over time, which a converter cannot undo.
+    """
+    tf = tensorflow()
+
+    @tf.autograph.experimental.do_not_convert
+    @functools.wraps(call)
+    def wrapper(wrapped: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        if tf.nest.is_nested(inputs):
+            return call(wrapped, inputs, training=training, mask=mask)
+        shape = tf.shape(inputs)
+
+        def fold(x: Any) -> Any:
+            folded = tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))
+            batch, time = x.shape[:2]
+            folded.set_shape(
+                [batch * time if batch and time else None, *x.shape[2:]],
+            )
+            return folded
+
+        def unfold(y: Any) -> Any:
+            unfolded = tf.reshape(y, tf.concat([shape[:2], tf.shape(y)[1:]], 0))
+            unfolded.set_shape([*inputs.shape[:2], *y.shape[1:]])
+            return unfolded
+
+        kwargs: dict[str, Any] = {}
+        inner = wrapped.layer
+        if engine is KerasEngine.KERAS3:
+            if inner._call_has_training_arg:
+                kwargs["training"] = training
+            if mask is not None and inner._call_has_mask_arg:
+                kwargs["mask"] = fold(mask)
+            inner = inner.call
+        elif mask is not None and len(mask.shape) > 2:
+            kwargs["mask"] = fold(mask)
+        active.append(_Active(wrapped, state_given=False))
+        try:
+            result = inner(fold(inputs), **kwargs)
+        finally:
+            active.pop()
+        return tf.nest.map_structure(unfold, result)
+
+    result: Callable[..., Any] = wrapper
+    return result

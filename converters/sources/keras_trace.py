@@ -1,0 +1,155 @@
+"""From a live Keras model to a flatbuffer with markers, and to a reference that runs the source."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
+from edgelstm.converters.sources.keras_hook import RnnCall, RnnResult, hooked
+from edgelstm.converters.sources.keras_lower import RecurrenceLowering
+from edgelstm.converters.sources.keras_names import StateHome, StateSlot
+from edgelstm.converters.spec import Precision, Recurrence, StatePolicy, TensorSpec
+from edgelstm.errors import UnsupportedModelError
+
+_SIGNATURE = "serving_default"
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveModel:
+    """A loaded Keras model with the shapes that the written file will have.
+
+    Attributes:
+        inputs: in the order of `model.inputs`; shapes as asked for.
+        outputs: in the order of `model.outputs`.
+        stateful: ids of the layers that keep state in the source.
+    """
+
+    model: Any
+    engine: KerasEngine
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    stateful: frozenset[int]
+
+    def call(self, tensors: Sequence[Any]) -> list[Any]:
+        """The model's outputs, flat, from its inputs, flat."""
+        nest = tensorflow().nest
+        structure = getattr(self.model, "_inputs_struct", None)
+        if structure is None:
+            structure = getattr(self.model, "_nested_inputs", None)
+        if structure is None or not nest.is_nested(structure):
+            inputs = tensors[0] if len(tensors) == 1 else list(tensors)
+        else:
+            inputs = nest.pack_sequence_as(structure, list(tensors))
+        return list(nest.flatten(self.model(inputs, training=False)))
+
+
+@dataclasses.dataclass(frozen=True)
+class MarkedModel:
+    """What the stock converter made of the model.
+
+    Attributes:
+        flatbuffer: a TFLite file whose fused recurrences are still markers.
+        inputs, outputs: names in the order of the signature's in_000..., out_000...
+        slots: every state that outlives a call; those not at home in an op are among them.
+    """
+
+    flatbuffer: bytes
+    recurrences: tuple[Recurrence, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    slots: tuple[StateSlot, ...]
+
+
+def convert_with_markers(
+    live: LiveModel, policy: StatePolicy | None, precision: Precision
+) -> MarkedModel:
+    """Trace the model with its recurrences replaced and run the stock converter on it."""
+    lowering, function = _trace(live, policy, precision, ())
+    slots = tuple(slot for slot in lowering.slots if slot.home is not StateHome.OP)
+    if slots:
+        lowering, function = _trace(live, policy, precision, slots)
+    return MarkedModel(
+        flatbuffer=_stock_convert(live, function, precision),
+        recurrences=tuple(lowering.recurrences),
+        inputs=(*(spec.name for spec in live.inputs), *(slot.pair.input for slot in slots)),
+        outputs=(*(spec.name for spec in live.outputs), *(slot.pair.output for slot in slots)),
+        slots=tuple(lowering.slots),
+    )
+
+
+def _trace(
+    live: LiveModel,
+    policy: StatePolicy | None,
+    precision: Precision,
+    slots: Sequence[StateSlot],
+) -> tuple[RecurrenceLowering, Any]:
+    tf = tensorflow()
+    signature = [
+        tf.TensorSpec(spec.shape, spec.dtype, name=f"in_{index:03d}")
+        for index, spec in enumerate(live.inputs)
+    ] + [
+        tf.TensorSpec(slot.shape, tf.float32, name=f"in_{len(live.inputs) + index:03d}")
+        for index, slot in enumerate(slots)
+    ]
+    lowering: RecurrenceLowering | None = None
+
+    def forward(*tensors: Any) -> dict[str, Any]:
+        nonlocal lowering
+        states = dict(
+            zip((s.pair.input for s in slots), tensors[len(live.inputs) :], strict=True)
+        )
+        lowering = RecurrenceLowering(policy, live.stateful, precision, states)
+        with tracing(live, lowering):
+            outputs = live.call(tensors[: len(live.inputs)])
+        outputs += [lowering.state_outputs[slot.pair.output] for slot in slots]
+        return {f"out_{index:03d}": tf.identity(out) for index, out in enumerate(outputs)}
+
+    function = tf.function(forward, autograph=False).get_concrete_function(*signature)
+    assert lowering is not None
+    return lowering, function
+
+
+@contextlib.contextmanager
+def tracing(live: LiveModel, handler: Callable[[RnnCall], RnnResult]) -> Iterator[None]:
+    """While active, `handler` computes the model's recurrences."""
+    with active_engine(live.engine), hooked(live.model, live.engine, handler):
+        yield
+
+
+def _stock_convert(live: LiveModel, function: Any, precision: Precision) -> bytes:
+    tf = tensorflow()
+    holder = tf.Module()
+    holder.variables_of_model = [_tf_variable(v) for v in live.model.variables]
+    with tempfile.TemporaryDirectory(prefix="edgelstm-") as folder:
+        tf.saved_model.save(holder, folder, signatures={_SIGNATURE: function})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.allow_custom_ops = True
+        if precision is not Precision.FLOAT32:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision is Precision.FLOAT16:
+            converter.target_spec.supported_types = [tf.float16]
+        try:
+            flatbuffer: bytes = converter.convert()
+        except Exception as error:
+            raise UnsupportedModelError(
+                "TensorFlow's own converter cannot take the rest of the model: "
+                + _first_line(error),
+                cure="replace the layer named in the message by one of builtin operations",
+            ) from error
+    return flatbuffer
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "error:" in line]
+    return (telling or lines or [type(error).__name__])[0][:400]
+
+
+def _tf_variable(variable: Any) -> Any:
+    value = getattr(variable, "_value", None)
+    return variable if value is None or not hasattr(value, "assign") else value
