@@ -1,0 +1,131 @@
+"""The JSON document of a profile.
+
+Units are in the names; `*_ns` are raw integers from the clock, `*_ms` are computed from them.
+Everything computed can be computed again from `batches_ns`.
+
+History of the format:
+    1  the first: one device, cpu and xnnpack, latency and memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from typing import Any
+
+from edgelstm.profiles import budget
+from edgelstm.profiles.measurement import Measurement, MemoryReading, ProfileReport
+from edgelstm.profiles.settings import ProfileSettings
+
+FORMAT = 1
+"""Raised whenever a key changes its meaning or goes; a new key does not raise it."""
+
+
+def to_document(report: ProfileReport) -> dict[str, Any]:
+    """The report as plain dicts, lists, strings and numbers."""
+    return {
+        "format": FORMAT,
+        "edgelstm": _version(),
+        "created": report.created,
+        "model": dataclasses.asdict(report.model),
+        "device": {**dataclasses.asdict(report.device), "backends": dict(report.device.backends)},
+        "backend": {"name": report.backend, "version": report.backend_version},
+        "settings": _settings(report.settings),
+        "state": {
+            "before": dataclasses.asdict(report.before),
+            "after": dataclasses.asdict(report.after),
+        },
+        "overhead": {
+            "timer_ns": report.overhead.timer_ns,
+            "round_trip_ms": report.overhead.round_trip_s * 1e3,
+        },
+        "configurations": [_measurement(each) for each in report.measurements],
+        "warnings": [
+            {
+                "kind": each.kind.value,
+                "configuration": each.configuration,
+                "values": dict(each.values),
+                "text": each.text(),
+                "advice": each.advice(report.settings),
+            }
+            for each in report.warnings
+        ],
+        "budget": [
+            {
+                "figure": each.limit.figure,
+                "limit": each.limit.value,
+                "configuration": each.configuration,
+                "value": each.value,
+                "passed": each.passed,
+            }
+            for each in budget.check(report)
+        ],
+    }
+
+
+def _settings(settings: ProfileSettings) -> dict[str, Any]:
+    return {
+        "device": settings.device,
+        "delegates": list(settings.delegates),
+        "threads": list(settings.threads),
+        "backend": settings.backend.value,
+        "bounds": dataclasses.asdict(settings.bounds),
+        "shapes": {name: list(shape) for name, shape in settings.shapes.items()},
+        "time_size": settings.time_size,
+        "integer_ranges": {name: list(pair) for name, pair in settings.integer_ranges.items()},
+        "variables": settings.variables.value,
+        "seed": settings.seed,
+        "time_limit_s": settings.time_limit_s,
+        "budget": [limit.text for limit in settings.budget],
+    }
+
+
+def _measurement(measurement: Measurement) -> dict[str, Any]:
+    warm = measurement.warm
+    interval = measurement.interval
+    return {
+        "delegate": measurement.configuration.delegate,
+        "threads": measurement.configuration.threads,
+        "inputs": [dict(each) for each in measurement.inputs],
+        "ops": None if measurement.ops is None else list(measurement.ops),
+        "load_ms": [value / 1e6 for value in measurement.load_ns],
+        "allocate_ms": [value / 1e6 for value in measurement.allocate_ns],
+        "first_ms": [value / 1e6 for value in measurement.first_ns],
+        "latency": {
+            "runs": len(warm.samples),
+            "warmup_runs": warm.warmup_runs,
+            "lead_in_runs_per_batch": warm.lead_in_runs,
+            "settled": warm.settled,
+            "min_ms": _ms(min(warm.samples, default=None)),
+            "p50_ms": _ms(measurement.median_ns),
+            "p50_interval_ms": (
+                None if interval is None else [interval.low / 1e6, interval.high / 1e6]
+            ),
+            "p90_ms": _ms(measurement.percentile_ns(90)),
+            "p99_ms": _ms(measurement.percentile_ns(99)),
+            "max_ms": _ms(max(warm.samples, default=None)),
+            "cpu_ms": measurement.cpu_ns / 1e6,
+        },
+        "memory": {
+            "peak_bytes": measurement.memory.peak_bytes,
+            "steady_bytes": measurement.memory.steady_bytes,
+            "process": _reading(measurement.memory.process),
+            "baseline": _reading(measurement.memory.baseline),
+        },
+        "batches_ns": [list(batch) for batch in measurement.batches],
+    }
+
+
+def _reading(reading: MemoryReading) -> dict[str, Any]:
+    return dataclasses.asdict(reading)
+
+
+def _ms(value: float | int | None) -> float | None:
+    return None if value is None else float(value) / 1e6
+
+
+def _version() -> str | None:
+    try:
+        return importlib.metadata.version("edgelstm")
+    except importlib.metadata.PackageNotFoundError:
+        return None

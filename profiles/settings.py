@@ -1,0 +1,139 @@
+"""What to measure and for how long, as the command line and Python give it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+from edgelstm.errors import OptionError
+from edgelstm.profiles.budget import Limit
+
+DELEGATES = ("cpu", "xnnpack")
+"""Delegates that this build measures. `cpu` is the interpreter with no delegate at all."""
+
+
+class Backend(enum.Enum):
+    """Which interpreter of the device to measure; AUTO takes the first it has, in this order."""
+
+    AUTO = "auto"
+    LITERT = "ai-edge-litert"
+    TFLITE_RUNTIME = "tflite-runtime"
+    TENSORFLOW = "tensorflow"
+
+
+class Variables(enum.Enum):
+    """What happens to the model's variable tensors (LSTM states) before each timed run."""
+
+    KEEP = "keep"
+    RESET = "reset"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunBounds:
+    """When a configuration has been run enough.
+
+    Measuring ends once the median is stable and both minima are reached, at the latest at a
+    maximum. Seconds are seconds of inference of one configuration: neither start-up nor the
+    other configurations' turns count.
+
+    Attributes:
+        stable_within: the median is stable when its interval reaches at most this fraction of
+            the median to either side.
+    """
+
+    min_seconds: float = 1.0
+    max_seconds: float = 10.0
+    min_runs: int = 100
+    max_runs: int = 50_000
+    stable_within: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_seconds <= self.max_seconds:
+            raise OptionError(
+                f"min_seconds {self.min_seconds:g} and max_seconds {self.max_seconds:g} do not fit",
+                cure="use 0 <= min_seconds <= max_seconds",
+            )
+        if not 1 <= self.min_runs <= self.max_runs:
+            raise OptionError(
+                f"min_runs {self.min_runs} and max_runs {self.max_runs} do not fit",
+                cure="use 1 <= min_runs <= max_runs",
+            )
+        if not 0 < self.stable_within < 1:
+            raise OptionError(
+                f"stable_within {self.stable_within:g} is no fraction",
+                cure="use a value between 0 and 1, for example 0.02",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileSettings:
+    """How to profile. Defaults are those of `edgelstm profile`.
+
+    Attributes:
+        device: name of a device profile (`profiles/devices/NAME.toml`).
+        delegates, threads: every delegate is measured with every number of threads.
+        shapes: input name -> shape; the other inputs take `time_size` for dynamic dimensions,
+            and 1 for a dynamic first one.
+        integer_ranges: input name -> lowest and highest value drawn, both inclusive; without
+            one, plain integer inputs are drawn from 0 and 1.
+        seed: of the random inputs.
+        time_limit_s: longest wait for one answer of the device; a single inference, load or
+            allocation that takes longer counts as hung.
+        budget: limits to check afterwards, from `edgelstm.profiles.budget.parse`.
+    """
+
+    device: str = "local"
+    delegates: tuple[str, ...] = DELEGATES
+    threads: tuple[int, ...] = (1,)
+    backend: Backend = Backend.AUTO
+    bounds: RunBounds = RunBounds()
+    shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    time_size: int = 100
+    integer_ranges: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    variables: Variables = Variables.KEEP
+    seed: int = 0
+    time_limit_s: float = 120.0
+    budget: tuple[Limit, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.delegates:
+            if name not in DELEGATES:
+                raise OptionError(
+                    f"there is no delegate '{name}'",
+                    where="--delegate",
+                    cure=f"use one or more of {', '.join(DELEGATES)}",
+                )
+        _distinct("--delegate", self.delegates)
+        _distinct("--threads", self.threads)
+        for count in self.threads:
+            if count < 1:
+                raise OptionError(
+                    f"{count} threads cannot run anything",
+                    where="--threads",
+                    cure="use numbers of 1 or more, for example --threads 1,2",
+                )
+        for name, shape in self.shapes.items():
+            if any(size < 1 for size in shape):
+                raise OptionError(
+                    f"shape {list(shape)} of input '{name}' has a size below 1",
+                    cure="give every dimension a size of 1 or more",
+                )
+        for name, (low, high) in self.integer_ranges.items():
+            if low > high:
+                raise OptionError(f"input '{name}': {low} is above {high}")
+        if self.time_size < 1:
+            raise OptionError(f"a time size of {self.time_size} is below 1")
+        if self.time_limit_s <= 0:
+            raise OptionError(f"a time limit of {self.time_limit_s:g} s leaves no time")
+
+
+def _distinct(where: str, values: tuple[str, ...] | tuple[int, ...]) -> None:
+    if not values:
+        raise OptionError("nothing to measure", where=where, cure="give at least one value")
+    if len(set(values)) != len(values):
+        raise OptionError(
+            f"a value is given twice: {', '.join(map(str, values))}",
+            where=where,
+            cure="give each value once",
+        )
