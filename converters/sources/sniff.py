@@ -1,0 +1,139 @@
+"""What kind of file a path holds, told by its content and never by its suffix."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import zipfile
+from pathlib import Path
+
+from edgelstm.errors import UnreadableModelError
+
+HEAD_BYTES = 4096
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+HDF5_USER_BLOCKS = (0, 512, 1024, 2048)
+PICKLE_MAGICS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+# Proto field 1, length-delimited: the first bytes of a GraphDef (its first node) and, with the
+# wire type of an integer, of an ONNX ModelProto (its IR version).
+GRAPHDEF_TAG = 0x0A
+ONNX_TAG = 0x08
+
+
+class SourceKind(enum.Enum):
+    """A model format; the value is its name in messages."""
+
+    KERAS_ZIP = "a .keras archive"
+    KERAS_DIRECTORY = "an unpacked .keras archive"
+    HDF5 = "an HDF5 file"
+    KERAS_JSON = "a JSON file"
+    TFLITE = "a TFLite model"
+    ONNX = "an ONNX model"
+    GRAPHDEF = "a TensorFlow graph"
+    CHECKPOINT = "a TensorFlow checkpoint"
+    SAVED_MODEL_DIR = "a SavedModel directory"
+    PYTORCH_ZIP = "a PyTorch archive"
+    PICKLE = "a pickle"
+    NUMPY = "a NumPy file"
+    TEXT = "a text file"
+    ZIP = "a zip archive"
+    DIRECTORY = "a directory"
+    EMPTY = "an empty file"
+    TRUNCATED_ZIP = "a truncated or damaged zip archive"
+    UNKNOWN = "no known model format"
+
+
+def sniff(path: Path) -> SourceKind:
+    """Says what `path` holds.
+
+    Raises:
+        UnreadableModelError: the path does not exist or cannot be opened.
+    """
+    try:
+        if path.is_dir():
+            return _directory(path)
+        size_bytes = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError:
+        if path.with_name(path.name + ".index").is_file():
+            return SourceKind.CHECKPOINT
+        raise UnreadableModelError(
+            "The file does not exist.", where=str(path), cure="check the path"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UnreadableModelError(
+            f"The file cannot be opened: {getattr(error, 'strerror', None) or error}.",
+            where=str(path),
+        ) from None
+    if size_bytes == 0:
+        return SourceKind.EMPTY
+    return _content(path, head)
+
+
+def _directory(path: Path) -> SourceKind:
+    names = set(os.listdir(path))
+    if names & {"saved_model.pb", "saved_model.pbtxt"}:
+        return SourceKind.SAVED_MODEL_DIR
+    if {"config.json", "metadata.json"} <= names:
+        return SourceKind.KERAS_DIRECTORY
+    if "checkpoint" in names or any(name.endswith(".index") for name in names):
+        return SourceKind.CHECKPOINT
+    return SourceKind.DIRECTORY
+
+
+def _content(path: Path, head: bytes) -> SourceKind:
+    for offset in HDF5_USER_BLOCKS:
+        if head[offset : offset + len(HDF5_MAGIC)] == HDF5_MAGIC:
+            return SourceKind.HDF5
+    if head[4:8] == b"TFL3":
+        return SourceKind.TFLITE
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return _zip(path)
+    if head[:6] == b"\x93NUMPY":
+        return SourceKind.NUMPY
+    if head[:2] in PICKLE_MAGICS:
+        return SourceKind.PICKLE
+    stripped = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if stripped[:1] in (b"{", b"[", b'"') and _is_text(head):
+        return SourceKind.KERAS_JSON
+    if head[0] == GRAPHDEF_TAG and not _is_text(head):
+        return SourceKind.GRAPHDEF
+    if head[0] == ONNX_TAG and not _is_text(head):
+        return SourceKind.ONNX
+    return SourceKind.TEXT if _is_text(head) else SourceKind.UNKNOWN
+
+
+def _zip(path: Path) -> SourceKind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.replace("\\", "/") for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return SourceKind.TRUNCATED_ZIP
+    if "config.json" in names:
+        return SourceKind.KERAS_ZIP
+    if any(name.endswith(("data.pkl", "/version")) for name in names):
+        return SourceKind.PYTORCH_ZIP
+    if names and all(name.endswith(".npy") for name in names):
+        return SourceKind.NUMPY
+    return SourceKind.ZIP
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # A multi-byte character may be cut by the end of the head.
+        if error.start < len(head) - 3:
+            return False
+        text = head[: error.start].decode("utf-8")
+    return not any(ord(character) < 32 and character not in "\t\r\n\f\x1b" for character in text)
+
+
+def is_json(path: Path) -> bool:
+    """Whether the whole file parses as JSON; costs a full read."""
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
