@@ -16,6 +16,8 @@ LONG_STEPS = 10 * TYPICAL_STEPS
 SHORT_STEPS = 7
 SPARE_STEPS = 40  # in place of short lengths that the source does not take
 LARGE_INPUT = 10.0  # standard deviations; drives sigmoid and tanh into saturation
+PUSH = 2.0  # standard deviations
+PUSH_STEPS = 24
 MASKABLE_STEPS = 4  # shorter sequences have no room for distinct mask patterns
 
 Keep = Callable[[int], Array]  # steps -> [steps] bool, True where a step counts
@@ -81,7 +83,8 @@ def plan(axes: ModelAxes, policy: StatePolicy, seed: int = 0) -> tuple[Case, ...
             maker.case("short sequence", small, SHORT_STEPS, optional=True),
             maker.case("single step", small, 1, optional=True),
         ]
-        cases += maker.masked("long sequence", large, LONG_STEPS, 2, ordinary=False, optional=True)
+        long = maker.masked("long sequence", large, LONG_STEPS, 2, ordinary=False, optional=True)
+        cases += [maker.swaying(case) for case in long]
         edge = SHORT_STEPS
     else:
         if small != large:
@@ -149,6 +152,34 @@ class _Maker:
                 )
             )
         return cases
+
+    def swaying(self, case: Case) -> Case:
+        """The case with odd rows of floats pushed up and down in turns; masked steps stay.
+
+        Noise averages out. This drives an integrating cell beyond 10 and back, which shows where
+        it is clipped. Longer pushes make rounding alone exceed 1e-5 after the way back.
+        """
+        calls = []
+        for call in case.calls:
+            pushed = dict(call)
+            for inputs in self.axes.inputs:
+                array = call[inputs.spec.name]
+                if inputs.time is None or inputs.batch is None or array.dtype.kind != "f":
+                    continue
+                ordered = np.moveaxis(array.copy(), (inputs.batch, inputs.time), (0, 1))
+                rows, steps = ordered.shape[:2]
+                features = tuple(range(2, ordered.ndim))
+                kept = np.ones((rows, steps), bool)
+                if inputs.mask is not None:
+                    kept = (ordered != inputs.mask).any(axis=features)
+                push = np.where(np.arange(steps) // PUSH_STEPS % 2 == 0, PUSH, -PUSH)
+                odd = np.arange(rows) % 2 == min(1, rows - 1)
+                add = kept * odd[:, None] * push
+                ordered += add.reshape(rows, steps, *(1 for _ in features)).astype(array.dtype)
+                restored = np.moveaxis(ordered, (0, 1), (inputs.batch, inputs.time))
+                pushed[inputs.spec.name] = np.ascontiguousarray(restored)
+            calls.append(pushed)
+        return dataclasses.replace(case, calls=tuple(calls))
 
     def _steps(self, time: int) -> int | None:
         return time if self.axes.has_time else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,17 @@ import numpy as np
 from edgelstm.converters.spec import Array, Precision, StatePolicy, TensorSpec
 from edgelstm.converters.verify.axes import ModelAxes, batch_axis, model_axes, take_rows
 from edgelstm.converters.verify.cases import Case, plan, spare_case
-from edgelstm.converters.verify.compare import Scale
+from edgelstm.converters.verify.compare import Scale, difference
 from edgelstm.converters.verify.data import data_cases
+from edgelstm.converters.verify.prefix import cut, shortest_failing
 from edgelstm.converters.verify.record import CaseRecord, OutputAxes
-from edgelstm.converters.verify.result import CaseResult, Verification
+from edgelstm.converters.verify.result import CaseResult, OutputResult, Verification
 from edgelstm.converters.verify.runner import Runner, open_runners
 from edgelstm.converters.verify.source import Reference, Source
 from edgelstm.converters.verify.tolerance import tolerance_for
 from edgelstm.errors import EdgeLstmError
 
-Progress = Callable[[str, int, int], None]  # what, done, total
+Progress = Callable[[str], None]
 Outputs = Mapping[str, Array]
 
 FEWEST_LENGTHS = 3
@@ -51,7 +53,7 @@ def verify(
         tolerance: largest error relative to an output's range; None takes the precision's own.
         data: the user's samples by input name, compared besides the random ones.
         backends: interpreters to run in; None takes the preferred one installed.
-        progress: called with the case, the number done and the number of all.
+        progress: called with one line before each run.
 
     Returns:
         What was found; call `raise_if_failed()` to make a failure an error.
@@ -59,6 +61,7 @@ def verify(
     Raises:
         DataError: `data` do not fit the model.
         OptionError: `tolerance` makes no sense.
+        EdgeLstmError: the file is unreadable, or no interpreter takes it.
     """
     started = time.perf_counter()
     allowed = tolerance_for(precision, tolerance)
@@ -67,13 +70,7 @@ def verify(
         seconds = time.perf_counter() - started
         return Verification(allowed, precision, policy, tuple(cases), tuple(notes), seconds)
 
-    try:
-        runners = open_runners(model, backends)
-    except EdgeLstmError:
-        raise
-    except (ValueError, RuntimeError) as error:
-        return verification([_broken("loading", "the file does not load", error)])
-
+    runners = open_runners(model, backends)
     states = source.states if policy is StatePolicy.EXPLICIT else ()
     written = runners[0].inputs
     state_inputs = {pair.input: written[pair.input] for pair in states if pair.input in written}
@@ -102,19 +99,13 @@ def verify(
     for case, outputs in expected:
         for runner in runners:
             if progress is not None:
-                progress(f"{case.name}, {runner.label}", len(results), total)
+                progress(f"verifying {len(results) + 1}/{total}: {case.name}, {runner.label}")
             results.append(comparison.compare(case, outputs, runner))
-    if progress is not None:
-        progress("verified", total, total)
     return verification(results, notes)
 
 
 def _unfit(name: str, problems: tuple[str, ...]) -> CaseResult:
     return CaseResult(name, "any", None, None, (), problems=problems)
-
-
-def _broken(name: str, what: str, error: Exception) -> CaseResult:
-    return _unfit(name, (f"{what}: {_first_line(error)}",))
 
 
 def _first_line(error: Exception) -> str:
@@ -179,9 +170,35 @@ class _Comparison:
                 record.add("first call after a reset", expected[0], again[0])
             if case.row_check and case.batch > 1 and not record.problems:
                 self._check_rows(case, expected[0], runner, record)
-        except (ValueError, RuntimeError) as error:
-            record.problems.append(f"the file does not run: {_first_line(error)}")
-        return record.result()
+        except EdgeLstmError as error:
+            record.problems.append(f"the file does not run: {error.what}")
+        return self._with_first_step(record.result(), case, runner)
+
+    def _with_first_step(self, result: CaseResult, case: Case, runner: Runner) -> CaseResult:
+        """Adds the first diverging step to failing outputs without a time axis."""
+        if case.time is None or case.time == 1 or not self.axes.time_varies or result.problems:
+            return result
+        outputs = []
+        for output in result.outputs:
+            if output.first_call_failed and not output.step_errors:
+                steps = shortest_failing(partial(self._fails, case, runner, output), case.time)
+                output = dataclasses.replace(output, first_diverging_step=steps - 1)
+            outputs.append(output)
+        return dataclasses.replace(result, outputs=tuple(outputs))
+
+    def _fails(self, case: Case, runner: Runner, output: OutputResult, steps: int) -> bool:
+        """Whether an output differs after the first steps; lengths not taken do not count."""
+        short = dataclasses.replace(case, calls=(cut(case.calls[0], self.axes, steps),))
+        try:
+            expected = self._calls(self.reference, short)[0][output.name]
+            actual = self._calls(runner, short)[0][output.name]
+        except Exception:
+            return False
+        if expected.shape != actual.shape:
+            return True
+        found = difference(expected, actual, batch_axis=None, time_axis=None)
+        exact = not np.issubdtype(expected.dtype, np.inexact)
+        return found.max_error > (0.0 if exact else self.tolerance * output.scale)
 
     def _calls(self, runner: Runner | Reference, case: Case) -> list[Outputs]:
         """Every call of a case from states of zero; explicit states are fed back."""

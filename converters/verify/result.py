@@ -9,6 +9,8 @@ from typing import Any
 from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.errors import VerificationFailed
 
+FIRST_CALL = "first call"
+
 
 def _number(value: float) -> float | str:
     """A float for JSON, which has no infinity and no NaN."""
@@ -30,7 +32,8 @@ class OutputResult:
         failing_rows: batch rows above tolerance.
         step_errors: relative maximum error per time step, the largest over calls; empty without
             a time axis.
-        first_diverging_step: first step above tolerance, counted from 0; None when there is none.
+        first_diverging_step: first step above tolerance, counted from 0; without a time axis the
+            last step of the shortest prefix that fails. None when there is none.
     """
 
     name: str
@@ -53,6 +56,11 @@ class OutputResult:
     def passed(self) -> bool:
         """Whether every call is within tolerance."""
         return not self.failing_calls
+
+    @property
+    def first_call_failed(self) -> bool:
+        """Whether the very first call is already wrong."""
+        return FIRST_CALL in self.failing_calls
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; errors keep four digits."""

@@ -1,118 +1,60 @@
-"""The written model in an interpreter, as verification drives it."""
+"""The ways a written model is run: every delegate that an app meets by default."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from edgelstm.converters.spec import Array, TensorSpec
-from edgelstm.errors import MissingPackageError
+from edgelstm.runtime import Delegate, Session, TensorInfo
+from edgelstm.runtime.interpreters import choose_backend
 
-_INTERPRETERS: Mapping[str, str] = {
-    "litert": "ai_edge_litert.interpreter",
-    "tflite-runtime": "tflite_runtime.interpreter",
-    "tensorflow": "tensorflow.lite.python.interpreter",
-}
-_DELEGATES: Mapping[str, str] = {
-    "xnnpack": "BUILTIN",
-    "no delegate": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
-}
+_DELEGATES = {Delegate.XNNPACK: "with XNNPACK", Delegate.CPU: "without delegate"}
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Runner:
-    """One interpreter holding the model; `label` names interpreter and delegate."""
+    """One session on the model; `label` names its interpreter and delegate."""
 
     label: str
-    interpreter: Any
-    input_index: Mapping[str, int]
-    output_index: Mapping[str, int]
-    _shapes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    session: Session
 
     @property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        """Inputs by name; None in a shape may vary."""
-        return _specs(self.interpreter.get_input_details(), self.input_index)
+    def inputs(self) -> dict[str, TensorSpec]:
+        """Inputs by name."""
+        return {info.name: _spec(info) for info in self.session.inputs}
 
     @property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        """Outputs by name; None in a shape may vary."""
-        return _specs(self.interpreter.get_output_details(), self.output_index)
+    def outputs(self) -> dict[str, TensorSpec]:
+        """Outputs by name."""
+        return {info.name: _spec(info) for info in self.session.outputs}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs one call; inputs are resized as needed."""
-        shapes = {name: array.shape for name, array in inputs.items()}
-        if shapes != self._shapes:
-            for name, shape in shapes.items():
-                self.interpreter.resize_tensor_input(self.input_index[name], shape, strict=True)
-            self.interpreter.allocate_tensors()
-            self._shapes = shapes
-        for name, array in inputs.items():
-            self.interpreter.set_tensor(self.input_index[name], array)
-        self.interpreter.invoke()
-        return {
-            name: np.array(self.interpreter.get_tensor(index))
-            for name, index in self.output_index.items()
-        }
+        """Runs one call."""
+        return self.session.run(inputs)
 
     def reset(self) -> None:
         """Puts the states that the interpreter keeps back to zero."""
-        if self._shapes:
-            self.interpreter.reset_all_variables()
+        self.session.reset()
 
 
 def open_runners(model: bytes | Path, backends: Sequence[str] | None) -> list[Runner]:
-    """One runner per interpreter, with XNNPACK and without any delegate.
+    """One runner per interpreter and delegate.
 
     Args:
-        backends: interpreters by name; None takes the first one installed.
+        backends: interpreters by name; None takes the preferred one installed.
 
     Raises:
-        MissingPackageError: an interpreter is not installed.
+        EdgeLstmError: the file is unreadable, or an interpreter is missing or refuses it.
     """
-    names = backends if backends is not None else [_first_installed()]
-    return [_open(model, name, delegate) for name in names for delegate in _DELEGATES]
+    names = backends if backends is not None else [choose_backend().name]
+    return [
+        Runner(f"{name} {text}", Session(model, backend=name, delegate=delegate))
+        for name in names
+        for delegate, text in _DELEGATES.items()
+    ]
 
 
-def _first_installed() -> str:
-    for name, module in _INTERPRETERS.items():
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            continue
-        return name
-    raise MissingPackageError("no interpreter is installed", cure="pip install ai-edge-litert")
-
-
-def _open(model: bytes | Path, backend: str, delegate: str) -> Runner:
-    module = importlib.import_module(_INTERPRETERS[backend])
-    content = model if isinstance(model, bytes) else model.read_bytes()
-    interpreter = module.Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=module.OpResolverType[_DELEGATES[delegate]],
-        num_threads=1,
-    )
-    signatures = interpreter._get_full_signature_list()
-    if signatures:
-        signature = next(iter(signatures.values()))
-        inputs, outputs = signature["inputs"], signature["outputs"]
-    else:
-        inputs = {d["name"]: d["index"] for d in interpreter.get_input_details()}
-        outputs = {d["name"]: d["index"] for d in interpreter.get_output_details()}
-    return Runner(f"{backend}, {delegate}", interpreter, inputs, outputs)
-
-
-def _specs(details: Sequence[Any], index: Mapping[str, int]) -> Mapping[str, TensorSpec]:
-    by_index = {d["index"]: d for d in details}
-    specs = {}
-    for name, at in index.items():
-        detail = by_index[at]
-        shape = detail["shape_signature"] if len(detail["shape_signature"]) else detail["shape"]
-        sizes = tuple(None if size < 0 else int(size) for size in shape)
-        specs[name] = TensorSpec(name, sizes, np.dtype(detail["dtype"]).name)
-    return specs
+def _spec(info: TensorInfo) -> TensorSpec:
+    return TensorSpec(info.name, info.shape, info.dtype)
