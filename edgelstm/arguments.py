@@ -1,0 +1,117 @@
+"""Read the values of command line options."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgelstm.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from edgelstm.converters.options import ConvertOptions, Size
+    from edgelstm.converters.spec import Array
+
+
+def size(option: str, text: str | None) -> int | Size:
+    """A batch or time size: a number from 1, `dynamic`, or None for that of the source.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    from edgelstm.converters.options import Size
+
+    if text is None:
+        return Size.SOURCE
+    if text == Size.DYNAMIC.value:
+        return Size.DYNAMIC
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise OptionError(
+            f"{text!r} is no size.", where=option, cure="give a number from 1, or dynamic"
+        )
+    return int(text)
+
+
+def convert_options(
+    architecture: Path | None,
+    custom_objects: Path | None,
+    allow_code: bool,
+    allow_nan: bool,
+    data: Path | None,
+    tolerance: float | None,
+    **choices: Any,
+) -> ConvertOptions:
+    """The options that convert and verify share, and others of `ConvertOptions` by name.
+
+    Raises:
+        DataError: the data file cannot be read.
+    """
+    from edgelstm.converters.options import CodePolicy, ConvertOptions, NanPolicy
+
+    return ConvertOptions(
+        architecture=architecture,
+        custom_objects=custom_objects,
+        code=CodePolicy.ALLOW if allow_code else CodePolicy.REFUSE,
+        nan=NanPolicy.KEEP if allow_nan else NanPolicy.REFUSE,
+        data=None if data is None else arrays(data),
+        tolerance=tolerance,
+        **choices,
+    )
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated list."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """The whole numbers of a comma-separated list.
+
+    Raises:
+        OptionError: a part is no whole number.
+    """
+    parts = names(text)
+    if not parts or not all(part.isascii() and part.isdigit() for part in parts):
+        raise OptionError(f"{text!r} are no numbers.", where=option, cure="write 1 or 1,2,4")
+    return tuple(map(int, parts))
+
+
+def arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file by name.
+
+    Raises:
+        DataError: it is missing, damaged, no .npz file, or holds Python objects.
+    """
+    import numpy as np
+
+    where = str(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array without a name")
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise DataError("There is no such data file.", where=where, cure="check the path") from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        MemoryError,
+        NotImplementedError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        # numpy offers to load pickles in this place, which would run code from the file.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "pickle" in reason:
+            reason = "it is no .npz file, or holds Python objects"
+        raise DataError(
+            f"The data file cannot be read: {reason}.",
+            where=where,
+            cure="write it with numpy.savez(path, **arrays_by_input_name)",
+        ) from None

@@ -1,0 +1,291 @@
+"""The command line: parses and calls. Commands import what they need when they run."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import edgelstm
+from edgelstm.cli_types import (
+    AllowCodeOption,
+    AllowNanOption,
+    ArchitectureOption,
+    CustomObjectsOption,
+    DataOption,
+    JsonOption,
+    ModelArgument,
+    OverwriteOption,
+    PrecisionName,
+    SourceArgument,
+    StateName,
+    TargetName,
+    ToleranceOption,
+)
+from edgelstm.errors import EdgeLstmError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="LSTM models into fused TFLite, proven equal to their source, measured on the device.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich would double the time of --help
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgelstm {edgelstm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def convert(
+    source: SourceArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT.tflite", help="The file to write.")
+    ],
+    quantize: Annotated[
+        PrecisionName, typer.Option(help="Precision of the written model.")
+    ] = PrecisionName.FLOAT32,
+    state: Annotated[
+        StateName | None,
+        typer.Option(
+            help="What h and c do between calls: start from zero, persist in the interpreter, or "
+            "be inputs and outputs; default as in the source."
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="N|dynamic", help="Batch size; default as in the source.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="N|dynamic", help="Time steps; default as in the source.")
+    ] = None,
+    target: Annotated[
+        TargetName, typer.Option(help="What the model is to run on.")
+    ] = TargetName.CPU,
+    architecture: ArchitectureOption = None,
+    custom_objects: CustomObjectsOption = None,
+    allow_code: AllowCodeOption = False,
+    allow_nan: AllowNanOption = False,
+    require_fused: Annotated[
+        bool, typer.Option("--require-fused", help="Fail unless every recurrence is fused.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="R.json", help="Write the conversion report here.")
+    ] = None,
+    data: DataOption = None,
+    tolerance: ToleranceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a trained model to TFLite with fused LSTM ops, and compare the two."""
+    from edgelstm import arguments, files, terminal
+    from edgelstm.converters import pipeline
+    from edgelstm.converters.options import FusePolicy, OverwritePolicy
+    from edgelstm.converters.render import print_report
+    from edgelstm.converters.spec import Precision, StatePolicy
+
+    if report is not None:
+        files.check_output(report, may_replace=overwrite, besides=output)
+    options = arguments.convert_options(
+        architecture,
+        custom_objects,
+        allow_code,
+        allow_nan,
+        data,
+        tolerance,
+        precision=Precision(quantize.value),
+        state=None if state is None else StatePolicy(state.value),
+        batch=arguments.size("--batch", batch),
+        time=arguments.size("--time", time),
+        fuse=FusePolicy.REQUIRE if require_fused else FusePolicy.PREFER,
+        overwrite=OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP,
+    )
+    done = pipeline.convert(source, output, options, progress=terminal.progress)
+    if report is not None:
+        files.write_atomically(report, terminal.document(done.to_json()).encode())
+    if as_json:
+        terminal.notes(done.notes)
+    terminal.show(done.to_json(), as_json, lambda console: print_report(done, console))
+
+
+@app.command()
+def verify(
+    source: SourceArgument,
+    model: ModelArgument,
+    data: DataOption = None,
+    tolerance: ToleranceOption = None,
+    architecture: ArchitectureOption = None,
+    custom_objects: CustomObjectsOption = None,
+    allow_code: AllowCodeOption = False,
+    allow_nan: AllowNanOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a converted model with its source, along the time axis."""
+    from edgelstm import arguments, terminal
+    from edgelstm.converters import pipeline
+    from edgelstm.converters.render import print_verification
+
+    options = arguments.convert_options(
+        architecture, custom_objects, allow_code, allow_nan, data, tolerance
+    )
+    verification = pipeline.verify(source, model, options, progress=terminal.progress)
+    terminal.show(
+        verification.to_json(), as_json, lambda console: print_verification(verification, console)
+    )
+    verification.raise_if_failed()
+
+
+@app.command()
+def inspect(model: ModelArgument, as_json: JsonOption = False) -> None:
+    """Show what is inside a TFLite file: recurrences, precision, signatures, ops, sizes."""
+    from edgelstm import terminal
+    from edgelstm.converters.inspect import inspect_model
+    from edgelstm.converters.render import print_inspection
+
+    found = inspect_model(model)
+    terminal.show(found, as_json, lambda console: print_inspection(found, console))
+
+
+@app.command()
+def profile(
+    model: ModelArgument,
+    on: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Where to measure; see edgelstm devices.")
+    ] = "local",
+    delegate: Annotated[
+        str, typer.Option(metavar="cpu,xnnpack", help="Delegates to measure.")
+    ] = "cpu,xnnpack",
+    threads: Annotated[str, typer.Option(metavar="1,2", help="Numbers of threads.")] = "1",
+    time: Annotated[
+        int, typer.Option(min=1, help="Steps, where the model leaves them open.")
+    ] = 100,
+    budget: Annotated[
+        str | None, typer.Option(metavar="p99=5ms,peak=20MB", help="Fail above these limits.")
+    ] = None,
+    json_to: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="R.json|-", help="Write the report; - is stdout."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Measure load, first and warm latency, and the memory of a fresh process."""
+    from edgelstm import arguments, files, terminal
+    from edgelstm.profiles import budget as limits
+    from edgelstm.profiles.report.terminal import print_profile
+    from edgelstm.profiles.runner import profile as measure
+    from edgelstm.profiles.settings import ProfileSettings
+
+    to_stdout = json_to == Path("-")
+    if json_to is not None and not to_stdout:
+        files.check_output(json_to, may_replace=overwrite, besides=model)
+    settings = ProfileSettings(
+        device=on,
+        delegates=arguments.names(delegate),
+        threads=arguments.numbers("--threads", threads),
+        time_size=time,
+        budget=limits.parse(budget) if budget is not None else (),
+    )
+    report = measure(model, settings, progress=terminal.progress)
+    if json_to is not None and not to_stdout:
+        files.write_atomically(json_to, terminal.document(report.to_json()).encode())
+    terminal.show(report.to_json(), to_stdout, lambda console: print_profile(report, console))
+    limits.enforce(report)
+
+
+@app.command()
+def devices(as_json: JsonOption = False) -> None:
+    """List the devices that models can be profiled on."""
+    from edgelstm import about, terminal
+
+    known = about.devices()
+    terminal.show(known, as_json, lambda console: about.print_devices(known, console))
+
+
+@app.command()
+def info(as_json: JsonOption = False) -> None:
+    """Show versions, the interpreters found, and the native library."""
+    from edgelstm import about, terminal
+
+    found = about.about()
+    terminal.show(found, as_json, lambda console: about.print_about(found, console))
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep the converted models in this folder."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert, verify and measure a bundled model in every precision, in about a minute."""
+    from edgelstm import files, terminal
+    from edgelstm.demo.render import print_demo
+    from edgelstm.demo.run import run_demo
+
+    with files.work_folder(keep) as folder:
+        result = run_demo(folder, progress=terminal.progress)
+    terminal.show(result.to_json(), as_json, lambda console: print_demo(result, console))
+
+
+def main() -> None:
+    """The program: runs a command, prints its error, exits with 0, 1, 2 or 130."""
+    for stream in (sys.stdout, sys.stderr):
+        # File names and layer names need not be legal in the terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line; returns the exit code."""
+    from edgelstm import terminal
+
+    try:
+        code = app(list(arguments), prog_name="edgelstm", standalone_mode=False)
+        sys.stdout.flush()
+    except EdgeLstmError as error:
+        terminal.print_error(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone: give the buffered rest somewhere to go when Python flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if hasattr(error, "show"):  # a wrong call; typer has no public name for these
+            error.show()
+            return 2
+        if os.environ.get("EDGELSTM_DEBUG") == "1":
+            raise
+        terminal.print_error(
+            f"internal error: {type(error).__name__}: {error}\n"
+            "  do:    run again with EDGELSTM_DEBUG=1 and report what it prints, with the command\n"
+            "         and the output of: edgelstm info"
+        )
+        return 2
+    if code == INTERRUPTED:
+        terminal.print_error("interrupted")
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,67 @@
+"""Arguments and options that several commands share, and the values of those with a choice."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class PrecisionName(str, enum.Enum):
+    """What --quantize takes."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    DYNAMIC = "dynamic"
+
+
+class StateName(str, enum.Enum):
+    """What --state takes."""
+
+    RESET = "reset"
+    CARRY = "carry"
+    EXPLICIT = "explicit"
+
+
+class TargetName(str, enum.Enum):
+    """What --target takes."""
+
+    CPU = "cpu"
+
+
+SourceArgument = Annotated[
+    Path, typer.Argument(help="The trained model: .keras, .h5, or architecture .json.")
+]
+ModelArgument = Annotated[Path, typer.Argument(help="A .tflite file.")]
+ArchitectureOption = Annotated[
+    Path | None,
+    typer.Option(metavar="A.json", help="Architecture of a file that holds weights only."),
+]
+CustomObjectsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="M.py", help="Python file that defines the model's own layers; it is run."
+    ),
+]
+AllowCodeOption = Annotated[
+    bool, typer.Option("--allow-code", help="Run code in the model file (Lambda layers).")
+]
+AllowNanOption = Annotated[
+    bool, typer.Option("--allow-nan", help="Take weights that are NaN or infinite.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(metavar="D.npz", help="Compare on these inputs too, arrays by input name."),
+]
+ToleranceOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, help="Largest error relative to an output's range; default by precision."
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
