@@ -72,9 +72,7 @@ def lower_markers(
                 where=_layer_name(marker, specs),
                 cure="run the layer outside the loop, or convert it as a loop",
             )
-    fused = [
-        _lower(model.main, marker, specs, policy) for marker in model.main.find(MARKER_CODE)
-    ]
+    fused = [_lower(model.main, marker, specs, policy) for marker in model.main.find(MARKER_CODE)]
     model.prune()
     return fused
 
@@ -118,7 +116,10 @@ def _lower(
             where=spec.name,
         )
     _check_input(x, spec)
-    _fix_output_shape(sequence, x, spec)
+    sequence.dtype = "float32"
+    sequence.set_shape((*x.signature[:2], spec.output_size))
+    if sequence.index not in subgraph.outputs:
+        sequence.name = f"{spec.name}/sequence"
     batch_axis = 0 if spec.layout is Layout.BATCH_MAJOR else 1
     batch = x.signature[batch_axis]
     if len(marker.inputs) == 3:
@@ -161,11 +162,6 @@ def _check_input(x: Tensor, spec: LstmSpec) -> None:
             f"the last of {spec.input_size}",
             where=spec.name,
         )
-
-
-def _fix_output_shape(sequence: Tensor, x: Tensor, spec: LstmSpec) -> None:
-    sequence.dtype = "float32"
-    sequence.set_shape((*x.signature[:2], spec.output_size))
 
 
 def _weights(subgraph: Subgraph, spec: LstmSpec, states: state.StateTensors) -> list[int]:

@@ -1,4 +1,9 @@
-"""The variable tensors that hold h and c of a fused operator, and what goes in and out of them."""
+"""The variable tensors that hold h and c of a fused operator, and what goes in and out of them.
+
+Copies in and out are BROADCAST_TO operators whose shape input is computed: no delegate of the
+supported interpreters takes them, and they run in every call even when their input is constant
+(RESHAPE and TILE are then evaluated once, while preparing).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,9 @@ from edgelstm.converters.flatbuffer.subgraph import as_int32
 from edgelstm.converters.spec import LstmSpec
 from edgelstm.errors import UnsupportedModelError
 
+COPY_OP = "BROADCAST_TO"
+COPY_VERSION = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class StateTensors:
@@ -18,13 +26,6 @@ class StateTensors:
 
     h: int
     c: int
-
-
-def _add(subgraph: Subgraph, spec: LstmSpec, batch: int) -> StateTensors:
-    def variable(part: str, width: int) -> int:
-        return subgraph.add_tensor(f"{spec.name}/{part}", (batch, width), is_variable=True)
-
-    return StateTensors(variable("h", spec.output_size), variable("c", spec.units))
 
 
 def carried(subgraph: Subgraph, spec: LstmSpec, batch: int) -> StateTensors:
@@ -39,7 +40,7 @@ def carried(subgraph: Subgraph, spec: LstmSpec, batch: int) -> StateTensors:
             where=spec.name,
             cure="give the batch size: --batch 1",
         )
-    return _add(subgraph, spec, batch)
+    return _variables(subgraph, spec, batch)
 
 
 def zeroed(
@@ -51,38 +52,109 @@ def zeroed(
     CONCATENATION, which the interpreters evaluate while preparing; so the tensors stay
     persistent. PACK in place of CONCATENATION makes them dynamic, and resetting variables fails.
     """
-    states = _add(subgraph, spec, batch)
-    name = spec.name
-
-    def constant(part: str, *values: int) -> int:
-        return subgraph.add_constant(f"{name}/{part}", as_int32(*values))
-
-    shape = subgraph.add_tensor(f"{name}/input_shape", (3,), "int32")
-    subgraph.add_op("SHAPE", [before.inputs[0]], [shape], options={"out_type": 2}, before=before)
-    size = subgraph.add_tensor(f"{name}/batch", (1,), "int32")
-    bounds = [constant("begin", batch_axis), constant("end", batch_axis + 1), constant("step", 1)]
-    subgraph.add_op("STRIDED_SLICE", [shape, *bounds], [size], before=before)
+    states = _variables(subgraph, spec, batch)
+    size = (
+        None
+        if batch >= 0
+        else batch_size(subgraph, spec.name, before.inputs[0], batch_axis, before)
+    )
     for part, tensor in (("h", states.h), ("c", states.c)):
         width = subgraph.tensor(tensor).shape[1]
-        dims = subgraph.add_tensor(f"{name}/{part}_shape", (2,), "int32")
-        subgraph.add_op(
-            "CONCATENATION",
-            [size, constant(f"{part}_width", width)],
-            [dims],
-            options={"axis": 0},
-            before=before,
+        dims = (
+            subgraph.add_constant(f"{spec.name}/{part}_shape", as_int32(batch, width))
+            if size is None
+            else _matrix_shape(subgraph, f"{spec.name}/{part}", size, width, before)
         )
-        zero = subgraph.add_constant(f"{name}/{part}_zero", np.asarray(0, np.float32))
+        zero = subgraph.add_constant(f"{spec.name}/{part}_zero", np.asarray(0, np.float32))
         subgraph.add_op("FILL", [dims, zero], [tensor], before=before)
     return states
 
 
 def given(subgraph: Subgraph, marker: Op, spec: LstmSpec, batch: int) -> StateTensors:
-    """States that every call starts from the marker's h0 and c0."""
-    raise NotImplementedError
+    """States that every call starts from the marker's h0 [B, O] and c0 [B, U].
+
+    Raises:
+        UnsupportedModelError: h0 or c0 do not fit the layer.
+    """
+    states = _variables(subgraph, spec, batch)
+    for position, part, tensor in ((1, "h", states.h), (2, "c", states.c)):
+        start = marker.input(position)
+        width = subgraph.tensor(tensor).shape[1]
+        if (
+            start is None
+            or start.dtype != "float32"
+            or len(start.signature) != 2
+            or start.shape[1] != width
+            or (batch >= 0 and start.signature[0] not in (-1, batch))
+        ):
+            found = None if start is None else (start.dtype, list(start.signature))
+            raise UnsupportedModelError(
+                f"the initial {part} is {found}, not float32 [{batch}, {width}]", where=spec.name
+            )
+        copy(subgraph, start.index, tensor, before=marker)
+    return states
 
 
 def read_out(subgraph: Subgraph, fused: Op, target: int, c_state: int) -> None:
-    """Writes c after the last step into tensor `target`; nothing when it has no reader."""
-    if target in subgraph.outputs or subgraph.consumers(target):
-        raise NotImplementedError
+    """Copies c after the last step into tensor `target`; writes nothing when it has no reader.
+
+    The copy's shape is computed from the sequence: without that dependence an operator that reads
+    c may be moved before the fused one, which delegates and their partitioning do.
+    """
+    if target not in subgraph.outputs and not subgraph.consumers(target):
+        return
+    name = subgraph.tensor(c_state).name + "_final"
+    sequence = fused.outputs[0]
+    axis = 1 if fused.option("time_major") else 0
+    following = _following(subgraph, fused)
+    size = batch_size(subgraph, name, sequence, axis, following)
+    batch, width = subgraph.tensor(c_state).signature
+    dims = _matrix_shape(subgraph, name, size, width, following)
+    final = subgraph.tensor(target)
+    final.dtype = "float32"
+    final.set_shape((batch, width))
+    subgraph.add_op(COPY_OP, [c_state, dims], [target], version=COPY_VERSION, before=following)
+
+
+def copy(subgraph: Subgraph, source: int, target: int, *, before: Op | None) -> None:
+    """Copies a tensor in every call; no delegate takes the operator."""
+    name = subgraph.tensor(target).name
+    dims = subgraph.add_tensor(
+        f"{name}_copy_shape", (len(subgraph.tensor(source).signature),), "int32"
+    )
+    subgraph.add_op("SHAPE", [source], [dims], options={"out_type": 2}, before=before)
+    subgraph.add_op(COPY_OP, [source, dims], [target], version=COPY_VERSION, before=before)
+
+
+def batch_size(subgraph: Subgraph, name: str, tensor: int, axis: int, before: Op | None) -> int:
+    """Index of a new int32 [1] tensor that holds the size of `tensor` along `axis`."""
+    rank = len(subgraph.tensor(tensor).signature)
+    shape = subgraph.add_tensor(f"{name}/shape", (rank,), "int32")
+    subgraph.add_op("SHAPE", [tensor], [shape], options={"out_type": 2}, before=before)
+    size = subgraph.add_tensor(f"{name}/batch", (1,), "int32")
+    bounds = [
+        subgraph.add_constant(f"{name}/{part}", as_int32(value))
+        for part, value in (("begin", axis), ("end", axis + 1), ("step", 1))
+    ]
+    subgraph.add_op("STRIDED_SLICE", [shape, *bounds], [size], before=before)
+    return size
+
+
+def _matrix_shape(subgraph: Subgraph, name: str, size: int, width: int, before: Op | None) -> int:
+    dims = subgraph.add_tensor(f"{name}_shape", (2,), "int32")
+    columns = subgraph.add_constant(f"{name}_width", as_int32(width))
+    subgraph.add_op("CONCATENATION", [size, columns], [dims], options={"axis": 0}, before=before)
+    return dims
+
+
+def _variables(subgraph: Subgraph, spec: LstmSpec, batch: int) -> StateTensors:
+    def variable(part: str, width: int) -> int:
+        return subgraph.add_tensor(f"{spec.name}/{part}", (batch, width), is_variable=True)
+
+    return StateTensors(variable("h", spec.output_size), variable("c", spec.units))
+
+
+def _following(subgraph: Subgraph, op: Op) -> Op | None:
+    ops = subgraph.ops
+    place = subgraph.position(op) + 1
+    return ops[place] if place < len(ops) else None
