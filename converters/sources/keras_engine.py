@@ -44,7 +44,7 @@ class KerasEngine(enum.Enum):
             os.environ["KERAS_BACKEND"] = "tensorflow"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         try:
-            with quiet():
+            with quiet(), _silent_stderr():
                 importlib.import_module("tensorflow")
                 module = importlib.import_module(self.value)
         except ModuleNotFoundError as error:
@@ -87,6 +87,23 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drops what native code writes to stderr.
+
+    TensorFlow reports missing GPU libraries before its log level is read from the environment.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
 def active_engine(engine: KerasEngine) -> Iterator[None]:
     """Makes `import keras`, `from tensorflow import keras` and `tf.keras` mean `engine`.
 
@@ -97,7 +114,8 @@ def active_engine(engine: KerasEngine) -> Iterator[None]:
     tensorflow = importlib.import_module("tensorflow")
     if engine is KerasEngine.KERAS3:
         targets = dict.fromkeys(_KERAS_NAMES[1:], "keras._tf_keras.keras")
-        importlib.import_module("keras._tf_keras.keras")
+        # The package does not import this part of itself; tf.keras.saving needs it.
+        importlib.import_module("keras._tf_keras.keras.saving")
     else:
         targets = dict.fromkeys(_KERAS_NAMES, root.__name__)
     saved_modules = {
@@ -124,7 +142,6 @@ def active_engine(engine: KerasEngine) -> Iterator[None]:
 def _alias_of(name: str, targets: dict[str, str]) -> str | None:
     for alias in targets:
         if name == alias or name.startswith(alias + "."):
-            # keras._tf_keras.keras is itself the target of an alias.
             return alias
     return None
 

@@ -94,14 +94,14 @@ def load_keras(
     for engine in _engines(file):
         try:
             model, notes = _load_with(engine, request)
-        except (UnsafeModelError, OptionError):
+        except UnsafeModelError:
             raise
         except EdgeLstmError as error:
             failures.append(error)
             continue
         notes = (*file.notes, *notes, *check_finite(model, nan, str(path)))
         return LoadedKeras(model, engine, tuple(dict.fromkeys(notes)), _sha256(paths))
-    # The engine that the file was written for comes first and knows the real reason.
+    # The first engine is the one that the file was written for: its reason is the real one.
     raise failures[0]
 
 

@@ -135,6 +135,7 @@ def _assign_by_path(model: Any, weights: KerasWeights, where: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.weights.h5"
         with h5py.File(path, "w") as file:
+            file.create_group("vars")  # tf_keras expects it also where it is empty
             for name, array in weights.paths.items():
                 file[name] = array
         try:
