@@ -92,9 +92,6 @@ def model_axes(source: Source, written: Mapping[str, TensorSpec]) -> tuple[Model
     problems = []
     inputs = []
     names = [spec.name for spec in source.inputs]
-    for name in written:
-        if name not in names:
-            problems.append(f"the file has an input '{name}' that the source does not have")
     for spec in source.inputs:
         found = written.get(spec.name)
         if found is None:
@@ -119,6 +116,9 @@ def model_axes(source: Source, written: Mapping[str, TensorSpec]) -> tuple[Model
                 mask=source.mask_values.get(spec.name),
             )
         )
+    for name in written:
+        if name not in names:
+            problems.append(f"the file has an input '{name}' that the source does not have")
     return ModelAxes(tuple(inputs)), problems
 
 

@@ -88,7 +88,8 @@ def verify(
         if name not in tensors
     ]
     if problems:
-        return verification([_unfit("interface", tuple(problems))])
+        unfit = CaseResult("inputs and states", "", None, None, (), problems=tuple(problems))
+        return verification([unfit])
 
     comparison = _Comparison(source, policy, axes, state_inputs, allowed)
     expected, notes = comparison.references(
@@ -102,10 +103,6 @@ def verify(
                 progress(f"verifying {len(results) + 1}/{total}: {case.name}, {runner.label}")
             results.append(comparison.compare(case, outputs, runner))
     return verification(results, notes)
-
-
-def _unfit(name: str, problems: tuple[str, ...]) -> CaseResult:
-    return CaseResult(name, "any", None, None, (), problems=problems)
 
 
 def _first_line(error: Exception) -> str:

@@ -55,7 +55,7 @@ def cure(verification: Verification) -> str:
 
 
 def _where(case: CaseResult) -> str:
-    return f"{case.title}, {case.runner}"
+    return f"{case.title}, {case.runner}" if case.runner else case.title
 
 
 def _failing(verification: Verification) -> Failing:

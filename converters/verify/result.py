@@ -85,7 +85,7 @@ class CaseResult:
 
     Attributes:
         name: the case, e.g. "long sequence".
-        runner: interpreter and delegate, e.g. "litert, xnnpack".
+        runner: interpreter and delegate, e.g. "litert with XNNPACK"; empty where nothing was run.
         batch: rows; None where no input has a batch axis.
         time: steps per call; None where no input has a time axis.
         rows: what each batch row holds, e.g. "leading steps masked"; empty without masks.
