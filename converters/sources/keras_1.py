@@ -57,10 +57,12 @@ _CLASSES = {
     "TimeDistributedDense": "Dense",
     "CuDNNLSTM": "LSTM",
     "CuDNNGRU": "GRU",
+    "UnifiedLSTM": "LSTM",
+    "UnifiedGRU": "GRU",
+    "BatchNormalizationV1": "BatchNormalization",
+    "BatchNormalizationV2": "BatchNormalization",
 }
-_LEFTOVERS = frozenset(
-    f"{_TRAINING} forget_bias_init consume_less input_dtype gamma_regularizer_ weights".split()
-)
+_LEFTOVERS = frozenset(f"{_TRAINING} forget_bias_init consume_less input_dtype weights".split())
 _MERGES = {
     "concat": "Concatenate",
     "sum": "Add",
@@ -91,6 +93,9 @@ def modernised(config: Config, note: Callable[[str], None], where: str) -> Confi
             return [walk(item) for item in node]
         if not isinstance(node, dict):
             return node
+        if "class_name" in node:
+            # Losses and metrics, which may be the user's own, have no part in inference.
+            node = {key: value for key, value in node.items() if key != "compile_config"}
         node = {key: walk(value) for key, value in node.items()}
         if isinstance(node.get("class_name"), str) and "config" in node:
             node = _entry(node, note, where)
@@ -109,7 +114,7 @@ def _entry(entry: Config, note: Callable[[str], None], where: str) -> Config:
         return entry
     if kind == "Merge":
         return _merge(entry, config, where)
-    new_kind = _CLASSES.get(kind, kind)
+    new_kind: str = _CLASSES.get(kind, kind)
     renamed = _renamed(new_kind, config, where)
     if new_kind != kind:
         note(f"layer {config.get('name')}: {kind} is read as {new_kind}")
@@ -157,7 +162,7 @@ def _merge(entry: Config, config: Config, where: str) -> Config:
             f"{'over whole branches ' if config.get('layers') else ''}has no counterpart today.",
             where=where,
         )
-    kept = {key: config[key] for key in ("name", "trainable") if key in config}
+    kept: Config = {key: config[key] for key in ("name", "trainable") if key in config}
     if mode == "concat":
         kept["axis"] = config.get("concat_axis", -1)
     return {**entry, "class_name": _MERGES[mode], "config": kept}

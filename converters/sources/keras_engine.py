@@ -111,7 +111,7 @@ def active_engine(engine: KerasEngine) -> Iterator[None]:
     imports mean again what they meant before.
     """
     root = engine.module
-    tensorflow = importlib.import_module("tensorflow")
+    tensorflow: Any = importlib.import_module("tensorflow")
     if engine is KerasEngine.KERAS3:
         targets = dict.fromkeys(_KERAS_NAMES[1:], "keras._tf_keras.keras")
         # The package does not import this part of itself; tf.keras.saving needs it.

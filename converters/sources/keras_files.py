@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.converters.spec import Array
 from edgelstm.converters.sources.sniff import SourceKind
+from edgelstm.converters.spec import Array
 from edgelstm.errors import UnreadableModelError, UnsafeModelError, UnsupportedModelError
 
 Config = dict[str, Any]
@@ -118,7 +118,7 @@ def parse_json(text: bytes | str, where: str) -> tuple[Any, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     value: Any = text
     try:
-        for encoding in range(MAX_JSON_ENCODINGS):
+        for _ in range(MAX_JSON_ENCODINGS):
             if len(value) > MAX_JSON_BYTES:
                 raise UnreadableModelError("The JSON is unreasonably large.", where=where)
             value = json.loads(value)
@@ -204,7 +204,7 @@ def _read_zip(path: Path) -> KerasFile:
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(archive, path)
-            read = {
+            read: dict[str, bytes] = {
                 name: archive.read(info)
                 for name, info in members.items()
                 if name in ("config.json", "metadata.json", "model.weights.h5")
@@ -276,14 +276,15 @@ def _from_parts(path: Path, names: set[str], read: dict[str, bytes]) -> KerasFil
     metadata: Any = {}
     if "metadata.json" in read:
         metadata, _ = parse_json(read["metadata.json"], f"{path}: metadata.json")
+    version = _version(metadata.get("keras_version") if isinstance(metadata, dict) else None)
     data = read["model.weights.h5"]
     with _hdf5(io.BytesIO(data), f"{path}: model.weights.h5", len(data)) as file:
-        weights, weight_notes = _weights(file, f"{path}: model.weights.h5")
-    version = metadata.get("keras_version") if isinstance(metadata, dict) else None
+        reader = _Reader(f"{path}: model.weights.h5", _allowance(len(data)))
+        weights, weight_notes = _weights(file, reader, version)
     return KerasFile(
         path,
         _model_config(value, f"{path}: config.json"),
-        _version(version),
+        version,
         weights,
         (*notes, *weight_notes),
     )
@@ -299,9 +300,11 @@ def _read_hdf5(path: Path) -> KerasFile:
             value, notes = parse_json(text, f"{path}: model_config")
             config = _model_config(value, f"{path}: model_config")
         group = file["model_weights"] if "model_weights" in file else file
-        version = file.attrs.get("keras_version", group.attrs.get("keras_version"))
-        weights, weight_notes = _weights(group, str(path))
-    return KerasFile(path, config, _version(version), weights, (*notes, *weight_notes))
+        # Keras 1 wrote its version beside the model only, and none beside bare weights.
+        version = _version(file.attrs.get("keras_version", group.attrs.get("keras_version")))
+        reader = _Reader(str(path), _allowance(path.stat().st_size))
+        weights, weight_notes = _weights(group, reader, version)
+    return KerasFile(path, config, version, weights, (*notes, *weight_notes))
 
 
 @contextlib.contextmanager
@@ -312,9 +315,9 @@ def _hdf5(source: Path | io.BytesIO, where: str, size_bytes: int) -> Iterator[An
         with h5py.File(source, "r") as file:
             _check_hdf5(file, where, size_bytes)
             yield file
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UnreadableModelError(
-            f"The HDF5 data is damaged or cut off: {str(error).splitlines()[0]}.",
+            f"The HDF5 data is damaged or cut off: {str(error).strip() or type(error).__name__}.",
             where=where,
             cure="save or download the file again",
         ) from None
@@ -361,10 +364,55 @@ def _check_hdf5(file: Any, where: str, size_bytes: int) -> None:
         )
 
 
-def _weights(group: Any, where: str) -> tuple[KerasWeights | None, tuple[str, ...]]:
+@dataclasses.dataclass
+class _Reader:
+    """Reads arrays; `left_bytes` bounds what a file may list over and over."""
+
+    where: str
+    left_bytes: int
+
+    def array(self, dataset: Any, name: str) -> Array:
+        import h5py
+
+        where = f"{self.where}: {name}"
+        if not isinstance(dataset, h5py.Dataset):
+            raise UnreadableModelError("A weight is not an array.", where=where)
+        self.left_bytes -= dataset.size * dataset.dtype.itemsize
+        if self.left_bytes < 0:
+            raise UnsafeModelError(
+                "The weights are out of all proportion to the file's size.", where=where
+            )
+        value = np.asarray(dataset[()])
+        if dataset.dtype.kind == "V" and dataset.attrs.get("dtype") == "bfloat16":
+            # bfloat16 is the upper half of a float32.
+            return (value.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        if dataset.dtype.kind not in "fiub":
+            raise UnreadableModelError(
+                f"A weight has the type {dataset.dtype}, not numbers.", where=where
+            )
+        return value
+
+    def child(self, group: Any, name: str) -> Any:
+        for candidate in (name, name.replace("/", "\\"), name.replace("\\", "/")):
+            if candidate in group:
+                return group[candidate]
+        raise UnreadableModelError(
+            f"The weights file lists {name!r} but does not hold it.",
+            where=self.where,
+            cure="the file is damaged; save or download it again",
+        )
+
+    def layer(self, group: Any) -> tuple[Array, ...]:
+        names = _attribute(group, "weight_names") or []
+        return tuple(self.array(self.child(group, name), name) for name in names)
+
+
+def _weights(
+    group: Any, reader: _Reader, version: str | None
+) -> tuple[KerasWeights | None, tuple[str, ...]]:
     if _attribute(group, "layer_names") is not None:
-        return _weights_by_layer(group, where), ()
-    return _weights_by_path(group)
+        return _weights_by_layer(group, reader, version), ()
+    return _weights_by_path(group, reader)
 
 
 def _attribute(group: Any, name: str) -> list[str] | None:
@@ -384,40 +432,15 @@ def _attribute(group: Any, name: str) -> list[str] | None:
     ]
 
 
-def _child(group: Any, name: str, where: str) -> Any:
-    for candidate in (name, name.replace("/", "\\"), name.replace("\\", "/")):
-        if candidate in group:
-            return group[candidate]
-    raise UnreadableModelError(
-        f"The weights file lists {name!r} but does not hold it.",
-        where=where,
-        cure="the file is damaged; save or download it again",
-    )
-
-
-def _array(dataset: Any, where: str) -> Array:
-    import h5py
-
-    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-        raise UnreadableModelError("A weight is not a plain array.", where=where)
-    if dataset.dtype.kind not in "fiub":
-        raise UnreadableModelError(
-            f"A weight has the type {dataset.dtype}, not numbers.", where=where
-        )
-    array: Array = dataset[()]
-    return np.asarray(array)
-
-
-def _weights_by_layer(group: Any, where: str) -> KerasWeights:
+def _weights_by_layer(group: Any, reader: _Reader, version: str | None) -> KerasWeights:
     layers = []
     for name in _attribute(group, "layer_names") or []:
-        arrays = _layer_arrays(_child(group, name, where), f"{where}: layer {name}")
+        arrays = reader.layer(reader.child(group, name))
         if arrays:
             layers.append(LayerWeights(name, arrays))
     top_level: tuple[Array, ...] = ()
     if "top_level_model_weights" in group:
-        top_level = _layer_arrays(group["top_level_model_weights"], where)
-    version = _version(group.attrs.get("keras_version"))
+        top_level = reader.layer(group["top_level_model_weights"])
     return KerasWeights(
         WeightLayout.BY_LAYER,
         layers=tuple(layers),
@@ -426,12 +449,7 @@ def _weights_by_layer(group: Any, where: str) -> KerasWeights:
     )
 
 
-def _layer_arrays(group: Any, where: str) -> tuple[Array, ...]:
-    names = _attribute(group, "weight_names") or []
-    return tuple(_array(_child(group, name, where), f"{where}: {name}") for name in names)
-
-
-def _weights_by_path(group: Any) -> tuple[KerasWeights | None, tuple[str, ...]]:
+def _weights_by_path(group: Any, reader: _Reader) -> tuple[KerasWeights | None, tuple[str, ...]]:
     import h5py
 
     paths: dict[str, Array] = {}
@@ -448,7 +466,7 @@ def _weights_by_path(group: Any) -> tuple[KerasWeights | None, tuple[str, ...]]:
             notes = ("weight paths with backslashes (written on Windows) were read",)
         if parts[0] == "_layer_checkpoint_dependencies":
             parts[0] = "layers"
-        paths["/".join(parts)] = _array(item, name)
+        paths["/".join(parts)] = reader.array(item, name)
 
     group.visititems(visit)
     if not paths:

@@ -30,7 +30,7 @@ _NO_EFFECT = frozenset(
     "experimental_autocast gamma_regularizer beta_regularizer synchronized momentum "
     "renorm_momentum renorm_clipping virtual_batch_size fused".split()
 )
-_OFF = (None, False, 0, 0.0, "", [], {})
+_OFF: tuple[Any, ...] = (None, False, 0, 0.0, "", [], {})
 _INITIALIZERS = "_initializer"
 _TRAINING_ONLY = ("_regularizer", "_constraint")
 
@@ -47,15 +47,19 @@ def fitted(
     Raises:
         UnsupportedModelError: a layer has an unknown option with an effect.
     """
-    return _without_training(_Fitting(engine, custom, note, where).walk(config), engine)
+    fitting = _Fitting(engine, custom, where)
+    walked = fitting.walk(config)
+    for option, layers in fitting.dropped.items():
+        note(f"the option {option} has no effect here and was left out ({', '.join(layers)})")
+    return _outermost(walked, engine)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fitting:
     engine: KerasEngine
     custom: Mapping[str, Any]
-    note: Callable[[str], None]
     where: str
+    dropped: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def walk(self, node: Any) -> Any:
         if isinstance(node, list):
@@ -84,7 +88,7 @@ class _Fitting:
             elif key in accepted:
                 kept[key] = value
             elif key in _NO_EFFECT or value in _OFF:
-                self.note(f"layer {name}: the option {key}={value!r} was left out")
+                self.dropped.setdefault(f"{key}={value!r}", []).append(name)
             else:
                 raise UnsupportedModelError(
                     f"Layer {name} ({kind}) has the option {key}={value!r}, which "
@@ -113,31 +117,35 @@ class _Fitting:
 
 
 def _accepted(layer_class: type, engine: KerasEngine) -> frozenset[str]:
-    """Option names that the constructors of a class and its bases take."""
+    """Option names that the constructors of a class and its bases take.
+
+    Names that a constructor or from_config takes out of **kwargs stand in its constants.
+    """
     names: set[str] = set(_LAYER[engine])
     for base in layer_class.__mro__:
-        for method in ("__init__", "from_config"):
-            if method not in vars(base):
-                continue
-            function = inspect.unwrap(getattr(base, method))
-            function = getattr(function, "__func__", function)
-            code = getattr(function, "__code__", None)
-            if code is None:
-                continue
-            if method == "from_config":
-                # from_config takes some options out by name before it calls the constructor.
-                names |= {item for item in code.co_consts if isinstance(item, str)}
-                continue
-            names |= set(inspect.signature(function).parameters)
-            names |= {item for item in code.co_consts if isinstance(item, str)}
+        if "from_config" in vars(base):
+            names |= _constants(vars(base)["from_config"])
+        if "__init__" in vars(base):
+            constructor = inspect.unwrap(vars(base)["__init__"])
+            if not inspect.isfunction(constructor):
+                break
+            names |= _constants(constructor)
+            parameters = inspect.signature(constructor).parameters.values()
+            names |= {parameter.name for parameter in parameters}
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+                break
     return frozenset(names - {"self", "args", "kwargs"})
 
 
-def _without_training(config: Config, engine: KerasEngine) -> Config:
-    """The outermost entry without its compile configuration, which loading has no use for."""
-    config = {key: value for key, value in config.items() if key != "compile_config"}
+def _constants(function: Any) -> set[str]:
+    code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+    return {item for item in code.co_consts if isinstance(item, str)} if code else set()
+
+
+def _outermost(config: Config, engine: KerasEngine) -> Config:
+    """The outermost entry as the engine's deserializer wants it."""
     if engine is KerasEngine.KERAS3 and "module" not in config:
-        config["module"], config["registered_name"] = "keras", None
+        config = {**config, "module": "keras", "registered_name": None}
         if config["class_name"] in ("Functional", "Model"):
             config.update(module="keras.src.models.functional", class_name="Functional")
     return config

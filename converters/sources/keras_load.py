@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from edgelstm.converters.options import CodePolicy, NanPolicy
+from edgelstm.converters.sources.keras_1 import modernised
+from edgelstm.converters.sources.keras_cudnn import from_cudnn, with_cudnn_gates
 from edgelstm.converters.sources.keras_custom import load_custom_objects
 from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine, quiet
 from edgelstm.converters.sources.keras_files import Config, KerasFile, read_keras_file
-from edgelstm.converters.sources.keras_1 import modernised
 from edgelstm.converters.sources.keras_keywords import fitted
 from edgelstm.converters.sources.keras_vet import Vetting
 from edgelstm.converters.sources.keras_weights import assign_weights, check_finite, check_sizes
@@ -113,7 +114,9 @@ def _read(path: Path, architecture: Path | None) -> tuple[KerasFile, list[Path]]
     if shape.config is None and file.config is not None:
         file, shape = shape, file
     if shape.config is None:
-        raise OptionError("The architecture holds no model.", where=f"--architecture {architecture}")
+        raise OptionError(
+            "The architecture holds no model.", where=f"--architecture {architecture}"
+        )
     merged = dataclasses.replace(
         file,
         config=shape.config,
@@ -156,14 +159,16 @@ def _load_with(engine: KerasEngine, request: _Request) -> tuple[Any, tuple[str, 
     file = request.file
     assert file.config is not None and file.weights is not None
     notes: list[str] = []
+    weights, gates = from_cudnn(file.weights)
     config = modernised(file.config, notes.append, request.where)
+    config = with_cudnn_gates(config, gates, notes.append)
     config = Vetting(engine, custom, request.code, request.where).check(config)
     config = fitted(config, engine, custom, notes.append, request.where)
-    check_sizes(config, file.weights, request.where)
+    check_sizes(config, weights, request.where)
     with active_engine(engine), quiet():
-        model = _deserialize(engine, config, custom, request)
-        model = _with_inputs(model, request)
-        assign_weights(model, file.weights, engine, request.where)
+        inner = _deserialize(engine, config, custom, request)
+        model = _with_inputs(inner, config, engine, request)
+        assign_weights(inner, weights, engine, request.where)
     return model, tuple(notes)
 
 
@@ -202,19 +207,38 @@ def _reason(error: BaseException) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def _with_inputs(model: Any, request: _Request) -> Any:
-    inputs = getattr(model, "inputs", None) if hasattr(model, "layers") else None
-    if inputs:
-        return model
+def _with_inputs(model: Any, config: Config, engine: KerasEngine, request: _Request) -> Any:
+    """The model itself, or a subclassed one called on an input of the shape it was built with."""
     if not hasattr(model, "layers"):
         raise UnsupportedModelError(
             f"The file describes a {type(model).__name__} layer, not a model.", where=request.where
         )
+    if _has_inputs(model):
+        return model
+    build = config.get("build_config")
+    shape = build.get("input_shape") if isinstance(build, dict) else None
+    subclassed = config["class_name"] not in ("Sequential", "Functional", "Model")
+    if subclassed and isinstance(shape, list) and len(shape) > 1:
+        module = engine.module
+        try:
+            x = module.Input(batch_size=shape[0], shape=tuple(shape[1:]))
+            return module.Model(x, model(x), name=model.name)
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"The model {model.name} cannot be called: {_reason(error)}", where=request.where
+            ) from None
     raise UnsupportedModelError(
         "The model has no input shape: it was saved before it was built.",
         where=request.where,
         cure="add keras.Input(shape=...) as its first layer, or call it once, and save it again",
     )
+
+
+def _has_inputs(model: Any) -> bool:
+    try:
+        return bool(model.inputs)
+    except (AttributeError, ValueError):
+        return False
 
 
 def _sha256(paths: list[Path]) -> str:

@@ -85,6 +85,7 @@ _HOMES = {
 _PUBLIC = ("layers", "initializers", "regularizers", "constraints", "optimizers", "losses",
            "metrics", "dtype_policies", "mixed_precision")  # fmt: skip
 _FUNCTIONS = ("activations", "initializers", "regularizers", "constraints", "losses", "metrics")
+_ACTIVATIONS = frozenset({"activation", "recurrent_activation"})
 _NEVER = sys.stdlib_module_names | {"tensorflow", "numpy", "builtins", "torch", "jax"}
 _ALLOW = "--allow-code, if you trust where the file comes from"
 
@@ -156,7 +157,8 @@ class Vetting:
     def _class(self, entry: Config, kind: str, layer: str) -> Config:
         module, registered = entry.get("module"), entry.get("registered_name")
         names = [name for name in (registered, kind) if isinstance(name, str)]
-        own = self._own_module(module, kind, layer)
+        foreign = isinstance(registered, str) and ">" in registered
+        own = None if foreign else self._own_module(module, kind, layer)
         if own is None or (kind in self.custom and not self._is_builtin(kind)):
             for name in (*names, *(name.rpartition(">")[2] for name in names)):
                 if name not in self.custom:
@@ -203,7 +205,7 @@ class Vetting:
             if isinstance(candidate, str) and candidate in self.custom:
                 return {**entry, "config": candidate, "module": "builtins"}
         if module in (None, "builtins"):
-            if any(hasattr(getattr(self.engine.module, part, None), name) for part in _FUNCTIONS):
+            if self._has_function(name):
                 return entry
             raise self._missing(name, None, None, layer, "function")
         head, _ = _split(module)
@@ -213,6 +215,10 @@ class Vetting:
             raise self._unsafe(f"the function {module}.{name}", layer)
         raise self._missing(name, module, None, layer, "function")
 
+    def _has_function(self, name: str) -> bool:
+        parts = (getattr(self.engine.module, part, None) for part in (*_FUNCTIONS, "layers"))
+        return any(hasattr(part, name) for part in parts)
+
     def _special(self, kind: str, config: Config, layer: str) -> None:
         if kind in self.custom:
             return
@@ -220,6 +226,11 @@ class Vetting:
             raise UnsafeModelError(
                 f"Layer {layer} ({kind}) {_OUTSIDE[kind]}.", where=self.where, cure=_ALLOW
             )
+        for key in _ACTIVATIONS & config.keys():
+            name = config[key]
+            if isinstance(name, str) and name not in self.custom:
+                if not self._has_function(name):
+                    raise self._missing(name, None, None, layer, "activation function")
         if kind == "Lambda":
             self._lambda(config, layer)
         if kind == "TFOpLambda":

@@ -117,9 +117,7 @@ def _set(name: str, variables: Sequence[Any], arrays: Sequence[Array], where: st
         variable.assign(array)
 
 
-def _raise_shapes(
-    name: str, variables: Sequence[Any], arrays: Sequence[Array], where: str
-) -> None:
+def _raise_shapes(name: str, variables: Sequence[Any], arrays: Sequence[Array], where: str) -> None:
     wanted = ", ".join(str(_shape(variable)) for variable in variables)
     found = ", ".join(str(array.shape) for array in arrays)
     raise UnsupportedModelError(
@@ -170,7 +168,7 @@ def check_sizes(config: Any, weights: KerasWeights, where: str) -> None:
         inner = node.get("config")
         if "class_name" in node and isinstance(inner, dict):
             for key in _SIZES & inner.keys():
-                _check_size(inner.get("name", node["class_name"]), key, inner[key], largest, where)
+                _check_size(str(inner.get("name")), key, inner[key], largest, where)
 
 
 _SIZES = frozenset({"units", "filters", "output_dim", "input_dim"})
