@@ -426,6 +426,13 @@ class TestCases:
         values = np.concatenate([call["x"].ravel() for case in cases for call in case.calls])
         assert set(values.tolist()) == {2, 3, 4, 5}
 
+    def test_indices_that_a_model_takes_as_floats_are_whole_numbers(self) -> None:
+        """An embedding behind a float input reads its table all the same."""
+        cases = plan(self.axes((None, None), low=0, high=5), StatePolicy.RESET)
+        values = np.concatenate([call["x"].ravel() for case in cases for call in case.calls])
+        assert values.dtype == np.float32
+        assert set(values.tolist()) == {0, 1, 2, 3, 4}
+
     def test_integers_of_unknown_range_are_zero_and_one(self) -> None:
         """These are in every vocabulary."""
         cases = plan(self.axes((None, None), dtype="int64"), StatePolicy.RESET)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from edgelstm.converters.spec import Array, StatePolicy
+from edgelstm.converters.spec import Array, StatePolicy, TensorSpec
 from edgelstm.converters.verify.axes import InputAxes, ModelAxes
 from edgelstm.errors import UnsupportedModelError
 
@@ -60,6 +60,17 @@ class Case:
     optional: bool = False
 
 
+def _holds_integers(spec: TensorSpec) -> bool:
+    """Whether values are whole numbers: by dtype, or indices that the model takes as floats."""
+    return spec.high is not None or np.dtype(spec.dtype).kind != "f"
+
+
+def integer_range(spec: TensorSpec) -> tuple[int, int]:
+    """The half-open range of random integers; {0, 1} where none is known."""
+    low = spec.low if spec.low is not None else min(0, (spec.high or 2) - 1)
+    return low, spec.high if spec.high is not None else low + 2
+
+
 def plan(axes: ModelAxes, policy: StatePolicy, seed: int = 0) -> tuple[Case, ...]:
     """The cases of a model, the same for the same seed.
 
@@ -95,7 +106,7 @@ def plan(axes: ModelAxes, policy: StatePolicy, seed: int = 0) -> tuple[Case, ...
             maker.case("inputs of zero", small, edge, scale=0.0), ordinary=False, optional=True
         )
     )
-    if any(np.issubdtype(np.dtype(i.spec.dtype), np.floating) for i in axes.inputs):
+    if not all(_holds_integers(i.spec) for i in axes.inputs):
         large_case = maker.case("large inputs", large, typical, scale=LARGE_INPUT)
         cases.append(dataclasses.replace(large_case, ordinary=False))
     return tuple(cases)
@@ -164,7 +175,7 @@ class _Maker:
             pushed = dict(call)
             for inputs in self.axes.inputs:
                 array = call[inputs.spec.name]
-                if inputs.time is None or inputs.batch is None or array.dtype.kind != "f":
+                if inputs.time is None or inputs.batch is None or _holds_integers(inputs.spec):
                     continue
                 ordered = np.moveaxis(array.copy(), (inputs.batch, inputs.time), (0, 1))
                 rows, steps = ordered.shape[:2]
@@ -191,21 +202,21 @@ class _Maker:
         shape = inputs.shape(batch, time)
         spec = inputs.spec
         dtype = np.dtype(spec.dtype)
-        if np.issubdtype(dtype, np.floating):
-            return np.asarray(self.random.standard_normal(shape) * scale, dtype)
+        # An embedding's indices may arrive as floats: a known range of integers goes first.
         if dtype == np.bool_:
             return np.asarray(self.random.integers(0, 2, shape) * (scale != 0), bool)
-        if np.issubdtype(dtype, np.integer):
-            low = spec.low if spec.low is not None else min(0, (spec.high or 2) - 1)
-            high = spec.high if spec.high is not None else low + 2
+        if dtype.kind not in "fiu":
+            raise UnsupportedModelError(
+                f"no test data can be made for an input of type {spec.dtype}",
+                where=f"input '{spec.name}'",
+                cure="cut the model behind the layer that reads it (--inputs)",
+            )
+        if _holds_integers(spec):
+            low, high = integer_range(spec)
             if scale == 0:
                 return np.full(shape, min(max(low, 0), high - 1), dtype)
             return np.asarray(self.random.integers(low, high, shape), dtype)
-        raise UnsupportedModelError(
-            f"no test data can be made for an input of type {spec.dtype}",
-            where=f"input '{spec.name}'",
-            cure="cut the model behind the layer that reads it (--inputs)",
-        )
+        return np.asarray(self.random.standard_normal(shape) * scale, dtype)
 
     def _mask(self, call: dict[str, Array], patterns: list[int]) -> dict[str, Array]:
         """Writes the mask value into the masked steps; each further input is shifted by one."""
@@ -221,15 +232,13 @@ class _Maker:
                 pattern = patterns[(row + shift) % len(patterns)]
                 keep = MASK_PATTERNS[pattern][1](ordered.shape[1])
                 ordered[row, ~keep] = inputs.mask
-                if inputs.spec.low is not None or np.issubdtype(array.dtype, np.integer):
+                if _holds_integers(inputs.spec):
                     self._unmask(ordered, row, keep, inputs)
         return call
 
     def _unmask(self, ordered: Array, row: int, keep: Array, inputs: InputAxes) -> None:
         """Replaces integers that hit the mask value by chance, so that patterns stay exact."""
-        spec = inputs.spec
-        low = spec.low if spec.low is not None else 0
-        high = spec.high if spec.high is not None else low + 2
+        low, high = integer_range(inputs.spec)
         other = next((v for v in range(low, min(high, low + 3)) if v != inputs.mask), None)
         if other is None:
             return

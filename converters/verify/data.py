@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from edgelstm.converters.spec import Array
+from edgelstm.converters.spec import Array, TensorSpec
 from edgelstm.converters.verify.axes import InputAxes, ModelAxes
 from edgelstm.converters.verify.cases import Case
 from edgelstm.errors import DataError
@@ -102,20 +102,8 @@ def _checked(array: Array, inputs: InputAxes) -> Array:
             cure="one sample per index of the batch axis N, at least one, and the sizes as shown",
         )
     dtype = np.dtype(spec.dtype)
-    integers = np.issubdtype(array.dtype, np.integer) or array.dtype == np.bool_
-    if np.issubdtype(dtype, np.integer) and integers:
-        low = np.iinfo(dtype).min if spec.low is None else spec.low
-        high = int(np.iinfo(dtype).max) + 1 if spec.high is None else spec.high
-        if int(array.min()) < low or int(array.max()) >= high:
-            raise DataError(
-                f"values reach from {array.min()} to {array.max()}, "
-                f"the input takes {low} to {high - 1}",
-                where=where,
-                cure="check the vocabulary that the samples were encoded with",
-            )
-    elif not (np.issubdtype(dtype, np.floating) and array.dtype.kind in "fiub") and (
-        array.dtype != dtype
-    ):
+    kinds = "fiub" if dtype.kind == "f" else "iub" if dtype.kind in "iu" else dtype.kind
+    if array.dtype.kind not in kinds:
         raise DataError(
             f"the array is {array.dtype}, the input takes {spec.dtype}",
             where=where,
@@ -128,7 +116,24 @@ def _checked(array: Array, inputs: InputAxes) -> Array:
             where=f"{where}, first at index {list(first)}",
             cure="fill or drop such samples; a masked step carries the mask value, not NaN",
         )
+    if dtype.kind in "iu" or spec.high is not None:
+        _check_range(array, spec, where)
     return np.ascontiguousarray(array, dtype)
+
+
+def _check_range(array: Array, spec: TensorSpec, where: str) -> None:
+    """Indices must be in the range that the model takes, and integers fit the dtype."""
+    dtype = np.dtype(spec.dtype)
+    limits = np.iinfo(dtype if dtype.kind in "iu" else np.int64)
+    low = int(limits.min) if spec.low is None else spec.low
+    high = int(limits.max) + 1 if spec.high is None else spec.high
+    if array.min() < low or array.max() >= high:
+        raise DataError(
+            f"values reach from {array.min()} to {array.max()}, the input takes {low} to "
+            f"{high - 1}",
+            where=where,
+            cure="check the vocabulary that the samples were encoded with",
+        )
 
 
 def _shape(inputs: InputAxes) -> str:
