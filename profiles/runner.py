@@ -37,7 +37,7 @@ TARGETS = {"local": LocalTarget}
 """Name in a device profile -> the target's class."""
 
 BATCHES_AT_LEAST = 20
-"""Batches that fit into min_seconds; the interval of the median rests on their number."""
+"""Batches that fit into min_seconds and max_runs; the median's interval rests on their number."""
 
 SHORTEST_BATCH_S = 0.001
 FIRST_BATCH_RUNS = 5
@@ -223,6 +223,7 @@ class Trial:
         if self._batches:
             last = statistics.median(np.asarray(self._batches[-1], np.int64))
             n = max(1, round(batch_ns / max(1.0, last or 1.0)))
+        n = min(n, max(1, bounds.max_runs // BATCHES_AT_LEAST))
         n = min(n, max(1, bounds.max_runs - sum(map(len, self._batches))))
         answer = self._warm(self._session, n, limit_ns=round(4 * batch_ns))
         self._batches.append(tuple(answer["samples_ns"]))

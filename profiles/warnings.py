@@ -73,7 +73,7 @@ _TEXTS: dict[WarningKind, str] = {
     WarningKind.MORE_THREADS_THAN_PROCESSORS: "{threads} threads share {processors} processors",
     WarningKind.IDLE_DELEGATE: "{delegate} took no part of the graph: this is the cpu's latency",
     WarningKind.NO_PROPORTIONAL_MEMORY: (
-        "this kernel does not tell PSS: steady memory is the resident set, shared pages included"
+        "this kernel does not tell PSS: the process's steady memory is its resident set, shared pages included"
     ),
 }
 
