@@ -14,6 +14,7 @@ import numpy as np
 
 from edgelstm.converters.flatbuffer import ABSENT, Model, Op, Subgraph, Tensor, schema
 from edgelstm.converters.lowering import state
+from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.spec import (
     Array,
     Gates,
@@ -53,13 +54,17 @@ class FusedOp:
 
 
 def lower_markers(
-    model: Model, specs: Mapping[int, LstmSpec], *, policy: StatePolicy
+    model: Model,
+    specs: Mapping[int, LstmSpec],
+    *,
+    policy: StatePolicy | Mapping[int, StatePolicy],
 ) -> list[FusedOp]:
     """Replaces every marker of the model by a fused operator, then prunes the model.
 
     Args:
         specs: the recurrence of each marker id.
-        policy: what happens to the state of a marker without initial state from call to call.
+        policy: what happens to the state of a marker without initial state from call to call;
+            one for all, or by marker id.
 
     Raises:
         UnsupportedModelError: a marker stands inside a loop or branch, names an unknown id, or
@@ -69,7 +74,7 @@ def lower_markers(
         for marker in subgraph.find(MARKER_CODE):
             raise UnsupportedModelError(
                 "an LSTM inside a loop or a branch of the model cannot become the fused operator",
-                where=_layer_name(marker, specs),
+                where=_marked_layer(marker, specs),
                 cure="run the layer outside the loop, or convert it as a loop",
             )
     fused = [_lower(model.main, marker, specs, policy) for marker in model.main.find(MARKER_CODE)]
@@ -83,23 +88,46 @@ def marker_id(marker: Op) -> int:
     Raises:
         UnsupportedModelError: the marker's options are damaged.
     """
+    attributes = _attributes(marker)
+    if "id" not in attributes:
+        raise UnsupportedModelError(
+            "a recurrence marker has no readable id", where=marker.output(0).name
+        )
+    return attributes["id"]
+
+
+def _rows(marker: Op) -> Rows:
+    return Rows.of(_attributes(marker))
+
+
+def _attributes(marker: Op) -> dict[str, int]:
+    """The marker's integer attributes; empty when they are damaged."""
     from flatbuffers import flexbuffers
 
     try:
-        return int(flexbuffers.Loads(marker.custom_options)["id"])
+        content = flexbuffers.Loads(marker.custom_options)
+        return {str(name): int(value) for name, value in content.items()}
     except Exception:  # the reader raises whatever a damaged map leads to
-        raise UnsupportedModelError(
-            "a recurrence marker has no readable id", where=marker.output(0).name
-        ) from None
+        return {}
 
 
-def _layer_name(marker: Op, specs: Mapping[int, LstmSpec]) -> str:
+def layer_name(op: Op) -> str:
+    """The layer of a fused operator: from our names of its weights, else its output's name."""
+    kernel = op.input(_KERNEL + 1)
+    name, separator, part = ("", "", "") if kernel is None else kernel.name.rpartition("/")
+    return name if separator and part.startswith("kernel_f") else op.output(0).name
+
+
+def _marked_layer(marker: Op, specs: Mapping[int, LstmSpec]) -> str:
     spec = specs.get(marker_id(marker))
     return marker.output(0).name if spec is None else spec.name
 
 
 def _lower(
-    subgraph: Subgraph, marker: Op, specs: Mapping[int, LstmSpec], policy: StatePolicy
+    subgraph: Subgraph,
+    marker: Op,
+    specs: Mapping[int, LstmSpec],
+    policy: StatePolicy | Mapping[int, StatePolicy],
 ) -> FusedOp:
     ident = marker_id(marker)
     if ident not in specs:
@@ -108,6 +136,8 @@ def _lower(
             where=marker.output(0).name,
         )
     spec = specs[ident]
+    if not isinstance(policy, StatePolicy):
+        policy = policy[ident]
     x, sequence = marker.input(0), marker.output(0)
     if x is None or len(marker.inputs) not in (1, 3) or len(marker.outputs) not in (1, 2):
         raise UnsupportedModelError(
@@ -123,11 +153,11 @@ def _lower(
     batch_axis = 0 if spec.layout is Layout.BATCH_MAJOR else 1
     batch = x.signature[batch_axis]
     if len(marker.inputs) == 3:
-        states = state.given(subgraph, marker, spec, batch)
+        states = state.given(subgraph, marker, spec, batch, batch_axis, _rows(marker))
     elif policy is StatePolicy.CARRY:
         states = state.carried(subgraph, spec, batch)
     else:
-        states = state.zeroed(subgraph, marker, spec, batch, batch_axis)
+        states = state.zeroed(subgraph, marker, spec, batch, batch_axis, _rows(marker))
     op = subgraph.add_op(
         FUSED_OP,
         [x.index, *_weights(subgraph, spec, states)],

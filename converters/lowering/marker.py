@@ -13,17 +13,25 @@ from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.fused import MARKER_CODE
+from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.spec import Layout, LstmSpec
 
 
 def emit_marker(
-    marker_id: int, spec: LstmSpec, x: Any, initial_state: Sequence[Any], *, outputs: int
+    marker_id: int,
+    spec: LstmSpec,
+    x: Any,
+    initial_state: Sequence[Any],
+    *,
+    rows: Rows,
+    outputs: int,
 ) -> tuple[Any, ...]:
     """Put the marker of recurrence `marker_id` into the graph being traced.
 
     Args:
         x: float32 tensor [B, T, F], or [T, B, F] where the spec is time-major.
         initial_state: empty (the recurrence starts from zero) or (h0 [B, O], c0 [B, U]).
+        rows: how the batch of x follows from the model's inputs.
         outputs: 1 for (sequence,), 2 for (sequence, final c).
 
     Returns:
@@ -33,7 +41,10 @@ def emit_marker(
     implements = (
         f'name: "{MARKER_CODE}" '
         'attr { key: "tfl_fusable_op" value { b: true } } '
-        f'attr {{ key: "id" value {{ i: {marker_id} }} }}'
+        + " ".join(
+            f'attr {{ key: "{name}" value {{ i: {value} }} }}'
+            for name, value in {"id": marker_id, **rows.attributes()}.items()
+        )
     )
     batch_axis = 0 if spec.layout is Layout.BATCH_MAJOR else 1
 

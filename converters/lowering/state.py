@@ -13,6 +13,7 @@ import numpy as np
 
 from edgelstm.converters.flatbuffer import Op, Subgraph
 from edgelstm.converters.flatbuffer.subgraph import as_int32
+from edgelstm.converters.lowering.rows import Rows, rows_tensor, size_along
 from edgelstm.converters.spec import LstmSpec
 from edgelstm.errors import UnsupportedModelError
 
@@ -44,20 +45,41 @@ def carried(subgraph: Subgraph, spec: LstmSpec, batch: int) -> StateTensors:
 
 
 def zeroed(
-    subgraph: Subgraph, before: Op, spec: LstmSpec, batch: int, batch_axis: int
+    subgraph: Subgraph, before: Op, spec: LstmSpec, batch: int, batch_axis: int, rows: Rows
 ) -> StateTensors:
     """States that every call starts from zero, for any batch size.
 
-    FILL operators write the variable tensors. Their size comes from SHAPE, STRIDED_SLICE and
-    CONCATENATION, which the interpreters evaluate while preparing; so the tensors stay
-    persistent. PACK in place of CONCATENATION makes them dynamic, and resetting variables fails.
+    FILL operators write the variable tensors, at the start of the graph wherever the model's
+    inputs tell the batch size (the reason is in `rows`), else before the recurrence.
     """
     states = _variables(subgraph, spec, batch)
-    size = (
-        None
-        if batch >= 0
-        else batch_size(subgraph, spec.name, before.inputs[0], batch_axis, before)
-    )
+    _fill(subgraph, states, before, spec, batch, batch_axis, rows)
+    return states
+
+
+def _fill(
+    subgraph: Subgraph,
+    states: StateTensors,
+    marker: Op,
+    spec: LstmSpec,
+    batch: int,
+    batch_axis: int,
+    rows: Rows,
+) -> None:
+    """Zeroes the variables in every call.
+
+    Their size comes from SHAPE, STRIDED_SLICE and CONCATENATION, which the interpreters evaluate
+    while preparing; so the tensors stay persistent. PACK in place of CONCATENATION makes them
+    dynamic, and resetting variables fails.
+    """
+    before, size = marker, None
+    if batch < 0:
+        first = subgraph.ops[0]
+        size = rows_tensor(subgraph, spec.name, rows, first)
+        if size is None:
+            size = size_along(subgraph, spec.name, marker.inputs[0], batch_axis, marker)
+        else:
+            before = first
     for part, tensor in (("h", states.h), ("c", states.c)):
         width = subgraph.tensor(tensor).shape[1]
         dims = (
@@ -67,16 +89,21 @@ def zeroed(
         )
         zero = subgraph.add_constant(f"{spec.name}/{part}_zero", np.asarray(0, np.float32))
         subgraph.add_op("FILL", [dims, zero], [tensor], before=before)
-    return states
 
 
-def given(subgraph: Subgraph, marker: Op, spec: LstmSpec, batch: int) -> StateTensors:
+def given(
+    subgraph: Subgraph, marker: Op, spec: LstmSpec, batch: int, batch_axis: int, rows: Rows
+) -> StateTensors:
     """States that every call starts from the marker's h0 [B, O] and c0 [B, U].
+
+    A dynamic batch is first zeroed, which gives the variables their size in time.
 
     Raises:
         UnsupportedModelError: h0 or c0 do not fit the layer.
     """
     states = _variables(subgraph, spec, batch)
+    if batch < 0:
+        _fill(subgraph, states, marker, spec, batch, batch_axis, rows)
     for position, part, tensor in ((1, "h", states.h), (2, "c", states.c)):
         start = marker.input(position)
         width = subgraph.tensor(tensor).shape[1]
@@ -107,7 +134,7 @@ def read_out(subgraph: Subgraph, fused: Op, target: int, c_state: int) -> None:
     sequence = fused.outputs[0]
     axis = 1 if fused.option("time_major") else 0
     following = _following(subgraph, fused)
-    size = batch_size(subgraph, name, sequence, axis, following)
+    size = size_along(subgraph, name, sequence, axis, following)
     batch, width = subgraph.tensor(c_state).signature
     dims = _matrix_shape(subgraph, name, size, width, following)
     final = subgraph.tensor(target)
@@ -124,20 +151,6 @@ def copy(subgraph: Subgraph, source: int, target: int, *, before: Op | None) -> 
     )
     subgraph.add_op("SHAPE", [source], [dims], options={"out_type": 2}, before=before)
     subgraph.add_op(COPY_OP, [source, dims], [target], version=COPY_VERSION, before=before)
-
-
-def batch_size(subgraph: Subgraph, name: str, tensor: int, axis: int, before: Op | None) -> int:
-    """Index of a new int32 [1] tensor that holds the size of `tensor` along `axis`."""
-    rank = len(subgraph.tensor(tensor).signature)
-    shape = subgraph.add_tensor(f"{name}/shape", (rank,), "int32")
-    subgraph.add_op("SHAPE", [tensor], [shape], options={"out_type": 2}, before=before)
-    size = subgraph.add_tensor(f"{name}/batch", (1,), "int32")
-    bounds = [
-        subgraph.add_constant(f"{name}/{part}", as_int32(value))
-        for part, value in (("begin", axis), ("end", axis + 1), ("step", 1))
-    ]
-    subgraph.add_op("STRIDED_SLICE", [shape, *bounds], [size], before=before)
-    return size
 
 
 def _matrix_shape(subgraph: Subgraph, name: str, size: int, width: int, before: Op | None) -> int:

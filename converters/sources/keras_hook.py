@@ -33,6 +33,8 @@ class RnnCall:
         state_given: whether the caller gave the initial states; else they are the default zeros.
         mask: bool [B, T] (or [T, B]) or None.
         enclosing: the layers inside whose calls this one happens, outermost first.
+        folds: the sizes that enclosing TimeDistributed layers folded into the batch; None where
+            a size varies.
         original: the framework's own loop on given initial states.
     """
 
@@ -47,6 +49,7 @@ class RnnCall:
     time_major: bool
     zero_output_for_mask: bool
     enclosing: tuple[Any, ...]
+    folds: tuple[int | None, ...]
     original: Callable[[Any], RnnResult]
 
 
@@ -107,6 +110,7 @@ def hooked(model: Any, engine: KerasEngine, handler: Handler) -> Iterator[None]:
 class _Active:
     layer: Any
     state_given: bool
+    folds: tuple[int | None, ...] = ()
 
 
 @contextlib.contextmanager
@@ -200,6 +204,7 @@ def _to_handler(
                 time_major=time_major,
                 zero_output_for_mask=zero_output_for_mask,
                 enclosing=tuple(a.layer for a in active if a.layer is not layer),
+                folds=tuple(size for a in active for size in a.folds),
                 original=original,
             )
         )
@@ -224,16 +229,19 @@ def _fold_time(
         shape = tf.shape(inputs)
 
         def fold(x: Any) -> Any:
-            folded = tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))
             batch, time = x.shape[:2]
-            folded.set_shape(
-                [batch * time if batch and time else None, *x.shape[2:]],
-            )
+            folded = tf.reshape(x, _shape([-1, *x.shape[2:]], tf.shape(x)[1:]))
+            folded.set_shape([batch * time if batch and time else None, *x.shape[2:]])
             return folded
 
         def unfold(y: Any) -> Any:
-            unfolded = tf.reshape(y, tf.concat([shape[:2], tf.shape(y)[1:]], 0))
-            unfolded.set_shape([*inputs.shape[:2], *y.shape[1:]])
+            batch, time = inputs.shape[:2]
+            leading = [batch, -1] if time is None else [-1, time]
+            if batch is None and time is None:
+                leading = [None, None]
+            sizes = tf.concat([shape[:2], tf.shape(y)[1:]], 0)
+            unfolded = tf.reshape(y, _shape([*leading, *y.shape[1:]], sizes))
+            unfolded.set_shape([batch, time, *y.shape[1:]])
             return unfolded
 
         kwargs: dict[str, Any] = {}
@@ -246,7 +254,7 @@ def _fold_time(
             inner = inner.call
         elif mask is not None and len(mask.shape) > 2:
             kwargs["mask"] = fold(mask)
-        active.append(_Active(wrapped, state_given=False))
+        active.append(_Active(wrapped, state_given=False, folds=(inputs.shape[1],)))
         try:
             result = inner(fold(inputs), **kwargs)
         finally:
@@ -255,3 +263,12 @@ def _fold_time(
 
     result: Callable[..., Any] = wrapper
     return result
+
+
+def _shape(sizes: list[int | None], computed: Any) -> Any:
+    """A constant shape when all sizes are known, which keeps the reshaped tensor plannable."""
+    tf = tensorflow()
+    if all(size is not None for size in sizes):
+        return tf.constant(sizes, tf.int32)
+    known = [computed[i] if size is None else size for i, size in enumerate(sizes)]
+    return tf.stack(known)

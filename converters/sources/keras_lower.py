@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.loop import emit_loop, swap_batch_and_time
 from edgelstm.converters.lowering.marker import emit_marker
 from edgelstm.converters.lowering.masks import Compaction, compact, with_frozen_padding
+from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.recurrence.gate import GateRecord, prove
 from edgelstm.converters.sources import keras_cells
 from edgelstm.converters.sources.keras_hook import RnnCall, RnnResult
@@ -184,7 +186,9 @@ class RecurrenceLowering:
                 x = tf.concat([x, plan.padding], axis=-1)
         marker = self._record(job, Lowering.FUSED, "every gate as the fused op has it", spec, record)
         initial = [tf.cast(s, tf.float32) for s in states] if given else []
-        sequence, *cell = emit_marker(marker, spec, x, initial, outputs=2 if wants_cell else 1)
+        sequence, *cell = emit_marker(
+            marker, spec, x, initial, rows=_rows(job.call), outputs=2 if wants_cell else 1
+        )
         if plan is None:
             last = h = sequence[-1] if spec.layout is Layout.TIME_MAJOR else sequence[:, -1]
             outputs = sequence
@@ -294,6 +298,23 @@ _PAST = {StatePolicy.CARRY: "carried", StatePolicy.EXPLICIT: "made explicit"}
 
 def _all_fusable(cells: Sequence[Any]) -> bool:
     return all(keras_cells.why_not_fused(cell) is None for cell in cells)
+
+
+def _rows(call: RnnCall) -> Rows:
+    """Where the batch size of a call comes from; Keras keeps the batch on axis 0 of every tensor.
+
+    A variable size folded into the batch by TimeDistributed is taken to be that of axis 1 of the
+    model's inputs; where it is another, the interpreter refuses the file while it is verified.
+    """
+    fixed = [size for size in call.folds if size is not None]
+    varying = len(call.folds) - len(fixed)
+    if varying > 1 or (call.time_major and call.folds):
+        return Rows(axis=None)
+    return Rows(
+        axis=1 if call.time_major else 0,
+        fold=math.prod(fixed),
+        fold_axis=1 if varying else None,
+    )
 
 
 def _flat_mask(mask: Any | None) -> Any | None:
