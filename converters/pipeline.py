@@ -13,7 +13,7 @@ from pathlib import Path
 
 import edgelstm
 from edgelstm.converters.flatbuffer import Model
-from edgelstm.converters.lowering.bind_state import bind_states
+from edgelstm.converters.lowering.bind_state import StatePair, bind_states
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
 from edgelstm.converters.quantize import quantize_fused
@@ -21,9 +21,9 @@ from edgelstm.converters.report import (
     ConversionReport,
     RecurrenceReport,
     SignatureReport,
-    SourceReport,
 )
-from edgelstm.converters.sources import Source, open_source
+from edgelstm.converters.sources import open_source
+from edgelstm.converters.sources.keras import KerasSource
 from edgelstm.converters.sources.keras_names import StateHome
 from edgelstm.converters.sources.keras_trace import MarkedModel
 from edgelstm.converters.spec import Precision, StatePolicy
@@ -52,7 +52,7 @@ def convert(
     with clock.stage("convert", progress, "converting"):
         marked = source.marked()
         policy = state_policy(marked)
-        model = write_recurrences(marked, policy)
+        model = write_recurrences(marked)
         quantize_fused(model, options.precision)
     report = _report(source, marked, model, options.precision, policy)
     if options.fuse is FusePolicy.REQUIRE:
@@ -110,16 +110,26 @@ def state_policy(marked: MarkedModel) -> StatePolicy:
     return StatePolicy.EXPLICIT if StateHome.CALLER in homes else StatePolicy.CARRY
 
 
-def write_recurrences(marked: MarkedModel, policy: StatePolicy) -> Model:
+def write_recurrences(marked: MarkedModel) -> Model:
     """The marked model with its fused ops, its own names, and its states where they belong."""
     model = Model.read(marked.flatbuffer)
     name_signature(model, marked)
     specs = {r.id: r.spec for r in marked.recurrences if r.spec is not None}
-    lower_markers(model, specs, policy=policy)
-    inside = [slot.pair for slot in marked.slots if slot.home is StateHome.FILE]
-    if inside:
-        bind_states(model, inside)
+    lower_markers(model, specs, policy={r.id: r.state for r in marked.recurrences})
+    bind_carried(model, marked)
     return model
+
+
+def bind_carried(model: Model, marked: MarkedModel) -> None:
+    """Keep the states that live in the file, outside its fused ops, from call to call."""
+    (signature,) = model.signatures
+    pairs = [
+        StatePair(s.pair.name, signature.inputs[s.pair.input], signature.outputs[s.pair.output])
+        for s in marked.slots
+        if s.home is StateHome.FILE
+    ]
+    if pairs:
+        bind_states(model, pairs)
 
 
 def name_signature(model: Model, marked: MarkedModel) -> None:
@@ -203,7 +213,7 @@ def write_atomically(output: Path, content: bytes) -> None:
 
 
 def _report(
-    source: Source, marked: MarkedModel, model: Model, precision: Precision, policy: StatePolicy
+    source: KerasSource, marked: MarkedModel, model: Model, precision: Precision, policy: StatePolicy
 ) -> ConversionReport:
     notes = list(source.notes)
     if not marked.recurrences:
@@ -214,7 +224,7 @@ def _report(
             ops[op.name] = ops.get(op.name, 0) + 1
     return ConversionReport(
         tool_version=edgelstm.__version__,
-        source=SourceReport(name=source.path.name, sha256=source.sha256),
+        source=source.report(),
         recurrences=tuple(RecurrenceReport.of(r, precision) for r in marked.recurrences),
         signatures={"serving_default": SignatureReport(source.inputs, source.outputs)},
         ops=ops,

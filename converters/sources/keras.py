@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.options import ConvertOptions, Size
+from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.keras_hook import recurrent_layers
 from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
 from edgelstm.converters.sources.keras_reference import KerasReference
 from edgelstm.converters.sources.keras_trace import LiveModel, MarkedModel, convert_with_markers
+from edgelstm.converters.sources.sniff import sniff
 from edgelstm.converters.spec import StatePair, StatePolicy, TensorSpec
 from edgelstm.errors import OptionError, UnsupportedModelError
 
@@ -37,6 +39,7 @@ class KerasSource:
         self.path = path
         self.sha256 = loaded.sha256
         self.notes = list(loaded.notes)
+        self._framework = loaded.engine.title
         self._options = options
         self._live = _live_model(loaded, options)
         self._marked: MarkedModel | None = None
@@ -74,9 +77,9 @@ class KerasSource:
                 value = 0.0
             else:
                 continue
-            read = _inputs_read_by(layer, self._live.model)
-            for index, spec in enumerate(self.inputs):
-                if index in read or (not read and len(self.inputs) == 1):
+            read = _inputs_of(layer)
+            for tensor, spec in zip(self._live.model.inputs, self.inputs, strict=True):
+                if _layer_name(tensor) in read or (not read and len(self.inputs) == 1):
                     values[spec.name] = value
         return values
 
@@ -84,6 +87,15 @@ class KerasSource:
     def states(self) -> tuple[StatePair, ...]:
         """The states that conversion made inputs and outputs."""
         return tuple(slot.pair for slot in self._slots() if slot.home is StateHome.CALLER)
+
+    def report(self) -> SourceReport:
+        """What the report says of the source."""
+        return SourceReport(
+            path=str(self.path),
+            format=sniff(self.path).value,
+            framework=self._framework,
+            sha256=self.sha256,
+        )
 
     def marked(self) -> MarkedModel:
         """The model after the stock converter, recurrences still markers; converted once."""
@@ -197,33 +209,23 @@ def _fixed(shape: tuple[int | None, ...], options: ConvertOptions) -> tuple[int 
 
 def _vocabulary(model: Any, tensor: Any) -> int | None:
     """The number of rows of the embedding that reads this input; None when none does."""
-    sizes = []
-    for layer in model._flatten_layers():
-        if type(layer).__name__ == "Embedding":
-            if _reads(layer, tensor):
-                return int(layer.input_dim)
-            sizes.append(int(layer.input_dim))
+    embeddings = [
+        layer for layer in model._flatten_layers() if type(layer).__name__ == "Embedding"
+    ]
+    name = _layer_name(tensor)
+    direct = [int(layer.input_dim) for layer in embeddings if name in _inputs_of(layer)]
+    if direct:
+        return min(direct)
     whole = np.issubdtype(np.dtype(_dtype(tensor)), np.integer)
-    return min(sizes) if sizes and whole else None
+    return min((int(layer.input_dim) for layer in embeddings), default=None) if whole else None
 
 
-def _reads(layer: Any, tensor: Any) -> bool:
-    return any(source is tensor for source in _direct_inputs(layer))
-
-
-def _inputs_read_by(layer: Any, model: Any) -> set[int]:
-    sources = _direct_inputs(layer)
-    return {
-        index for index, tensor in enumerate(model.inputs) if any(s is tensor for s in sources)
-    }
-
-
-def _direct_inputs(layer: Any) -> list[Any]:
-    """The symbolic tensors that a layer is called on, in either Keras."""
-    tensors: list[Any] = []
+def _inputs_of(layer: Any) -> set[str]:
+    """Names of the model inputs that a layer is called on directly, in either Keras."""
+    names = set()
     for node in getattr(layer, "_inbound_nodes", []):
-        found = getattr(node, "input_tensors", None)
-        if found is None:
-            continue
-        tensors.extend(found if isinstance(found, list | tuple) else [found])
-    return tensors
+        for parent in getattr(node, "parent_nodes", []):
+            owner = getattr(parent, "operation", None) or getattr(parent, "layer", None)
+            if type(owner).__name__ == "InputLayer":
+                names.add(str(owner.name))
+    return names
