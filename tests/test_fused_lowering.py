@@ -112,7 +112,7 @@ def dense(model: Model, x: int, weights: Array, name: str) -> int:
 
 
 def chain_model(first: LstmSpec, second: LstmSpec, batch: int, weights: Array) -> Model:
-    """x -> dense -> LSTM from computed states; ADD, MUL, dense and another LSTM read its final c."""
+    """x -> dense -> LSTM from computed states; ADD, MUL, dense and an LSTM read its c."""
     model = Model()
     main = model.add_subgraph("main")
     x = main.add_tensor("x", (batch, -1 if batch < 0 else 4, first.input_size))
