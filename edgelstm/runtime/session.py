@@ -81,8 +81,11 @@ class Session:
         self._threads = threads
         self._delegate = delegate
         self._interpreter = construct(self._model, self._backend, threads, delegate)
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
+        try:
+            inputs = self._interpreter.get_input_details()
+            outputs = self._interpreter.get_output_details()
+        except ValueError as error:  # tensor names that are no UTF-8
+            raise as_user_error(error, self._model, self._backend) from None
         wanted = _signature(self._file)
         self._inputs = _named(inputs, wanted.inputs if wanted else {})
         self._outputs = _named(outputs, wanted.outputs if wanted else {})
