@@ -8,6 +8,7 @@ user's custom object, or refused.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import sys
 from collections.abc import Mapping
@@ -157,6 +158,9 @@ class Vetting:
     def _class(self, entry: Config, kind: str, layer: str) -> Config:
         module, registered = entry.get("module"), entry.get("registered_name")
         names = [name for name in (registered, kind) if isinstance(name, str)]
+        operation = self._operation_module(entry, kind)
+        if operation is not None:
+            return {**entry, "module": operation, "registered_name": None}
         foreign = isinstance(registered, str) and ">" in registered
         own = None if foreign else self._own_module(module, kind, layer)
         if own is None or (kind in self.custom and not self._is_builtin(kind)):
@@ -187,6 +191,25 @@ class Vetting:
         if head in ("layers", "engine") and self._is_builtin(kind):
             return "keras.layers"
         return f"keras.src.{rest}" if ".src." in module else f"keras.{rest}".rstrip(".")
+
+    def _operation_module(self, entry: Config, kind: str) -> str | None:
+        """Where Keras 3 has the operation `kind` of an .h5 file, which does not tell the module.
+
+        Operations share names with layers; their options never say whether they train.
+        """
+        config = entry.get("config")
+        if self.engine is not KerasEngine.KERAS3 or "module" in entry or kind in self.custom:
+            return None
+        if kind == "InputLayer" or not isinstance(config, dict) or "inbound_nodes" not in entry:
+            return None
+        if not config.keys().isdisjoint({"trainable", "dtype"}):
+            return None
+        for part in ("numpy", "core", "math", "nn", "linalg", "image"):
+            name = f"keras.src.ops.{part}"
+            found = getattr(importlib.import_module(name), kind, None)
+            if isinstance(found, type) and issubclass(found, self.engine.module.Operation):
+                return name
+        return None
 
     def _is_builtin(self, kind: str) -> bool:
         if kind in _HOMES[self.engine]:

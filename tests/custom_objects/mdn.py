@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """A mixture-density head, as MDRNN models carry it: means, scales and mixture logits in a row."""
 
 import tensorflow as tf

@@ -1,0 +1,642 @@
+"""Keras files of every age load with the right Keras and compute what they computed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from keras_files import (
+    CORPUS,
+    CUSTOM_OBJECTS,
+    chars2vec_architecture,
+    edit_config,
+    entry,
+    functional,
+    hard_sigmoid,
+    layers_of,
+    lstm_entry,
+    lstm_model,
+    numpy_lstm,
+    randomise,
+    rewrite_zip,
+    sequence,
+    sigmoid,
+    textgenrnn_architecture,
+    with_backslashes,
+    write_h5,
+    write_json,
+    write_weights_h5,
+)
+
+from edgelstm.converters.options import CodePolicy
+from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
+from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
+from edgelstm.converters.sources.sniff import SourceKind, sniff
+from edgelstm.converters.spec import Array
+from edgelstm.errors import OptionError, UnsupportedModelError
+
+ENGINES = list(KerasEngine)
+
+
+def output(loaded: LoadedKeras, *inputs: Array) -> Array:
+    """The first output on `inputs`."""
+    with active_engine(loaded.engine):
+        result = loaded.model(list(inputs) if len(inputs) > 1 else inputs[0])
+    return np.asarray(result[0] if isinstance(result, (list, tuple)) else result)
+
+
+@pytest.fixture(params=ENGINES, ids=lambda engine: engine.value)
+def engine(request: pytest.FixtureRequest) -> KerasEngine:
+    value: KerasEngine = request.param
+    return value
+
+
+CORPUS_ENTRIES: dict[str, dict[str, Any]] = {
+    "keras_esp32har_2xlstm": {},
+    "keras_impsy_dim2": {"custom": "mdn.py"},
+    "keras_impsy_dim9": {"custom": "mdn.py"},
+    "h5_dgaintel": {},
+    "h5_dl4j_masking_two_lstm": {},
+    "h5_dl4j_tfkeras_rnn_12": {},
+    "h5_dl4j_tfkeras_rnn_21": {},
+    "h5_dl4j_tfkeras_rnn_29": {},
+    "h5_dl4j_tfkeras_rnn_78": {},
+    "h5_ethnicolr_census2010": {},
+    "h5_json_bilstm_sentiment_chen0040": {"json": True},
+    "tf1pb_keras_cnnlstm_chen0040": {"json": True},
+    "h5_weights_chars2vec_eng50": {"architecture": chars2vec_architecture},
+    "h5_weights_textgenrnn_hackernews": {
+        "architecture": textgenrnn_architecture,
+        "custom": "attention.py",
+    },
+}
+
+
+@pytest.mark.parametrize("name", CORPUS_ENTRIES)
+def test_a_real_model_loads_and_reproduces_its_frameworks_own_output(
+    name: str, tmp_path: Path
+) -> None:
+    """Every Keras model of the corpus gives golden.npz."""
+    folder, options = CORPUS / name, CORPUS_ENTRIES[name]
+    if not folder.is_dir():
+        pytest.skip(f"the corpus is not at {CORPUS}")
+    path = next(path for pattern in ("*.keras", "*.h5", "*.hdf5") for path in folder.glob(pattern))
+    architecture = None
+    if "json" in options:
+        architecture = next(folder.glob("*architecture.json"))
+    elif "architecture" in options:
+        architecture = write_json(tmp_path / "model.json", options["architecture"]())
+    custom = CUSTOM_OBJECTS / options["custom"] if "custom" in options else None
+
+    loaded = load_keras(path, architecture=architecture, custom_objects=custom)
+
+    golden = np.load(folder / "golden.npz")
+    inputs = [golden[key] for key in golden.files if key.startswith("in:")]
+    result = loaded.model.predict(inputs[0] if len(inputs) == 1 else inputs, verbose=0)
+    results = result if isinstance(result, (list, tuple)) else [result]
+    wanted = [
+        golden[key]
+        for key in golden.files
+        if key.startswith("out:") and not key.startswith(("out:tap", "out:pre"))
+    ]
+    assert len(results) == len(wanted)
+    for got, want in zip(results, wanted, strict=True):
+        assert np.abs(got - want).max() <= 1e-6 * max(1.0, np.ptp(want))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_each_keras_reads_back_what_it_wrote(
+    engine: KerasEngine, suffix: str, tmp_path: Path
+) -> None:
+    """The engine is chosen by the file; weights and outputs are the same bits."""
+    model, x = lstm_model(engine), sequence(3, 6, 4)
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    loaded = load_keras(path)
+    assert loaded.engine is engine
+    assert loaded.notes == ()
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    for got, want in zip(loaded.model.get_weights(), model.get_weights(), strict=True):
+        assert np.array_equal(got, want)
+    np.testing.assert_allclose(output(loaded, x), np.asarray(model(x)), atol=1e-6)
+
+
+def test_architecture_and_weights_apart_load(engine: KerasEngine, tmp_path: Path) -> None:
+    """model.to_json() with model.save_weights(), in either order of the two arguments."""
+    model, x = lstm_model(engine), sequence(3, 6, 4)
+    architecture = tmp_path / "model.json"
+    architecture.write_text(model.to_json())
+    weights = tmp_path / "model.weights.h5"
+    model.save_weights(weights)
+    for path, other in ((weights, architecture), (architecture, weights)):
+        loaded = load_keras(path, architecture=other)
+        assert loaded.engine is engine
+        np.testing.assert_allclose(output(loaded, x), np.asarray(model(x)), atol=1e-6)
+
+
+def test_the_suffix_of_a_file_does_not_matter(tmp_path: Path) -> None:
+    """A .keras archive named .h5 and an HDF5 file named .bin load."""
+    model, x = lstm_model(KerasEngine.KERAS3), sequence(3, 6, 4)
+    for suffix, name in ((".keras", "a.h5"), (".h5", "b.bin")):
+        model.save(tmp_path / f"model{suffix}")
+        path = (tmp_path / f"model{suffix}").rename(tmp_path / name)
+        np.testing.assert_allclose(output(load_keras(path), x), np.asarray(model(x)), atol=1e-6)
+
+
+def test_an_unpacked_archive_loads(tmp_path: Path) -> None:
+    """Keras 3 also saves a folder in place of the zip."""
+    import zipfile
+
+    model, x = lstm_model(KerasEngine.KERAS3), sequence(3, 6, 4)
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        archive.extractall(tmp_path / "folder")
+    loaded = load_keras(tmp_path / "folder")
+    np.testing.assert_allclose(output(loaded, x), np.asarray(model(x)), atol=1e-6)
+
+
+def test_weight_paths_with_backslashes_load(engine: KerasEngine, tmp_path: Path) -> None:
+    """Older Kerases on Windows wrote "layers\\lstm\\cell/vars/0"."""
+    model, x = lstm_model(engine), sequence(3, 6, 4)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    rewrite_zip(path, lambda name, data: with_backslashes(data) if name.endswith("h5") else data)
+    loaded = load_keras(path)
+    assert "backslashes" in loaded.notes[0]
+    np.testing.assert_allclose(output(loaded, x), np.asarray(model(x)), atol=1e-6)
+
+
+def test_stateful_subclass_free_models_with_state_inputs_load(
+    engine: KerasEngine, tmp_path: Path
+) -> None:
+    """Explicit state inputs and outputs and a stateful layer survive."""
+    keras = engine.module
+    x = keras.Input((4, 3), batch_size=2)
+    h, c = keras.Input((5,), batch_size=2), keras.Input((5,), batch_size=2)
+    y, *state = keras.layers.LSTM(5, return_sequences=True, return_state=True)(
+        x, initial_state=[h, c]
+    )
+    y = keras.layers.LSTM(4, stateful=True)(y)
+    model = keras.Model([x, h, c], [y, *state])
+    path = tmp_path / "model.keras"
+    model.save(path)
+    inputs = [sequence(2, 4, 3), sequence(2, 5, seed=1), sequence(2, 5, seed=2)]
+    loaded = load_keras(path)
+    for _ in range(2):
+        got, want = loaded.model(inputs), model(inputs)
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-6)
+
+
+def test_a_model_built_by_its_first_call_loads(engine: KerasEngine, tmp_path: Path) -> None:
+    """The input shape comes from the file when there is no input layer."""
+    keras, x = engine.module, sequence(2, 6, 4)
+    model = keras.Sequential([keras.layers.LSTM(5), keras.layers.Dense(2)])
+    want = np.asarray(model(x))
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_allclose(output(load_keras(tmp_path / "model.keras"), x), want, atol=1e-6)
+
+
+def test_json_within_json_and_a_bare_list_of_layers_load(tmp_path: Path) -> None:
+    """Keras 2.1 wrote a Sequential as a list; some tools encode the JSON twice."""
+    gates = [(sequence(4, 5, seed=g), sequence(5, 5, seed=9 + g), sequence(5)) for g in range(4)]
+    arrays = [np.concatenate(parts, axis=-1) for parts in zip(*gates, strict=True)]
+    layer = lstm_entry("lstm_1", 5, batch_input_shape=[None, 6, 4])
+    config = {"class_name": "Sequential", "config": [layer], "keras_version": "2.1.2"}
+    loaded = load_keras(
+        write_weights_h5(tmp_path / "w.h5", {"lstm_1": arrays}),
+        architecture=write_json(tmp_path / "a.json", json.dumps(json.dumps(config))),
+    )
+    x = sequence(3, 6, 4)
+    assert "JSON string" in loaded.notes[0]
+    np.testing.assert_allclose(output(loaded, x), numpy_lstm(x, gates), atol=1e-5)
+
+
+def keras_1_gates(features: int, units: int, count: int = 4) -> list[tuple[Array, Array, Array]]:
+    """(W, U, b) per gate."""
+    return [
+        (sequence(features, units, seed=g), sequence(units, units, seed=10 + g), sequence(units))
+        for g in range(count)
+    ]
+
+
+def test_a_keras_1_lstm_is_right_to_the_last_gate(tmp_path: Path) -> None:
+    """Twelve arrays in the order i, c, f, o, hard sigmoid gates, words of Keras 1."""
+    gates = keras_1_gates(4, 5)
+    i, f, c, o = gates
+    layer = entry(
+        "LSTM", name="lstm_1", output_dim=5, init="glorot_uniform", inner_init="orthogonal",
+        forget_bias_init="one", activation="tanh", inner_activation="hard_sigmoid",
+        W_regularizer=None, U_regularizer=None, b_regularizer=None, dropout_W=0.2, dropout_U=0.1,
+        consume_less="cpu", go_backwards=False, stateful=False, unroll=False,
+        return_sequences=False, input_dim=4, input_length=6, trainable=True,
+    )  # fmt: skip
+    config = {"class_name": "Sequential", "config": [layer]}
+    path = write_h5(tmp_path / "m.h5", config, {"lstm_1": [*i, *c, *f, *o]}, "1.2.2")
+    loaded, x = load_keras(path), sequence(3, 6, 4)
+    assert loaded.engine is KerasEngine.TF_KERAS
+    np.testing.assert_allclose(output(loaded, x), numpy_lstm(x, gates, hard_sigmoid), atol=1e-5)
+
+
+def test_a_keras_1_gru_applies_its_reset_gate_before_the_product(tmp_path: Path) -> None:
+    """Files older than the option reset_after have the form without it."""
+    gates = keras_1_gates(4, 5, 3)
+    layer = entry("GRU", name="gru_1", output_dim=5, inner_activation="hard_sigmoid",
+                  activation="tanh", input_dim=4, input_length=6)  # fmt: skip
+    arrays = [array for gate in gates for array in gate]
+    config = {"class_name": "Sequential", "config": [layer]}
+    loaded = load_keras(write_h5(tmp_path / "m.h5", config, {"gru_1": arrays}, "1.1.0"))
+    x, h = sequence(3, 6, 4), np.zeros((3, 5))
+    for step in np.moveaxis(x, 1, 0):
+        z, r = (hard_sigmoid(step @ w + h @ u + b) for w, u, b in gates[:2])
+        w, u, b = gates[2]
+        h = z * h + (1 - z) * np.tanh(step @ w + (r * h) @ u + b)
+    np.testing.assert_allclose(output(loaded, x), h, atol=1e-5)
+
+
+def test_a_keras_1_stack_of_embedding_convolution_and_pooling_loads(tmp_path: Path) -> None:
+    """Every renamed word lands where Keras 2 has it."""
+    x = np.random.default_rng(0).integers(0, 11, (3, 12)).astype(np.float32)
+    tf_keras = KerasEngine.TF_KERAS.module
+    model = tf_keras.Sequential(
+        [
+            tf_keras.Input((12,)),
+            tf_keras.layers.Embedding(11, 4),
+            tf_keras.layers.Conv1D(6, 3, strides=2, padding="same", activation="relu"),
+            tf_keras.layers.MaxPooling1D(2),
+            tf_keras.layers.BatchNormalization(),
+            tf_keras.layers.LSTM(5, recurrent_activation="hard_sigmoid"),
+            tf_keras.layers.Dense(2),
+        ]
+    )
+    randomise(model)
+    model.layers[3].moving_variance.assign(np.full(6, 0.7))
+    e, kernel, conv_bias, *norm, w, u, b, dense, dense_bias = model.get_weights()
+    wi, wf, wc, wo = np.split(w, 4, axis=1)
+    ui, uf, uc, uo = np.split(u, 4, axis=1)
+    bi, bf, bc, bo = np.split(b, 4)
+    layers = [
+        entry("Embedding", name="e", input_dim=11, output_dim=4, init="uniform", input_length=12,
+              W_regularizer=None, dropout=0.0, mask_zero=False, batch_input_shape=[None, 12]),
+        entry("Convolution1D", name="c", nb_filter=6, filter_length=3, subsample_length=2,
+              border_mode="same", activation="relu", init="he_normal", bias=True, input_dim=4,
+              input_length=12),
+        entry("MaxPooling1D", name="m", pool_length=2, stride=2, border_mode="valid"),
+        entry("BatchNormalization", name="n", mode=0, axis=-1, epsilon=0.001, momentum=0.99),
+        entry("Dropout", name="d", p=0.5),
+        entry("LSTM", name="l", output_dim=5, inner_activation="hard_sigmoid", activation="tanh"),
+        entry("Dense", name="o", output_dim=2, init="uniform", activation="linear", bias=True),
+    ]  # fmt: skip
+    arrays = {
+        "e": [e],
+        "c": [kernel[:, None], conv_bias],
+        "m": [],
+        "n": norm,
+        "d": [],
+        "l": [wi, ui, bi, wc, uc, bc, wf, uf, bf, wo, uo, bo],
+        "o": [dense, dense_bias],
+    }
+    config = {"class_name": "Sequential", "config": layers}
+    loaded = load_keras(write_h5(tmp_path / "m.h5", config, arrays, "1.2.0"))
+    np.testing.assert_allclose(output(loaded, x), np.asarray(model(x)), atol=1e-5)
+
+
+def cudnn_arrays(gates: list[tuple[Array, Array, Array]]) -> list[Array]:
+    """What CuDNNLSTM and CuDNNGRU store for gates of x @ W + h @ U + b; b split in two unevenly."""
+    features, units = gates[0][0].shape
+    kernels = [w.T.reshape(features, units) for w, _, _ in gates]
+    first = [0.25 * b for _, _, b in gates]
+    second = [0.75 * b for _, _, b in gates]
+    return [
+        np.concatenate(kernels, axis=1),
+        np.concatenate([u.T for _, u, _ in gates], axis=1),
+        np.concatenate([*first, *second]),
+    ]
+
+
+def test_a_cudnn_lstm_becomes_an_lstm_with_sigmoid_gates(tmp_path: Path) -> None:
+    """Kernel layout, recurrent transpose and the doubled bias are undone."""
+    gates, x = keras_1_gates(3, 5), sequence(2, 6, 3)
+    layer = entry("CuDNNLSTM", name="rnn", units=5, batch_input_shape=[None, 6, 3],
+                  return_sequences=False, return_state=False, stateful=False)  # fmt: skip
+    config = {"class_name": "Sequential", "config": {"name": "s", "layers": [layer]}}
+    path = write_h5(tmp_path / "m.h5", config, {"rnn": cudnn_arrays(gates)}, "2.2.4")
+    loaded = load_keras(path)
+    assert type(loaded.model.layers[-1]).__name__ == "LSTM"
+    np.testing.assert_allclose(output(loaded, x), numpy_lstm(x, gates), atol=1e-5)
+
+
+def test_cudnn_weights_in_an_lstm_architecture_bring_their_sigmoid_gates(tmp_path: Path) -> None:
+    """An architecture that says hard_sigmoid is overruled by weights that cannot be."""
+    gates, x = keras_1_gates(3, 5), sequence(2, 6, 3)
+    layer = lstm_entry("rnn", 5, recurrent_activation="hard_sigmoid",
+                       batch_input_shape=[None, 6, 3])  # fmt: skip
+    loaded = load_keras(
+        write_weights_h5(tmp_path / "w.h5", {"rnn": cudnn_arrays(gates)}),
+        architecture=write_json(
+            tmp_path / "a.json", {"class_name": "Sequential", "config": [layer]}
+        ),
+    )
+    assert any("sigmoid" in note for note in loaded.notes)
+    np.testing.assert_allclose(output(loaded, x), numpy_lstm(x, gates), atol=1e-5)
+
+
+def test_a_bidirectional_cudnn_lstm_converts_both_directions(tmp_path: Path) -> None:
+    """Six arrays, two directions."""
+    forward, x = keras_1_gates(3, 5), sequence(2, 6, 3)
+    backward = [(w + 0.1, u - 0.1, b) for w, u, b in forward]
+    inner = entry("CuDNNLSTM", name="rnn", units=5)
+    layer = entry("Bidirectional", name="both", layer=inner, merge_mode="concat",
+                  batch_input_shape=[None, 6, 3])  # fmt: skip
+    config = {"class_name": "Sequential", "config": [layer]}
+    arrays = [*cudnn_arrays(forward), *cudnn_arrays(backward)]
+    loaded = load_keras(write_h5(tmp_path / "m.h5", config, {"both": arrays}, "2.2.4"))
+    want = np.concatenate([numpy_lstm(x, forward), numpy_lstm(x[:, ::-1], backward)], axis=1)
+    np.testing.assert_allclose(output(loaded, x), want, atol=1e-5)
+
+
+def test_a_cudnn_gru_becomes_a_gru_with_reset_after(tmp_path: Path) -> None:
+    """Both biases stay apart, as the reset gate comes between them."""
+    gates, x = keras_1_gates(3, 5, 3), sequence(2, 6, 3)
+    layer = entry("CuDNNGRU", name="rnn", units=5, batch_input_shape=[None, 6, 3])
+    config = {"class_name": "Sequential", "config": [layer]}
+    path = write_h5(tmp_path / "m.h5", config, {"rnn": cudnn_arrays(gates)}, "2.2.4")
+    h = np.zeros((2, 5))
+    for step in np.moveaxis(x, 1, 0):
+        zx, rx, gx = (step @ w + 0.25 * b for w, _, b in gates)
+        zh, rh, gh = (h @ u + 0.75 * b for _, u, b in gates)
+        z, r = sigmoid(zx + zh), sigmoid(rx + rh)
+        h = z * h + (1 - z) * np.tanh(gx + r * gh)
+    np.testing.assert_allclose(output(load_keras(path), x), h, atol=1e-5)
+
+
+def test_options_without_effect_are_left_out_with_a_note(
+    engine: KerasEngine, tmp_path: Path
+) -> None:
+    """Keys that a later Keras wrote do not keep a file from loading."""
+    model, x = lstm_model(engine), sequence(3, 6, 4)
+    path = tmp_path / "model.keras"
+    model.save(path)
+
+    def edit(config: dict[str, Any]) -> None:
+        for layer in layers_of(config)[1:]:
+            layer["config"].update(quantization_config=None, use_cudnn="auto")
+
+    loaded = load_keras(edit_config(path, edit))
+    assert any("use_cudnn='auto'" in note and "dense" in note for note in loaded.notes)
+    np.testing.assert_allclose(output(loaded, x), np.asarray(model(x)), atol=1e-6)
+
+
+def test_an_unknown_option_with_an_effect_is_an_error(engine: KerasEngine, tmp_path: Path) -> None:
+    """What an unknown option does cannot be ignored."""
+    path = tmp_path / "model.keras"
+    lstm_model(engine).save(path)
+    edit_config(path, lambda config: layers_of(config)[1]["config"].update(zoneout=0.3))
+    with pytest.raises(UnsupportedModelError, match=r"lstm.*zoneout=0\.3"):
+        load_keras(path)
+
+
+def test_a_keras_3_file_with_time_major_goes_to_the_keras_that_has_it(tmp_path: Path) -> None:
+    """The other Keras is tried without the user knowing."""
+    x = sequence(6, 3, 4)
+    tf_keras = KerasEngine.TF_KERAS.module
+    model = tf_keras.Sequential([tf_keras.Input((3, 4)), tf_keras.layers.LSTM(5, time_major=True)])
+    randomise(model)
+    path = tmp_path / "model.h5"
+    model.save(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["keras_version"] = "3.0.0"
+    loaded = load_keras(path)
+    assert loaded.engine is KerasEngine.TF_KERAS
+    np.testing.assert_allclose(output(loaded, x), np.asarray(model(x)), atol=1e-6)
+
+
+CUSTOM_MODULE = """
+{imports}
+
+@{keras}.saving.register_keras_serializable(package="mine", name="Doubling")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+def swish(x):
+    return {keras}.activations.sigmoid(x) * x
+
+CUSTOM_OBJECTS = {{"curve": swish}}
+"""
+IMPORTS = {
+    "import keras": ("import keras", "keras"),
+    "import keras.layers": ("import keras.layers\nfrom keras.layers import LSTM", "keras"),
+    "from tensorflow": ("from tensorflow import keras", "keras"),
+    "tf.keras": ("import tensorflow as tf\nfrom tensorflow import keras", "tf.keras"),
+    "tensorflow.keras": ("import tensorflow.keras as keras", "keras"),
+}
+
+
+@pytest.mark.parametrize("style", IMPORTS)
+def test_custom_objects_get_the_keras_of_the_file(
+    engine: KerasEngine, style: str, tmp_path: Path
+) -> None:
+    """However the module imports Keras, it gets the one that loads the file."""
+    imports, name = IMPORTS[style]
+    module = tmp_path / "mine.py"
+    module.write_text(CUSTOM_MODULE.format(imports=imports, keras=name))
+    keras, x = engine.module, sequence(3, 6, 4)
+    model = keras.Sequential(
+        [keras.Input((6, 4)), keras.layers.LSTM(5), keras.layers.Dense(2, activation="swish")]
+    )
+    path = tmp_path / "model.keras"
+    model.save(path)
+
+    def edit(config: dict[str, Any]) -> None:
+        layers_of(config)[-1]["config"]["activation"] = {
+            "module": "builtins", "class_name": "function", "config": "curve",
+            "registered_name": "function",
+        }  # fmt: skip
+        layers_of(config).append(
+            {"module": "my.code", "registered_name": "mine>Doubling", **entry("Twice", name="t")}
+        )
+
+    edit_config(path, edit)
+    loaded = load_keras(path, custom_objects=module)
+    assert loaded.engine is engine
+    assert isinstance(loaded.model.layers[-1], keras.layers.Layer)
+    np.testing.assert_allclose(output(loaded, x), 2 * np.asarray(model(x)), atol=1e-5)
+
+
+def test_custom_objects_of_one_file_do_not_serve_the_next(
+    engine: KerasEngine, tmp_path: Path
+) -> None:
+    """A missing class is reported with its name, its layer and the option that brings it."""
+    module = tmp_path / "mine.py"
+    module.write_text(CUSTOM_MODULE.format(imports="import keras", keras="keras"))
+    path = tmp_path / "model.keras"
+    lstm_model(engine).save(path)
+    twice = {"module": None, "registered_name": "mine>Doubling", **entry("Twice", name="two")}
+    edit_config(path, lambda config: layers_of(config).append(twice))
+    load_keras(path, custom_objects=module)
+    with pytest.raises(UnsupportedModelError) as caught:
+        load_keras(path)
+    for word in ("two", "Twice", "mine>Doubling", "--custom-objects"):
+        assert word in str(caught.value)
+
+
+def test_a_subclassed_model_loads_with_its_class(engine: KerasEngine, tmp_path: Path) -> None:
+    """It is called on an input of the shape it was built with."""
+    module = tmp_path / "mine.py"
+    module.write_text(
+        "import keras\n\n"
+        "@keras.saving.register_keras_serializable(package='mine')\n"
+        "class Net(keras.Model):\n"
+        "    def __init__(self, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+        "        self.lstm = keras.layers.LSTM(5)\n"
+        "        self.out = keras.layers.Dense(2)\n\n"
+        "    def build(self, input_shape):\n"
+        "        self.lstm.build(input_shape)\n"
+        "        self.out.build((None, 5))\n"
+        "        super().build(input_shape)\n\n"
+        "    def call(self, x):\n"
+        "        return self.out(self.lstm(x))\n"
+    )
+    namespace: dict[str, Any] = {"__name__": "mine"}
+    with active_engine(engine):
+        exec(module.read_text(), namespace)
+    model, x = namespace["Net"](name="net"), sequence(2, 6, 4)
+    want = np.asarray(model(x))
+    model.save(tmp_path / "model.keras")
+    loaded = load_keras(tmp_path / "model.keras", custom_objects=module)
+    np.testing.assert_allclose(output(loaded, x), want, atol=1e-6)
+
+
+def test_a_failing_custom_objects_module_is_reported_with_its_line(tmp_path: Path) -> None:
+    """The user's own mistake is told as one message."""
+    module, path = tmp_path / "mine.py", tmp_path / "model.keras"
+    module.write_text("import math\n\nmath.no_such_thing\n")
+    lstm_model(KerasEngine.KERAS3).save(path)
+    with pytest.raises(OptionError, match="no_such_thing") as caught:
+        load_keras(path, custom_objects=module)
+    assert "line 3" in str(caught.value)
+
+
+def test_active_engine_restores_what_imports_mean() -> None:
+    """Afterwards `keras`, its submodules and `tf.keras` are what they were."""
+    import tensorflow as tf
+
+    keras3, before = KerasEngine.KERAS3.module, tf.keras
+    with active_engine(KerasEngine.TF_KERAS):
+        tf_keras = KerasEngine.TF_KERAS.module
+        assert importlib.import_module("keras") is tf_keras
+        assert importlib.import_module("keras.layers").LSTM is tf_keras.layers.LSTM
+        assert importlib.import_module("tensorflow.keras.layers").LSTM is tf_keras.layers.LSTM
+        assert importlib.import_module("keras.engine.topology").Layer is tf_keras.layers.Layer
+        assert tf.keras is tf_keras
+    assert sys.modules["keras"] is keras3
+    assert importlib.import_module("keras.layers").LSTM is keras3.layers.LSTM
+    assert tf.keras is before
+    assert "keras.engine" not in sys.modules
+
+
+def test_a_lambda_layer_loads_when_code_is_allowed(engine: KerasEngine, tmp_path: Path) -> None:
+    """The user vouches for the file."""
+    keras, x = engine.module, sequence(2, 6, 4)
+    model = keras.Sequential(
+        [keras.Input((6, 4)), keras.layers.Lambda(lambda z: 3.0 * z), keras.layers.LSTM(5)]
+    )
+    for suffix in (".keras", ".h5"):
+        path = tmp_path / f"model{suffix}"
+        model.save(path)
+        loaded = load_keras(path, code=CodePolicy.ALLOW)
+        np.testing.assert_allclose(output(loaded, x), np.asarray(model(x)), atol=1e-6)
+
+
+def test_tensorflow_functions_between_layers_load(tmp_path: Path) -> None:
+    """tf.keras keeps `tf.reduce_mean(x, 1) * 2` as layers that call by name."""
+    import tensorflow as tf
+
+    keras, x = KerasEngine.TF_KERAS.module, sequence(2, 6, 4)
+    inputs = keras.Input((6, 4))
+    y = keras.layers.LSTM(5, return_sequences=True)(inputs)
+    y = tf.concat([tf.reduce_mean(y, 1) * 2.0, tf.nn.relu(y[:, -1])], axis=-1)
+    model = keras.Model(inputs, y)
+    for suffix in (".keras", ".h5"):
+        model.save(tmp_path / f"model{suffix}")
+        loaded = load_keras(tmp_path / f"model{suffix}")
+        np.testing.assert_allclose(output(loaded, x), np.asarray(model(x)), atol=1e-6)
+
+
+def test_keras_operations_between_layers_load(tmp_path: Path) -> None:
+    """Keras 3 keeps `keras.ops` calls as operations with a module of their own."""
+    keras, x = KerasEngine.KERAS3.module, sequence(2, 6, 4)
+    inputs = keras.Input((6, 4))
+    y = keras.layers.LSTM(5, return_sequences=True)(inputs)
+    y = keras.ops.concatenate([keras.ops.mean(y, axis=1) * 2.0, keras.ops.relu(y[:, -1])], axis=-1)
+    model = keras.Model(inputs, y)
+    for suffix in (".keras", ".h5"):
+        model.save(tmp_path / f"model{suffix}")
+        loaded = load_keras(tmp_path / f"model{suffix}")
+        np.testing.assert_allclose(output(loaded, x), np.asarray(model(x)), atol=1e-6)
+
+
+def test_layers_listed_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
+    """Kerases differ in how they order parallel branches."""
+    layers = [
+        (entry("InputLayer", name="x", batch_input_shape=[None, 6, 4]), []),
+        (lstm_entry("left", 5), ["x"]),
+        (lstm_entry("right", 5), ["x"]),
+        (entry("Subtract", name="difference"), ["left", "right"]),
+    ]
+    weights = {
+        name: [sequence(4, 20, seed=s), sequence(5, 20, seed=s + 1), sequence(20, seed=s + 2)]
+        for s, name in ((0, "left"), (5, "right"))
+    }
+    architecture = write_json(tmp_path / "a.json", functional(layers))
+    swapped = dict(reversed(weights.items()))
+    results = [
+        output(load_keras(write_weights_h5(tmp_path / f, w), architecture=architecture),
+               sequence(2, 6, 4))
+        for f, w in (("a.h5", weights), ("b.h5", swapped))
+    ]  # fmt: skip
+    assert np.abs(results[0]).max() > 0.01
+    assert np.array_equal(*results)
+
+
+def test_a_foreign_backend_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Keras imported for JAX cannot be switched over."""
+    fake = types.ModuleType("keras")
+    fake.backend = types.SimpleNamespace(backend=lambda: "jax")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "keras", fake)
+    with pytest.raises(OptionError, match=r"jax") as caught:
+        _ = KerasEngine.KERAS3.module
+    assert "KERAS_BACKEND=tensorflow" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"\x89HDF\r\n\x1a\n" + bytes(90), SourceKind.HDF5),
+        (bytes(512) + b"\x89HDF\r\n\x1a\n" + bytes(90), SourceKind.HDF5),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(90), SourceKind.TFLITE),
+        (b'{"class_name": "Sequential"}', SourceKind.KERAS_JSON),
+        (b"\x80\x04\x95" + bytes(90), SourceKind.PICKLE),
+        (b"PK\x03\x04" + bytes(90), SourceKind.TRUNCATED_ZIP),
+        (b"\x0a\x1f\x0a\x01x\x12\x0bPlaceholder" + b"\x00\xff", SourceKind.GRAPHDEF),
+        (b"\x08\x07\x12\x07pytorch\xff\x00", SourceKind.ONNX),
+        (b"hello there", SourceKind.TEXT),
+        (b"\xff\xfe\x00\x01", SourceKind.UNKNOWN),
+        (b"", SourceKind.EMPTY),
+    ],
+)
+def test_a_file_is_known_by_its_content(head: bytes, kind: SourceKind, tmp_path: Path) -> None:
+    """The suffix says .h5 each time and is not asked."""
+    path = tmp_path / "model.h5"
+    path.write_bytes(head)
+    assert sniff(path) is kind
