@@ -14,9 +14,11 @@ from pathlib import Path
 import edgelstm
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
-from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
+from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.quantize import quantize_fused
+from edgelstm.converters.quantize.legality import require_written
+from edgelstm.converters.quantize.result import QuantizedOp
 from edgelstm.converters.report import (
     ConversionReport,
     RecurrenceReport,
@@ -46,6 +48,7 @@ def convert(
         EdgeLstmError: nothing is written then, and an existing output is untouched.
     """
     clock = _Clock()
+    require_written(FUSED_OP, options.precision)
     check_output(output, options.overwrite)
     with clock.stage("read", progress, f"reading {source_path.name}"):
         source = open_source(source_path, options)
@@ -53,8 +56,9 @@ def convert(
         marked = source.marked()
         policy = state_policy(marked)
         model = write_recurrences(marked)
-        quantize_fused(model, options.precision)
+        quantized = quantize_fused(model, options.precision)
     report = _report(source, marked, model, options.precision, policy)
+    report = dataclasses.replace(report, notes=(*report.notes, *left_as_they_were(quantized)))
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
     model.set_metadata(METADATA, _metadata(report, marked))
@@ -150,6 +154,11 @@ def name_signature(model: Model, marked: MarkedModel) -> None:
 
 def _numbered(entries: dict[str, int]) -> list[int]:
     return [entries[name] for name in sorted(entries)]
+
+
+def left_as_they_were(quantized: list[QuantizedOp]) -> list[str]:
+    """A note for each fused op whose weights a quantizer could not take."""
+    return [f"{q.layer} keeps its float32 weights: {q.left}" for q in quantized if q.left]
 
 
 def require_fused(report: ConversionReport) -> None:

@@ -7,6 +7,7 @@ from edgelstm.converters.lowering.fused import FUSED_OP
 from edgelstm.converters.quantize.dynamic import quantize_dynamic
 from edgelstm.converters.quantize.float16 import quantize_float16
 from edgelstm.converters.quantize.legality import require_written
+from edgelstm.converters.quantize.repeat import repeat_dequantize
 from edgelstm.converters.quantize.result import QuantizedOp
 from edgelstm.converters.spec import Precision
 
@@ -27,5 +28,6 @@ def quantize_fused(model: Model, precision: Precision) -> list[QuantizedOp]:
     if precision not in quantizers:
         return []
     records = quantizers[precision](model)
+    repeat_dequantize(model)
     model.prune()
     return records
