@@ -24,10 +24,11 @@ DEFAULTS: Mapping[Precision, Tolerance] = MappingProxyType(
             1e-5, "the same arithmetic in another order of summation: about a hundred roundings"
         ),
         Precision.FLOAT16: Tolerance(
-            5e-3, "weights keep 11 bits, so each is off by up to 5e-4, summed over units and steps"
+            5e-3, "weights keep 11 bits; trained models measured up to 1.7e-3"
         ),
         Precision.DYNAMIC: Tolerance(
-            5e-2, "weights keep 8 bits per tensor and activations 8 bits per row and step"
+            5e-2,
+            "weights keep 8 bits per tensor, activations 8 per row; trained models measured 2.7e-2",
         ),
     }
 )
