@@ -27,6 +27,7 @@ from __future__ import annotations
 import gc
 import glob
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -67,23 +68,16 @@ class AgentError(Exception):
 
 def backends() -> list[str]:
     """Names of the interpreters that this Python has, in the order of preference."""
-    found = []
-    for name, module in BACKENDS.items():
-        if importlib.util.find_spec(module.split(".")[0]) is not None:
-            found.append(name)
-    return found
+    spec = importlib.util.find_spec
+    return [name for name, module in BACKENDS.items() if spec(module.split(".")[0]) is not None]
 
 
 def distribution_version(name: str) -> str | None:
     """Version of an installed distribution, None where it cannot be told."""
-    try:
-        from importlib import metadata
-    except ImportError:
-        return None
     for candidate in (name, name + "-cpu", name + "-nightly"):
         try:
-            return metadata.version(candidate)
-        except metadata.PackageNotFoundError:
+            return importlib.metadata.version(candidate)
+        except importlib.metadata.PackageNotFoundError:
             continue
     return None
 
@@ -245,7 +239,6 @@ class Agent:
             "processor_name": processor_name(),
             "backends": {name: distribution_version(name) for name in backends()},
             "numpy": distribution_version("numpy"),
-            "pid": os.getpid(),
         }
 
     def do_state(self, request: Message) -> Message:
@@ -282,23 +275,16 @@ class Agent:
     def do_import(self, request: Message) -> Message:
         wanted = request.get("backend")
         found = backends()
-        if wanted is None and not found:
-            raise AgentError("package", "this Python has no TFLite interpreter")
-        if wanted is not None and wanted not in found:
-            raise AgentError(
-                "package",
-                "this Python has no {} (found: {})".format(wanted, ", ".join(found) or "none"),
-            )
-        name = wanted if wanted is not None else found[0]
+        name = found[0] if wanted is None and found else wanted
+        if name not in found:
+            what = "TFLite interpreter" if name is None else name
+            raise AgentError("package", f"this Python has no {what}")
         started = time.perf_counter_ns()
         try:
             module: Any = importlib.import_module(BACKENDS[name])
-            if name == "tensorflow":
-                module = module.lite
-                # tf.lite is a lazy module that keeps OpResolverType under `experimental`.
-                self.resolvers = module.experimental.OpResolverType
-            else:
-                self.resolvers = module.OpResolverType
+            # tf.lite keeps OpResolverType under `experimental`.
+            module = module.lite if name == "tensorflow" else module
+            self.resolvers = getattr(module, "experimental", module).OpResolverType
         except ImportError as error:
             raise AgentError("package", f"{name} does not import: {error}") from error
         spent = time.perf_counter_ns() - started
@@ -381,8 +367,7 @@ class Agent:
         return None if details is None else [str(op["op_name"]) for op in details()]
 
     def do_first(self, request: Message) -> Message:
-        samples = self.timed_runs(1, None, None)
-        return {"first_ns": samples[0]}
+        return {"first_ns": self.timed_runs(1, None, None)[0]}
 
     def do_warm(self, request: Message) -> Message:
         reset = request.get("variables") == "reset"
@@ -486,6 +471,7 @@ def serve() -> None:
     agent = Agent()
     while True:
         answer: Message
+        command = None
         try:
             request = json.loads(requests.get())
             command = request["command"]
@@ -497,13 +483,10 @@ def serve() -> None:
                     raise AgentError("agent", f"unknown command '{command}'")
                 answer = dict(method(request), ok=True)
         except AgentError as error:
-            command = None
             answer = {"ok": False, "kind": error.kind, "message": str(error)}
         except MemoryError:
-            command = None
             answer = {"ok": False, "kind": "unsupported", "message": "out of memory"}
         except Exception as error:
-            command = None
             text = f"{type(error).__name__}: {one_line(error)}"
             answer = {"ok": False, "kind": "agent", "message": text}
         answers.write(json.dumps(answer) + "\n")
