@@ -57,7 +57,8 @@ def _step(
         if spec.layer_norm is not None:
             z = (z - z.mean()) / np.sqrt(z.var() + _LAYER_NORM_EPSILON)
             z = z * _wide(spec.layer_norm, name)
-        return z + _wide(spec.bias, name)
+        biased: Array = z + _wide(spec.bias, name)
+        return biased
 
     forget = _sigmoid(gate("f", c))
     update = 1 - forget if spec.kernel.i is None else _sigmoid(gate("i", c))

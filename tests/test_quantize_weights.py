@@ -96,7 +96,7 @@ def test_every_configuration_runs_as_its_stored_weights_say(
         for call, sequence in enumerate(wanted):
             error = np.abs(answer[f"out{call}_0"] - sequence)
             # A tie in the kernel's float32 rounding may fall to the other side: one int8 step.
-            assert np.quantile(error, 0.9) < 5e-6
+            assert np.quantile(error, 0.9) < (5e-6 if half else 5e-5)
             assert error.max() < (5e-6 if half else 2e-2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -178,7 +179,7 @@ class Model:
 
     def _add_buffer(self, data: Array) -> int:
         buffer = schema.module().BufferT()
-        buffer.data = np.frombuffer(data.tobytes(), np.uint8)
+        buffer.data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         self._raw.buffers.append(buffer)
         return len(self._raw.buffers) - 1
 
@@ -210,13 +211,13 @@ class Model:
     def _compact_buffers(self, sharing: BufferSharing) -> None:
         old = self._raw.buffers
         kept = [schema.module().BufferT()]
-        place: dict[Any, int] = {}
+        place: dict[int | bytes, int] = {}
 
         def move(index: int) -> int:
             data = old[index].data if index else None
             if data is None or len(data) == 0:
                 return 0
-            key = data.tobytes() if sharing is BufferSharing.SHARE else len(kept)
+            key = len(kept) if sharing is BufferSharing.SEPARATE else hashlib.sha256(data).digest()
             if key not in place:
                 place[key] = len(kept)
                 kept.append(old[index])

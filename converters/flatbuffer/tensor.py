@@ -148,10 +148,15 @@ class Tensor:
                 f"tensor {self.name!r} has {len(raw)} bytes of data for {dtype} {self.shape}",
                 where=self.name,
             )
-        return np.frombuffer(raw.tobytes(), dtype).reshape(self.shape)
+        values = np.ascontiguousarray(raw).view(dtype).reshape(self.shape)
+        values.flags.writeable = False
+        return values
 
     def set_data(self, data: Array) -> None:
-        """Makes the tensor a constant: shape and dtype become those of `data`."""
+        """Makes the tensor a constant: shape and dtype become those of `data`.
+
+        The array is kept, not copied: it must not change until the model is written.
+        """
         array = np.ascontiguousarray(data)
         self.dtype = array.dtype.name
         self._raw.shape = list(data.shape)

@@ -28,7 +28,7 @@ class _AlignedBuffer:
             builder.StartVector(1, content.nbytes, _ALIGNMENT)
             head = builder.Head() - content.nbytes
             builder.head = head
-            builder.Bytes[head : head + content.nbytes] = content.tobytes()
+            builder.Bytes[head : head + content.nbytes] = content.data
             vector = builder.EndVector()
         builder.StartObject(3)
         if vector is not None:
@@ -52,7 +52,7 @@ def pack(raw: Any) -> bytes:
     try:
         builder = flatbuffers.Builder(content_bytes + content_bytes // 64 + 65536)
         builder.Finish(raw.Pack(builder), IDENTIFIER)
-        return bytes(builder.Output())
+        return bytes(memoryview(builder.Bytes)[builder.Head() :])
     except flatbuffers.builder.BuilderSizeError:
         raise UnsupportedModelError("the model exceeds the format's 2 GiB") from None
     finally:
