@@ -374,3 +374,33 @@ def test_given_states_of_a_wrong_width_are_refused() -> None:
     model.main.tensor(model.main.inputs[2]).set_shape((-1, 4))
     with pytest.raises(UnsupportedModelError, match="initial c"):
         lower_markers(model, {0: spec}, policy=StatePolicy.RESET)
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+@pytest.mark.parametrize("initial", [False, True], ids=["zero", "given"])
+def test_an_input_whose_shape_is_known_only_in_the_call_works(
+    interpreter: str, initial: bool, tmp_path: Path
+) -> None:
+    """Operators before the LSTM may give it a shape computed from data."""
+    spec = random_spec(10)
+    model = Model()
+    main = model.add_subgraph("main")
+    flat, dims = main.add_tensor("flat", (-1,)), main.add_tensor("dims", (3,), "int32")
+    x, start = main.add_tensor("x", (-1, -1, 3)), main.add_tensor("start", (-1, 5))
+    main.add_op("RESHAPE", [flat, dims], [x])
+    sequence, c = add_marker(main, 0, [x, start, start] if initial else [x], spec, final_c=True)
+    doubled = main.add_tensor("doubled", (-1, 5))
+    main.add_op("ADD", [c, c], [doubled])
+    main.inputs, main.outputs = [flat, dims, start], [sequence, doubled]
+    rng = np.random.default_rng(11)
+    calls, expected = [], []
+    for batch, time in [(1, 4), (1, 4), (3, 2), (2, 3), (2, 3)]:
+        value = rng.standard_normal((batch, time, 3)).astype(np.float32)
+        state = rng.standard_normal((batch, 5)).astype(np.float32)
+        calls.append([value.reshape(-1), np.asarray(value.shape, np.int32), state])
+        expected.append(lstm(spec, value, *[state] * 2 if initial else []))
+    jobs = [job(lowered(model, spec), calls, way) for way in WAYS]
+    for answer in run(interpreter, jobs, tmp_path):
+        for call, (wanted, _, final) in enumerate(expected):
+            np.testing.assert_allclose(answer[f"out{call}_0"], wanted, atol=TOLERANCE)
+            np.testing.assert_allclose(answer[f"out{call}_1"], 2 * final, atol=2 * TOLERANCE)

@@ -87,7 +87,8 @@ def test_every_configuration_runs_as_its_stored_weights_say(
     for number, spec in enumerate(specs):
         data, record, _ = quantized(marker_model(spec), spec, precision)
         assert record.left == ""
-        calls = [inputs_for(spec, 2, 5, number + i, initial=False) for i in range(2)]
+        sizes = [(2, 5), (2, 5), (3, 2), (1, 4)]
+        calls = [inputs_for(spec, *size, number, initial=False) for size in sizes]
         jobs.append(job(data, calls, WAYS[number % 4]))
         seen = seen_by_kernel(spec, "float16" if half else "int8")
         rounded = (lambda vector: vector) if half else row_int8
