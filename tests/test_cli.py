@@ -17,7 +17,8 @@ import typer
 from edgelstm import arguments, cli, files, terminal
 from edgelstm.errors import DataError, OptionError, OutputError, VerificationFailed
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 MODEL = ROOT / "tests" / "data" / "runtime" / "reset.tflite"
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
@@ -34,6 +35,7 @@ def _edgelstm(*call: str, **environment: str) -> subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         timeout=120,
+        cwd=HERE,  # the root would shadow an installed package
         env={**os.environ, **environment},
     )
 
@@ -59,7 +61,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; from edgelstm import cli; cli.run(['--help']); cli.run(['convert', '--help'])"
         f"; print([name for name in {heavy} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HERE)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
@@ -176,6 +178,7 @@ def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
         [sys.executable, "-m", "edgelstm", "info", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        cwd=HERE,
     )
     assert done.stdout is not None and done.stderr is not None
     done.stdout.close()

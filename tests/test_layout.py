@@ -58,7 +58,10 @@ def test_the_top_level_holds_nothing_else() -> None:
 
 
 FORBIDDEN = [
-    ("edgelstm/runtime", r"edgelstm\.(converters|profiles|demo|cli)|tensorflow|keras|tf_keras|rich"),
+    (
+        "edgelstm/runtime",
+        r"edgelstm\.(converters|profiles|demo|cli)|tensorflow|keras|tf_keras|rich",
+    ),
     ("converters", r"edgelstm\.(profiles|demo|cli)|converters|profiles"),
     ("profiles", r"edgelstm\.(converters|demo|cli)|converters|profiles|tensorflow|keras|tf_keras"),
     ("edgelstm", r"converters|profiles"),

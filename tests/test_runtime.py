@@ -24,7 +24,8 @@ from edgelstm.runtime import Delegate, Session, find_backends, open_interpreter,
 from edgelstm.runtime.interpreters import BACKENDS
 from edgelstm.runtime.model_file import read_model_file
 
-FOLDER = Path(__file__).parent / "data" / "runtime"
+HERE = Path(__file__).resolve().parent
+FOLDER = HERE / "data" / "runtime"
 MODELS = sorted(FOLDER.glob("*.tflite"))
 NAMED, UNNAMED = FOLDER / "named.tflite", FOLDER / "unnamed.tflite"
 RESET, CARRY = FOLDER / "reset.tflite", FOLDER / "carry.tflite"
@@ -53,6 +54,18 @@ def lstm() -> tuple[Array, Array]:
     """Input [2, 10, 3], and the sequence [2, 10, 4] that an LSTM in float64 makes of it."""
     with np.load(FOLDER / "lstm.npz") as archive:
         return archive["x"], archive["sequence"]
+
+
+def _python(script: str) -> subprocess.CompletedProcess[str]:
+    # The root as working folder would shadow an installed package.
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=300,
+        cwd=HERE,
+    )
 
 
 def test_an_interpreter_is_installed() -> None:
@@ -264,8 +277,8 @@ def test_no_damaged_file_ends_the_process(backend: str) -> None:
         "        pass\n"
         "print('done')\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=300)
-    assert (done.returncode, done.stdout) == (0, b"done\n"), done.stderr[-2000:]
+    done = _python(script)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-2000:]
 
 
 def test_a_buffer_behind_the_flatbuffer_is_read_and_held_to_the_file() -> None:
@@ -329,7 +342,7 @@ def test_importing_the_runtime_imports_nothing_heavy() -> None:
     """Neither TensorFlow, nor an interpreter, nor what only the command line needs."""
     heavy = ("tensorflow", "keras", "ai_edge_litert", "tflite_runtime", "rich", "typer")
     script = f"import sys, edgelstm.runtime; print([n for n in {heavy} if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = _python(script)
     assert done.stdout == "[]\n", done.stderr
 
 
@@ -343,5 +356,5 @@ def test_running_a_model_does_not_import_tensorflow_where_another_interpreter_is
         f"Session({str(CARRY)!r}).run({{'x': np.zeros((2, 1, 3), np.float32)}})\n"
         "print('tensorflow' in sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = _python(script)
     assert done.stdout == "False\n", done.stderr
