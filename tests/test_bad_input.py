@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 import random
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +29,7 @@ from keras_files import (
 )
 
 from edgelstm.converters.options import NanPolicy
-from edgelstm.converters.sources import keras_files as keras_file_module
+from edgelstm.converters.sources import keras_hdf5
 from edgelstm.converters.sources.keras_engine import KerasEngine
 from edgelstm.converters.sources.keras_load import load_keras
 from edgelstm.errors import (
@@ -52,13 +54,22 @@ def refused(path: Path, kind: type[InputError], *words: str, **options: Any) -> 
     return message
 
 
+@functools.cache
+def model_bytes(engine: KerasEngine, suffix: str) -> bytes:
+    """The two-LSTM model as `engine` saves it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{suffix}"
+        lstm_model(engine).save(path)
+        return path.read_bytes()
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[..., Path]:
-    """Saves the two-LSTM model with the given engine as model.keras or model.h5."""
+    """Writes the two-LSTM model of the given engine as model.keras or model.h5."""
 
     def save(engine: KerasEngine = KerasEngine.KERAS3, suffix: str = ".keras") -> Path:
         path = tmp_path / f"model{suffix}"
-        lstm_model(engine).save(path)
+        path.write_bytes(model_bytes(engine, suffix))
         return path
 
     return save
@@ -361,7 +372,7 @@ def test_archives_out_of_proportion_or_pointing_outside_are_unsafe(
         with zipfile.ZipFile(bad, "a") as archive:
             archive.writestr(name, b"{}")
         refused(bad, UnsafeModelError, "outside")
-    monkeypatch.setattr(keras_file_module, "EXPANSION_FLOOR_BYTES", 1 << 20)
+    monkeypatch.setattr(keras_hdf5, "EXPANSION_FLOOR_BYTES", 1 << 20)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(64 << 20))
     refused(path, UnsafeModelError, "proportion")
@@ -401,7 +412,7 @@ def test_hdf5_that_points_outside_or_claims_too_much_is_unsafe(
     with h5py.File(repeated, "r+") as file:
         del file["rnn"].attrs["weight_names"]
         file["rnn"].attrs["weight_names"] = [b"rnn_w0"] * 4000
-    monkeypatch.setattr(keras_file_module, "EXPANSION_FLOOR_BYTES", 1 << 20)
+    monkeypatch.setattr(keras_hdf5, "EXPANSION_FLOOR_BYTES", 1 << 20)
     refused(repeated, UnsafeModelError, "proportion")
 
 
@@ -467,7 +478,7 @@ def test_random_damage_is_an_input_error_or_harmless(
     path = saved(KerasEngine.TF_KERAS, suffix)
     data, rng, errors = path.read_bytes(), random.Random(7), 0
     capfd.readouterr()
-    for _ in range(25):
+    for _ in range(15):
         damaged = bytearray(data)
         for _ in range(rng.choice([1, 4, 64])):
             damaged[rng.randrange(len(data))] = rng.randrange(256)
@@ -476,7 +487,7 @@ def test_random_damage_is_an_input_error_or_harmless(
             load_keras(path)
         except InputError:
             errors += 1
-    assert errors >= 5
+    assert errors >= 3
     assert capfd.readouterr() == ("", "")
 
 

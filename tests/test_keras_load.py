@@ -73,7 +73,9 @@ CORPUS_ENTRIES: dict[str, dict[str, Any]] = {
     "h5_json_bilstm_sentiment_chen0040": {"json": True},
     "tf1pb_keras_cnnlstm_chen0040": {"json": True},
     "h5_weights_chars2vec_eng50": {"architecture": chars2vec_architecture},
+    # Ill-conditioned: its own framework comes back to golden.npz within 6e-5 on another CPU.
     "h5_weights_textgenrnn_hackernews": {
+        "tolerance": 1e-4,
         "architecture": textgenrnn_architecture,
         "custom": "attention.py",
     },
@@ -109,7 +111,8 @@ def test_a_real_model_loads_and_reproduces_its_frameworks_own_output(
     ]
     assert len(results) == len(wanted)
     for got, want in zip(results, wanted, strict=True):
-        assert np.abs(got - want).max() <= 1e-6 * max(1.0, np.ptp(want))
+        tolerance = options.get("tolerance", 1e-6)
+        assert np.abs(got - want).max() <= tolerance * max(1.0, np.ptp(want))
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -606,7 +609,7 @@ def test_layers_listed_in_another_order_are_matched_by_name(tmp_path: Path) -> N
         for f, w in (("a.h5", weights), ("b.h5", swapped))
     ]  # fmt: skip
     assert np.abs(results[0]).max() > 0.01
-    assert np.array_equal(*results)
+    assert np.array_equal(results[0], results[1])
 
 
 def test_a_foreign_backend_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:

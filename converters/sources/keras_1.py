@@ -107,7 +107,8 @@ def modernised(config: Config, note: Callable[[str], None], where: str) -> Confi
 
 
 def _entry(entry: Config, note: Callable[[str], None], where: str) -> Config:
-    kind, config = entry["class_name"], entry["config"]
+    kind: str = entry["class_name"]
+    config: Any = entry["config"]
     if kind == "Sequential" and isinstance(config, list):
         return {**entry, "config": {"name": "sequential", "layers": config}}
     if not isinstance(config, dict):

@@ -164,7 +164,7 @@ def _load_with(engine: KerasEngine, request: _Request) -> tuple[Any, tuple[str, 
     config = with_cudnn_gates(config, gates, notes.append)
     config = Vetting(engine, custom, request.code, request.where).check(config)
     config = fitted(config, engine, custom, notes.append, request.where)
-    check_sizes(config, weights, request.where)
+    check_sizes(config, weights, custom, request.where)
     with active_engine(engine), quiet():
         inner = _deserialize(engine, config, custom, request)
         model = _with_inputs(inner, config, engine, request)

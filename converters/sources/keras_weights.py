@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from edgelstm.converters.options import NanPolicy
 from edgelstm.converters.sources.keras_engine import KerasEngine, quiet
-from edgelstm.converters.sources.keras_files import KerasWeights, LayerWeights, WeightLayout
+from edgelstm.converters.sources.keras_files import Config
+from edgelstm.converters.sources.keras_hdf5 import KerasWeights, LayerWeights, WeightLayout
 from edgelstm.converters.spec import Array
 from edgelstm.errors import UnsupportedModelError
 
@@ -148,16 +149,18 @@ def _assign_by_path(model: Any, weights: KerasWeights, where: str) -> None:
             ) from None
 
 
-def check_sizes(config: Any, weights: KerasWeights, where: str) -> None:
+def check_sizes(
+    config: Config, weights: KerasWeights, custom: Mapping[str, Any], where: str
+) -> None:
     """Refuses sizes of zero, and sizes that no weight in the file can back.
 
-    The latter would make the framework allocate what the file merely claims.
+    Options of `custom` layers mean what their author meant. The latter would make the framework allocate what the file merely claims.
 
     Raises:
         UnsupportedModelError: with the layer's name.
     """
     largest = max((size for array in weights.arrays() for size in array.shape), default=0)
-    pending = [config]
+    pending: list[Any] = [config]
     while pending:
         node = pending.pop()
         if isinstance(node, list):
@@ -166,6 +169,8 @@ def check_sizes(config: Any, weights: KerasWeights, where: str) -> None:
             continue
         pending += node.values()
         inner = node.get("config")
+        if node.get("class_name") in custom or node.get("registered_name") in custom:
+            continue
         if "class_name" in node and isinstance(inner, dict):
             for key in _SIZES & inner.keys():
                 _check_size(str(inner.get("name")), key, inner[key], largest, where)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -128,12 +127,3 @@ def _is_text(head: bytes) -> bool:
             return False
         text = head[: error.start].decode("utf-8")
     return not any(ord(character) < 32 and character not in "\t\r\n\f\x1b" for character in text)
-
-
-def is_json(path: Path) -> bool:
-    """Whether the whole file parses as JSON; costs a full read."""
-    try:
-        json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return True
