@@ -85,9 +85,10 @@ def test_every_configuration_runs_as_its_stored_weights_say(
         ]
     jobs, expected = [], []
     for number, spec in enumerate(specs):
-        data, record, _ = quantized(marker_model(spec), spec, precision)
+        model = marker_model(spec, batch=2 if half else -1)
+        data, record, _ = quantized(model, spec, precision)
         assert record.left == ""
-        sizes = [(2, 5), (2, 5), (3, 2), (1, 4)]
+        sizes = [(2, 5), (2, 3)] if half else [(2, 5), (2, 5), (3, 2), (1, 4)]
         calls = [inputs_for(spec, *size, number, initial=False) for size in sizes]
         jobs.append(job(data, calls, WAYS[number % 4]))
         seen = seen_by_kernel(spec, "float16" if half else "int8")
@@ -99,6 +100,18 @@ def test_every_configuration_runs_as_its_stored_weights_say(
             # A tie in the kernel's float32 rounding may fall to the other side: one int8 step.
             assert np.quantile(error, 0.9) < (5e-6 if half else 5e-5)
             assert error.max() < (5e-6 if half else 2e-2)
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_float16_weights_outlive_a_change_of_batch(interpreter: str, tmp_path: Path) -> None:
+    """Interpreters widen constants once, and lose the result when the state tensors are resized."""
+    spec = random_spec(3, units=20, features=9, outputs=11)
+    data, _, _ = quantized(marker_model(spec), spec, Precision.FLOAT16)
+    sizes = [(1, 5), (3, 5), (3, 2), (8, 30), (1, 4), (2, 6)]
+    calls = [inputs_for(spec, *size, number, initial=False) for number, size in enumerate(sizes)]
+    for answer in run(interpreter, [job(data, calls, way) for way in WAYS], tmp_path):
+        for call, inputs in enumerate(calls):
+            np.testing.assert_allclose(answer[f"out{call}_0"], lstm(spec, *inputs)[0], atol=0.02)
 
 
 def test_float16_halves_the_file_and_stays_one_operator() -> None:
