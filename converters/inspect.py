@@ -241,11 +241,9 @@ def _precision(op: Op, input_at: int, weights_at: int) -> str:
         return Precision.INT8.value
     if weights.dtype in ("int8", "uint8"):
         return Precision.DYNAMIC.value
-    if not weights.constant:
-        producer = op.subgraph.producer(weights.index)
-        stored = producer.input(0) if producer and producer.name == "DEQUANTIZE" else None
-        if stored is not None and stored.dtype == "float16":
-            return Precision.FLOAT16.value
+    # Where the batch is dynamic, float16 weights are stored as int16 with a scale.
+    if op.subgraph.stored(weights.index).dtype in ("float16", "int16"):
+        return Precision.FLOAT16.value
     return Precision.FLOAT32.value
 
 

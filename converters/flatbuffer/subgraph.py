@@ -20,6 +20,8 @@ _EFFECTFUL = frozenset(
     "CUSTOM CALL CALL_ONCE WHILE IF ASSIGN_VARIABLE HASHTABLE_IMPORT DELEGATE "
     "STABLEHLO_CUSTOM_CALL STABLEHLO_WHILE STABLEHLO_CASE".split()
 )
+# RESHAPE and DEQUANTIZE; a bound, since a damaged file may hold a cycle.
+_LONGEST_WIDENING = 2
 
 
 class Subgraph:
@@ -79,6 +81,16 @@ class Subgraph:
     def consumers(self, tensor: int) -> list[Op]:
         """Operators that read a tensor, in execution order."""
         return [op for op in self.ops if tensor in op.inputs]
+
+    def stored(self, tensor: int) -> Tensor:
+        """The constant that a tensor is widened from, through RESHAPE and DEQUANTIZE; or itself."""
+        found = self.tensor(tensor)
+        for _ in range(_LONGEST_WIDENING):
+            producer = None if found.constant else self.producer(found.index)
+            if producer is None or producer.name not in ("DEQUANTIZE", "RESHAPE"):
+                break
+            found = producer.input(0) or found
+        return found if found.constant else self.tensor(tensor)
 
     def position(self, op: Op) -> int:
         """Place of an operator in execution order."""

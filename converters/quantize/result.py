@@ -33,14 +33,8 @@ def weights(op: Op, positions: tuple[int, ...]) -> list[Tensor]:
 
 def stored_bytes(op: Op) -> int:
     """Bytes of an operator's constants in the file, also of those behind a DEQUANTIZE."""
-    total = 0
-    for index in {index for index in op.inputs if index >= 0}:
-        tensor = op.subgraph.tensor(index)
-        producer = None if tensor.constant else op.subgraph.producer(index)
-        if producer is not None and producer.name == "DEQUANTIZE":
-            tensor = producer.input(0) or tensor
-        total += tensor.nbytes
-    return total
+    present = {index for index in op.inputs if index >= 0}
+    return sum(op.subgraph.stored(index).nbytes for index in present)
 
 
 def blocked(tensors: list[Tensor]) -> str:
