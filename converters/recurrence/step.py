@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,19 @@ Wide = npt.NDArray[np.float64]
 
 # TFLite adds this under the root; 0 and 1e-12 give the same float32 results on real data.
 LAYER_NORM_EPSILON = 1e-8
+
+
+@dataclasses.dataclass(frozen=True)
+class _NoGates:
+    """Stands for peepholes or layer normalisation that a spec does not have."""
+
+    i: None = None
+    f: None = None
+    c: None = None
+    o: None = None
+
+
+_NO_GATES = _NoGates()
 
 
 def sigmoid(z: Wide) -> Wide:
@@ -52,18 +67,19 @@ def lstm_step(spec: LstmSpec, x: Wide, h: Wide, c: Wide) -> tuple[Wide, Wide]:
             z = z / np.sqrt((z**2).mean(axis=-1, keepdims=True) + LAYER_NORM_EPSILON) * norm
         return np.asarray(z + bias)
 
-    k, r, b, p, n = spec.kernel, spec.recurrent, spec.bias, spec.peephole, spec.layer_norm
+    k, r, b = spec.kernel, spec.recurrent, spec.bias
+    p, n = spec.peephole or _NO_GATES, spec.layer_norm or _NO_GATES
     assert k.c is not None and r.c is not None and b.c is not None
-    f = sigmoid(gate(k.f, r.f, b.f, p and p.f, n and n.f, c))
-    g = activate(spec.activation, gate(k.c, r.c, b.c, None, n and n.c, c))
+    f = sigmoid(gate(k.f, r.f, b.f, p.f, n.f, c))
+    g = activate(spec.activation, gate(k.c, r.c, b.c, None, n.c, c))
     if k.i is None or r.i is None or b.i is None:
         i = 1.0 - f
     else:
-        i = sigmoid(gate(k.i, r.i, b.i, p and p.i, n and n.i, c))
+        i = sigmoid(gate(k.i, r.i, b.i, p.i, n.i, c))
     c = f * c + i * g
     if spec.cell_clip > 0:
         c = np.clip(c, -spec.cell_clip, spec.cell_clip)
-    o = sigmoid(gate(k.o, r.o, b.o, p and p.o, n and n.o, c))
+    o = sigmoid(gate(k.o, r.o, b.o, p.o, n.o, c))
     h = o * activate(spec.activation, c)
     if spec.projection is not None:
         h = h @ spec.projection.T.astype(np.float64)

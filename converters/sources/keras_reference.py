@@ -54,7 +54,7 @@ class KerasReference:
             if given is None:
                 given = self._values.get(slot.pair.name)
             if given is None:
-                given = np.zeros([batch, *slot.shape[1:]], np.float32)
+                given = np.zeros([batch, *(size or 1 for size in slot.shape[1:])], np.float32)
             tensors.append(tf.constant(given, tf.float32))
         flat = [np.asarray(t) for t in self._function(*tensors)]
         count = len(live.outputs)
