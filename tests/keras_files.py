@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +13,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
+from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
 from edgelstm.converters.spec import Array
+from edgelstm.errors import InputError
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus" / "models"
 CUSTOM_OBJECTS = Path(__file__).resolve().parent / "custom_objects"
@@ -211,3 +216,39 @@ def numpy_lstm(
         c = gate(f) * c + gate(i) * np.tanh(g)
         h = gate(o) * np.tanh(c)
     return h
+
+
+def output(loaded: LoadedKeras, *inputs: Array) -> Array:
+    """The first output on `inputs`."""
+    with active_engine(loaded.engine):
+        result = loaded.model(list(inputs) if len(inputs) > 1 else inputs[0])
+    return np.asarray(result[0] if isinstance(result, (list, tuple)) else result)
+
+
+def refused(path: Path, kind: type[InputError], *words: str, **options: Any) -> str:
+    """The message with which `path` is refused; every word must stand in it."""
+    with pytest.raises(kind) as caught:
+        load_keras(path, **options)
+    message = str(caught.value)
+    assert "Traceback" not in message
+    for word in words:
+        assert word in message
+    return message
+
+
+@functools.cache
+def model_bytes(engine: KerasEngine, suffix: str) -> bytes:
+    """The two-LSTM model as `engine` saves it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{suffix}"
+        lstm_model(engine).save(path)
+        return path.read_bytes()
+
+
+def saved_model(
+    folder: Path, engine: KerasEngine = KerasEngine.KERAS3, suffix: str = ".keras"
+) -> Path:
+    """The two-LSTM model as `engine` saves it, in `folder`."""
+    path = folder / f"model{suffix}"
+    path.write_bytes(model_bytes(engine, suffix))
+    return path

@@ -17,6 +17,7 @@ from edgelstm.converters.sources.keras_custom import load_custom_objects
 from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine, quiet
 from edgelstm.converters.sources.keras_files import Config, KerasFile, read_keras_file
 from edgelstm.converters.sources.keras_keywords import fitted
+from edgelstm.converters.sources.keras_sketch import sketched_recurrences
 from edgelstm.converters.sources.keras_vet import Vetting
 from edgelstm.converters.sources.keras_weights import assign_weights, check_finite, check_sizes
 from edgelstm.converters.sources.sniff import SourceKind, sniff
@@ -166,8 +167,9 @@ def _load_with(engine: KerasEngine, request: _Request) -> tuple[Any, tuple[str, 
     config = fitted(config, engine, custom, notes.append, request.where)
     check_sizes(config, weights, custom, request.where)
     with active_engine(engine), quiet():
-        inner = _deserialize(engine, config, custom, request)
-        model = _with_inputs(inner, config, engine, request)
+        with sketched_recurrences(engine):
+            inner = _deserialize(engine, config, custom, request)
+            model = _with_inputs(inner, config, engine, request)
         assign_weights(inner, weights, engine, request.where)
     return model, tuple(notes)
 
