@@ -10,7 +10,7 @@ import numpy as np
 
 from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.report import SourceReport
-from edgelstm.converters.sources.keras_hook import recurrent_layers
+from edgelstm.converters.sources.keras_hook import HALF, recurrent_layers
 from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
 from edgelstm.converters.sources.keras_reference import KerasReference
@@ -41,7 +41,7 @@ class KerasSource:
         self.notes = list(loaded.notes)
         self._framework = loaded.engine.title
         self._options = options
-        self._live = _live_model(loaded, options)
+        self._live = live_model(loaded, options)
         self._marked: MarkedModel | None = None
 
     @property
@@ -114,13 +114,20 @@ class KerasSource:
         return self.marked().slots
 
 
-def _live_model(loaded: LoadedKeras, options: ConvertOptions) -> LiveModel:
+def live_model(loaded: LoadedKeras, options: ConvertOptions) -> LiveModel:
+    """The loaded model with its tensors' names and the sizes asked for.
+
+    Raises:
+        UnsupportedModelError: it has no fixed inputs, or weights of another float type.
+        OptionError: it fixes a size that was asked to be another.
+    """
     model = loaded.model
     if not getattr(model, "inputs", None):
         raise UnsupportedModelError(
             "The model has no fixed inputs: it is a subclass of Model, or was never built.",
             cure="save it as a functional or Sequential model with an Input layer",
         )
+    _check_weight_types(model)
     input_names = _names(model.inputs, getattr(model, "input_names", None))
     output_names = _names(model.outputs, getattr(model, "output_names", None))
     inputs = tuple(
@@ -128,7 +135,7 @@ def _live_model(loaded: LoadedKeras, options: ConvertOptions) -> LiveModel:
         for tensor, name in zip(model.inputs, input_names, strict=True)
     )
     outputs = tuple(
-        TensorSpec(name, _fixed(_shape(tensor), options), _dtype(tensor))
+        TensorSpec(name, _fixed(_shape(tensor), options), _written_dtype(tensor))
         for tensor, name in zip(model.outputs, output_names, strict=True)
     )
     stateful = frozenset(
@@ -162,6 +169,25 @@ def _shape(tensor: Any) -> tuple[int | None, ...]:
 def _dtype(tensor: Any) -> str:
     dtype = getattr(tensor.dtype, "name", tensor.dtype)
     return str(dtype)
+
+
+def _written_dtype(tensor: Any) -> str:
+    """The type in the file, which computes in float32 what the source computes in half of it."""
+    dtype = _dtype(tensor)
+    return "float32" if dtype in HALF else dtype
+
+
+def _check_weight_types(model: Any) -> None:
+    for layer in model._flatten_layers(include_self=False):
+        for variable in layer.weights:
+            dtype = _dtype(variable)
+            if dtype in HALF or dtype == "float64":
+                raise UnsupportedModelError(
+                    f"The layer's weights are {dtype}; TFLite computes layers in float32.",
+                    where=f"layer {layer.name}",
+                    cure="build the model with dtype='float32', copy the weights with "
+                    "new.set_weights(old.get_weights()), and save that one",
+                )
 
 
 def _is_sequence(spec: TensorSpec) -> bool:

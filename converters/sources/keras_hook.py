@@ -3,6 +3,7 @@
 Both Kerases run all their recurrent layers through one function, `backend.rnn`. While the hook is
 installed that function hands the call to a handler; stateful layers, cuDNN paths and layers that
 loop over time for other reasons (TimeDistributed) are put into the form that a graph can have.
+Layers of a mixed policy compute in float32, the type of their weights.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ _BACKEND = {
     KerasEngine.KERAS3: "keras.src.backend",
     KerasEngine.TF_KERAS: "tf_keras.src.backend",
 }
+HALF = frozenset({"float16", "bfloat16"})
 _ACCELERATED = ("lstm", "gru", "bidirectional_lstm", "bidirectional_gru")
 
 
@@ -89,6 +91,9 @@ def hooked(model: Any, engine: KerasEngine, handler: Handler) -> Iterator[None]:
     backend = importlib.import_module(_BACKEND[engine])
     active: list[_Active] = []
     with contextlib.ExitStack() as stack:
+        for layer in model._flatten_layers():
+            if layer.compute_dtype in HALF and layer.variable_dtype == "float32":
+                _computing_in_float32(layer, engine, stack)
         for layer in recurrent_layers(model, engine):
             if layer.stateful:
                 stack.enter_context(_attribute(layer, "stateful", False))
@@ -125,6 +130,15 @@ def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, previous)
         else:
             delattr(owner, name)
+
+
+def _computing_in_float32(layer: Any, engine: KerasEngine, stack: contextlib.ExitStack) -> None:
+    if engine is KerasEngine.KERAS3:
+        policy = engine.module.dtype_policies.get("float32")
+    else:
+        policy = engine.module.mixed_precision.Policy("float32")
+        stack.enter_context(_attribute(layer, "_compute_dtype_object", tensorflow().float32))
+    stack.enter_context(_attribute(layer, "_dtype_policy", policy))
 
 
 def _not_accelerated(*_args: Any, **_kwargs: Any) -> Any:

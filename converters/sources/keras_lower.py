@@ -48,6 +48,7 @@ class _Job:
     states: list[Any]
     state_given: bool
     policy: StatePolicy
+    rows: Rows
 
 
 class RecurrenceLowering:
@@ -83,10 +84,13 @@ class RecurrenceLowering:
         self._names = Namer()
 
     def __call__(self, call: RnnCall) -> RnnResult:
+        return self._recur(call, _rows(call))
+
+    def _recur(self, call: RnnCall, rows: Rows) -> RnnResult:
         tf = tensorflow()
         cells = cells_of(call)
         if call.time_major and (call.mask is not None or not _all_fusable(cells)):
-            return self._batch_major(call)
+            return self._batch_major(call, rows)
         x, mask = call.inputs, _flat_mask(call.mask)
         if call.go_backwards:
             axis = 0 if call.time_major else 1
@@ -96,22 +100,21 @@ class RecurrenceLowering:
         final: list[Any] = []
         last: Any = None
         for name, cell, states in zip(self._names.of(call), cells, states_of(call), strict=True):
-            job = _Job(call, cell, name, x, mask, states, call.state_given, policy)
+            job = _Job(call, cell, name, x, mask, states, call.state_given, policy, rows)
             last, x, new_states = self._lower(job)
             final.append(new_states)
         return last, x, _like(call.initial_states, final)
 
-    def _batch_major(self, call: RnnCall) -> RnnResult:
+    def _batch_major(self, call: RnnCall, rows: Rows) -> RnnResult:
         nest = tensorflow().nest
         mask = call.mask
-        last, outputs, states = self(
-            dataclasses.replace(
-                call,
-                inputs=nest.map_structure(swap_batch_and_time, call.inputs),
-                mask=None if mask is None else swap_batch_and_time(mask),
-                time_major=False,
-            )
+        swapped = dataclasses.replace(
+            call,
+            inputs=nest.map_structure(swap_batch_and_time, call.inputs),
+            mask=None if mask is None else swap_batch_and_time(mask),
+            time_major=False,
         )
+        last, outputs, states = self._recur(swapped, rows)
         return last, swap_batch_and_time(outputs), states
 
     def _policy(self, call: RnnCall) -> StatePolicy:
@@ -187,7 +190,7 @@ class RecurrenceLowering:
         marker = self._record(job, Lowering.FUSED, "every gate as the fused op has it", spec, record)
         initial = [tf.cast(s, tf.float32) for s in states] if given else []
         sequence, *cell = emit_marker(
-            marker, spec, x, initial, rows=_rows(job.call), outputs=2 if wants_cell else 1
+            marker, spec, x, initial, rows=job.rows, outputs=2 if wants_cell else 1
         )
         if plan is None:
             last = h = sequence[-1] if spec.layout is Layout.TIME_MAJOR else sequence[:, -1]
@@ -303,6 +306,7 @@ def _all_fusable(cells: Sequence[Any]) -> bool:
 def _rows(call: RnnCall) -> Rows:
     """Where the batch size of a call comes from; Keras keeps the batch on axis 0 of every tensor.
 
+    Not so before a time-major layer: a transposition in the model may have moved it there.
     A variable size folded into the batch by TimeDistributed is taken to be that of axis 1 of the
     model's inputs; where it is another, the interpreter refuses the file while it is verified.
     """
@@ -311,10 +315,26 @@ def _rows(call: RnnCall) -> Rows:
     if varying > 1 or (call.time_major and call.folds):
         return Rows(axis=None)
     return Rows(
-        axis=1 if call.time_major else 0,
+        axis=_axis_in_inputs(call.inputs, 1) if call.time_major else 0,
         fold=math.prod(fixed),
         fold_axis=1 if varying else None,
     )
+
+
+def _axis_in_inputs(x: Any, axis: int) -> int | None:
+    """The axis of the model's input that `axis` of x was, up the first operand of each op."""
+    tf = tensorflow()
+    op = tf.nest.flatten(x)[0].op
+    while op.type != "Placeholder":
+        if not op.inputs or "While" in op.type:
+            return None
+        if op.type == "Transpose":
+            order = tf.get_static_value(op.inputs[1])
+            if order is None:
+                return None
+            axis = int(order[axis])
+        op = op.inputs[0].op
+    return axis
 
 
 def _flat_mask(mask: Any | None) -> Any | None:
