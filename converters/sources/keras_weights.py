@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -141,12 +142,35 @@ def _assign_by_path(model: Any, weights: KerasWeights, where: str) -> None:
             with quiet():
                 model.load_weights(str(path))
         except (ValueError, KeyError, TypeError) as error:
-            text = " ".join(str(error.args[0] if error.args else error).split())
             raise UnsupportedModelError(
-                f"The architecture and the weights do not match: {text}",
+                f"The architecture and the weights do not match: {_mismatch(error)}",
                 where=where,
                 cure=MISMATCH_CURE,
             ) from None
+
+
+# How Keras 3 and tf_keras tell a variable that takes another shape than the file has.
+_KERAS_3_SHAPES = re.compile(
+    r"variable\.shape=(?P<wanted>\([^)]*\)), Received: value\.shape=(?P<found>\([^)]*\))"
+    r".*?path=(?P<name>[^,]+),",
+    re.DOTALL,
+)
+_TF_KERAS_SHAPES = re.compile(
+    r"variable '\s*(?P<name>[^']+)'.*?variable shape (?P<wanted>\([^)]*\)).*?"
+    r"value shape (?P<found>\([^)]*\))",
+    re.DOTALL,
+)
+
+
+def _mismatch(error: BaseException) -> str:
+    text = str(error.args[0] if error.args else error)
+    for pattern in (_KERAS_3_SHAPES, _TF_KERAS_SHAPES):
+        if match := pattern.search(text):
+            return (
+                f"{match['name']} takes the shape {match['wanted']}, the file has {match['found']}."
+            )
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def check_sizes(
