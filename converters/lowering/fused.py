@@ -160,7 +160,7 @@ def _lower(
         states = state.zeroed(subgraph, marker, spec, batch, batch_axis, _rows(marker))
     op = subgraph.add_op(
         FUSED_OP,
-        [x.index, *_weights(subgraph, spec, states)],
+        [marker.inputs[0], *_weights(subgraph, spec, states)],
         [sequence.index],
         options={
             "fused_activation_function": schema.activation_code(spec.activation.value),

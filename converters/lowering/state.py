@@ -96,7 +96,9 @@ def given(
 ) -> StateTensors:
     """States that every call starts from the marker's h0 [B, O] and c0 [B, U].
 
-    A dynamic batch is first zeroed, which gives the variables their size in time.
+    A dynamic batch is first zeroed, which gives the variables their size in time. They then have
+    two writers, and partitioning for delegates waits for the first only: so the marker's x is
+    made to depend on the second.
 
     Raises:
         UnsupportedModelError: h0 or c0 do not fit the layer.
@@ -104,6 +106,7 @@ def given(
     states = _variables(subgraph, spec, batch)
     if batch < 0:
         _fill(subgraph, states, marker, spec, batch, batch_axis, rows)
+    last: int | None = None
     for position, part, tensor in ((1, "h", states.h), (2, "c", states.c)):
         start = marker.input(position)
         width = subgraph.tensor(tensor).shape[1]
@@ -118,8 +121,46 @@ def given(
             raise UnsupportedModelError(
                 f"the initial {part} is {found}, not float32 [{batch}, {width}]", where=spec.name
             )
-        copy(subgraph, start.index, tensor, before=marker)
+        if batch >= 0:
+            copy(subgraph, start.index, tensor, before=marker)
+            continue
+        name = f"{spec.name}/{part}_given"
+        held = _copy_after(subgraph, start.index, name, tensor if last is None else last, marker)
+        copy(subgraph, held, tensor, before=marker)
+        last = held
+    if last is not None:
+        _wait(subgraph, marker, last, f"{spec.name}/x_given", batch_axis)
     return states
+
+
+def _copy_after(subgraph: Subgraph, source: int, name: str, earlier: int, before: Op) -> int:
+    """A new tensor, `source` [B, U] copied, whose size comes from `earlier` [B, ...]."""
+    batch, width = subgraph.tensor(source).signature
+    target = subgraph.add_tensor(name, (batch, width))
+    size = size_along(subgraph, name, earlier, 0, before)
+    dims = _matrix_shape(subgraph, name, size, width, before)
+    subgraph.add_op(COPY_OP, [source, dims], [target], version=COPY_VERSION, before=before)
+    return target
+
+
+def _wait(subgraph: Subgraph, marker: Op, held: int, name: str, batch_axis: int) -> None:
+    """Replaces the marker's x [B, T, F] by a copy whose size comes from `held` [B, ...].
+
+    The copy of `held` into a state follows it directly and no delegate takes either of the two, so
+    whatever waits for `held` waits for the state.
+    """
+    x = subgraph.tensor(marker.inputs[0])
+    sizes = [
+        size_along(subgraph, f"{name}/batch", held, 0, marker),
+        size_along(subgraph, f"{name}/time", x.index, 1 - batch_axis, marker),
+    ]
+    width = subgraph.add_constant(f"{name}/width", as_int32(x.shape[2]))
+    dims = subgraph.add_tensor(f"{name}_shape", (3,), "int32")
+    ordered = [*(sizes if batch_axis == 0 else sizes[::-1]), width]
+    subgraph.add_op("CONCATENATION", ordered, [dims], options={"axis": 0}, before=marker)
+    after = subgraph.add_tensor(name, x.signature)
+    subgraph.add_op(COPY_OP, [x.index, dims], [after], version=COPY_VERSION, before=marker)
+    marker.inputs = [after, *marker.inputs[1:]]
 
 
 def read_out(subgraph: Subgraph, fused: Op, target: int, c_state: int) -> None:
