@@ -28,6 +28,10 @@ SHIFTED_COPIES = 3
 EPOCHS = 40
 BATCH_SIZE = 64
 LEARNING_RATE = 1e-2
+# Large weights and near-certain answers lose most in int8: without these two the dynamic file was
+# off by up to 0.11 of the output's range.
+WEIGHT_DECAY = 0.2
+LABEL_SMOOTHING = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +95,14 @@ def train(split: Split) -> Any:
     generator = np.random.default_rng(SEED)
     copies = [shifted(split.train_images, generator) for _ in range(SHIFTED_COPIES)]
     images = np.concatenate([split.train_images, *copies]).astype(np.float32) / PIXEL_MAX
-    labels = np.tile(split.train_labels, SHIFTED_COPIES + 1)
+    labels = np.eye(10, dtype=np.float32)[np.tile(split.train_labels, SHIFTED_COPIES + 1)]
     model = build()
     steps = EPOCHS * -(-len(images) // BATCH_SIZE)
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
-    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+    model.compile(
+        keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY),
+        keras.losses.CategoricalCrossentropy(label_smoothing=LABEL_SMOOTHING),
+    )
     model.fit(images, labels, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0)
     plain = build()
     plain.set_weights(model.get_weights())
