@@ -16,6 +16,7 @@ from flatbuffers import flexbuffers
 
 from edgelstm.converters.flatbuffer import Model, Subgraph
 from edgelstm.converters.lowering.fused import MARKER_CODE
+from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.spec import Activation, Array, Gates, Layout, LstmSpec
 
 Calls = Sequence[Sequence[Array]]
@@ -89,15 +90,21 @@ def add_marker(
     spec: LstmSpec,
     *,
     final_c: bool = False,
+    rows: Rows | None = None,
 ) -> list[int]:
-    """Adds a marker; returns its output tensors, [sequence] or [sequence, final c]."""
+    """Adds a marker; returns its output tensors, [sequence] or [sequence, final c].
+
+    `rows` tells where the batch stands in the model's inputs; None: where it stands in x.
+    """
     x = subgraph.tensor(inputs[0]).signature
-    batch = x[0] if spec.layout is Layout.BATCH_MAJOR else x[1]
+    axis = 0 if spec.layout is Layout.BATCH_MAJOR else 1
+    attributes = {"id": ident, **(rows or Rows(axis)).attributes()}
+    batch = x[axis]
     outputs = [subgraph.add_tensor(f"sequence_{ident}", (x[0], x[1], spec.output_size))]
     if final_c:
         outputs.append(subgraph.add_tensor(f"final_c_{ident}", (batch, spec.units)))
     subgraph.add_op(
-        MARKER_CODE, inputs, outputs, custom_options=bytes(flexbuffers.Dumps({"id": ident}))
+        MARKER_CODE, inputs, outputs, custom_options=bytes(flexbuffers.Dumps(attributes))
     )
     return outputs
 

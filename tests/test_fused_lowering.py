@@ -13,6 +13,7 @@ from lstm_reference import lstm
 from edgelstm.converters.flatbuffer import Model, Op
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
+from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.spec import Activation, Array, Layout, LstmSpec, StatePolicy
 from edgelstm.errors import UnsupportedModelError
 
@@ -381,22 +382,23 @@ def test_given_states_of_a_wrong_width_are_refused() -> None:
 def test_an_input_whose_shape_is_known_only_in_the_call_works(
     interpreter: str, initial: bool, tmp_path: Path
 ) -> None:
-    """Operators before the LSTM may give it a shape computed from data."""
-    spec = random_spec(10)
+    """Operators before the LSTM may give it a shape computed from data: its state must fit."""
+    spec = random_spec(10, units=32)
     model = Model()
     main = model.add_subgraph("main")
     flat, dims = main.add_tensor("flat", (-1,)), main.add_tensor("dims", (3,), "int32")
-    x, start = main.add_tensor("x", (-1, -1, 3)), main.add_tensor("start", (-1, 5))
+    x, start = main.add_tensor("x", (-1, -1, 3)), main.add_tensor("start", (-1, 32))
     main.add_op("RESHAPE", [flat, dims], [x])
-    sequence, c = add_marker(main, 0, [x, start, start] if initial else [x], spec, final_c=True)
-    doubled = main.add_tensor("doubled", (-1, 5))
+    inputs = [x, start, start] if initial else [x]
+    sequence, c = add_marker(main, 0, inputs, spec, final_c=True, rows=Rows(None))
+    doubled = main.add_tensor("doubled", (-1, 32))
     main.add_op("ADD", [c, c], [doubled])
     main.inputs, main.outputs = [flat, dims, start], [sequence, doubled]
     rng = np.random.default_rng(11)
     calls, expected = [], []
-    for batch, time in [(1, 4), (1, 4), (3, 2), (2, 3), (2, 3)]:
+    for batch, time in [(1, 4), (1, 4), (30, 2), (2, 3), (2, 3)]:
         value = rng.standard_normal((batch, time, 3)).astype(np.float32)
-        state = rng.standard_normal((batch, 5)).astype(np.float32)
+        state = rng.standard_normal((batch, 32)).astype(np.float32)
         calls.append([value.reshape(-1), np.asarray(value.shape, np.int32), state])
         expected.append(lstm(spec, value, *[state] * 2 if initial else []))
     jobs = [job(lowered(model, spec), calls, way) for way in WAYS]

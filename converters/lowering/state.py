@@ -69,13 +69,15 @@ def _fill(
     """Zeroes the variables in every call.
 
     Their size comes from SHAPE, STRIDED_SLICE and CONCATENATION, which the interpreters evaluate
-    while preparing; so the tensors stay persistent. PACK in place of CONCATENATION makes them
-    dynamic, and resetting variables fails.
+    while preparing; so the tensors stay persistent. Where the model's inputs do not tell the size
+    they are made dynamic instead, by a size that is computed in the call: each then has memory of
+    its own, which grows whenever it is resized, but the interpreter cannot reset it.
     """
-    before, size = marker, None
+    before, size, known = marker, None, True
     if batch < 0:
         first = subgraph.ops[0]
         size = rows_tensor(subgraph, spec.name, rows, first)
+        known = size is not None
         if size is None:
             size = size_along(subgraph, spec.name, marker.inputs[0], batch_axis, marker)
         else:
@@ -87,6 +89,8 @@ def _fill(
             if size is None
             else _matrix_shape(subgraph, f"{spec.name}/{part}", size, width, before)
         )
+        if not known:
+            dims = _in_call(subgraph, dims, before)
         zero = subgraph.add_constant(f"{spec.name}/{part}_zero", np.asarray(0, np.float32))
         subgraph.add_op("FILL", [dims, zero], [tensor], before=before)
 
@@ -199,6 +203,15 @@ def _matrix_shape(subgraph: Subgraph, name: str, size: int, width: int, before: 
     columns = subgraph.add_constant(f"{name}_width", as_int32(width))
     subgraph.add_op("CONCATENATION", [size, columns], [dims], options={"axis": 0}, before=before)
     return dims
+
+
+def _in_call(subgraph: Subgraph, dims: int, before: Op) -> int:
+    """The same sizes from MAXIMUM, which the interpreters do not evaluate while preparing."""
+    shape = subgraph.tensor(dims)
+    same = subgraph.add_tensor(f"{shape.name}_in_call", shape.signature, "int32")
+    zeros = subgraph.add_constant(f"{shape.name}_least", as_int32(*[0] * shape.shape[0]))
+    subgraph.add_op("MAXIMUM", [dims, zeros], [same], before=before)
+    return same
 
 
 def _variables(subgraph: Subgraph, spec: LstmSpec, batch: int) -> StateTensors:
