@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -103,7 +104,7 @@ def test_json_has_every_row(result: DemoResult) -> None:
         figures = ("bytes", "accuracy", "p50_ms", "peak_memory_bytes", "heldout_max_error")
         assert all(row[name] is not None for name in figures), row
         assert (row["worst_relative_error"] is not None) == (row["tool"] == "edgelstm")
-        assert Path(row["file"]).stat().st_size == row["bytes"]
+        assert (result.work_dir / row["file"]).stat().st_size == row["bytes"]
 
 
 def test_table_fits_an_ordinary_terminal(result: DemoResult) -> None:
@@ -116,6 +117,15 @@ def test_table_fits_an_ordinary_terminal(result: DemoResult) -> None:
     for row in result.rows:
         assert f"\n{row.variant} " in shown
     assert result.work_dir.name in shown.replace("\n", "")
+
+
+def test_files_that_are_gone_are_not_pointed_at(result: DemoResult, tmp_path: Path) -> None:
+    """Where the caller's folder vanished, the text says how to keep the files."""
+    text = io.StringIO()
+    moved = dataclasses.replace(result, work_dir=tmp_path / "vanished")
+    print_demo(moved, Console(file=text, width=80))
+    assert "vanished" not in text.getvalue()
+    assert "--keep" in text.getvalue()
 
 
 def test_existing_files_are_kept(tmp_path: Path) -> None:

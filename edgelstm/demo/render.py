@@ -30,7 +30,7 @@ def print_demo(result: DemoResult, console: Console) -> None:
         *(_bullet("·", "default", line) for line in _comparisons(result)),
         *(_bullet("✗", "red", line) for line in _problems(result)),
         *(Text(line, "dim") for line in _legend(result)),
-        Text(f"The files are in {result.work_dir}; all took {result.seconds:.0f} s."),
+        Text(f"{_whereabouts(result)} All took {result.seconds:.0f} s."),
     ]
     for line in lines:
         console.print(line, highlight=False)
@@ -123,6 +123,12 @@ def _legend(result: DemoResult) -> list[str]:
             "trust ratios of latencies rather than the latencies."
         )
     return lines
+
+
+def _whereabouts(result: DemoResult) -> str:
+    if result.work_dir.is_dir():
+        return f"The files are in {result.work_dir}."
+    return "The files are gone; edgelstm demo --keep FOLDER keeps them."
 
 
 def _percent(share: float) -> str:

@@ -76,7 +76,7 @@ class DemoRow:
             "tool": self.tool.value,
             "variant": self.variant,
             "sizes": self.sizes,
-            "file": None if self.path is None else str(self.path),
+            "file": None if self.path is None else self.path.name,
             "bytes": self.bytes,
             "recurrences": {lowering.value: count for lowering, count in self.recurrences.items()},
             "accuracy": self.accuracy,
@@ -102,7 +102,7 @@ class DemoResult:
         source_accuracy: of the Keras model on them.
         interpreter: name and version of what ran the files.
         other_processors: how many processors other programs kept busy while measuring.
-        work_dir: where the files are.
+        work_dir: where the files were written.
         seconds: wall time of the whole demo.
     """
 
