@@ -10,6 +10,7 @@ from lstm_reference import lstm
 
 from edgelstm.converters.flatbuffer import Model, Subgraph
 from edgelstm.converters.lowering import fused
+from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.spec import (
     Array,
     Gates,
@@ -120,16 +121,13 @@ class Graph:
         """Adds a marker, to be lowered by `finish`; returns the sequence."""
         from flatbuffers import flexbuffers
 
-        builder = flexbuffers.Builder()
-        with builder.Map():
-            builder.Key("id")
-            builder.Int(0)
+        rows = Rows(axis=0 if self.layout is Layout.BATCH_MAJOR else 1)
         sequence = self.main.add_tensor("sequence", (*self.sizes, spec.output_size))
         self.main.add_op(
             fused.MARKER_CODE,
             [self.x if x is None else x],
             [sequence],
-            custom_options=bytes(builder.Finish()),
+            custom_options=bytes(flexbuffers.Dumps({"id": 0, **rows.attributes()})),
         )
         return sequence
 

@@ -20,7 +20,7 @@ from edgelstm.converters.verify.record import CaseRecord, OutputAxes
 from edgelstm.converters.verify.result import CaseResult, OutputResult, Verification
 from edgelstm.converters.verify.runner import Runner, open_runners
 from edgelstm.converters.verify.source import Reference, Source
-from edgelstm.converters.verify.tolerance import tolerance_for
+from edgelstm.converters.verify.tolerance import Tolerance, tolerance_for
 from edgelstm.errors import EdgeLstmError
 
 Progress = Callable[[str], None]
@@ -51,6 +51,7 @@ def verify(
     Args:
         model: the written file, or its content.
         tolerance: largest error relative to an output's range; None takes the precision's own.
+            Of quantized files it is the rms error (the reason is in `tolerance.py`).
         data: the user's samples by input name, compared besides the random ones.
         backends: interpreters to run in; None takes the preferred one installed.
         progress: called with one line before each run.
@@ -68,7 +69,7 @@ def verify(
 
     def verification(cases: Sequence[CaseResult], notes: Sequence[str] = ()) -> Verification:
         seconds = time.perf_counter() - started
-        return Verification(allowed, precision, policy, tuple(cases), tuple(notes), seconds)
+        return Verification(allowed.relative, precision, policy, tuple(cases), tuple(notes), seconds)
 
     runners = open_runners(model, backends)
     states = source.states if policy is StatePolicy.EXPLICIT else ()
@@ -93,7 +94,7 @@ def verify(
 
     comparison = _Comparison(source, policy, axes, state_inputs, allowed)
     expected, notes = comparison.references(
-        plan(axes, policy), data_cases(data, axes, state_inputs) if data is not None else ()
+        plan(axes, policy, precision), data_cases(data, axes, state_inputs) if data is not None else ()
     )
     results: list[CaseResult] = []
     total = len(expected) * len(runners)
@@ -118,7 +119,7 @@ class _Comparison:
     policy: StatePolicy
     axes: ModelAxes
     state_inputs: Mapping[str, TensorSpec]
-    tolerance: float
+    tolerance: Tolerance
     scales: dict[str, Scale] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -195,7 +196,7 @@ class _Comparison:
             return True
         found = difference(expected, actual, batch_axis=None, time_axis=None)
         exact = not np.issubdtype(expected.dtype, np.inexact)
-        return found.max_error > (0.0 if exact else self.tolerance * output.scale)
+        return found.max_error > (0.0 if exact else self.tolerance.largest * output.scale)
 
     def _calls(self, runner: Runner | Reference, case: Case) -> list[Outputs]:
         """Every call of a case from states of zero; explicit states are fed back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -59,6 +60,11 @@ class Difference:
     values: int
     step_errors: Array | None
     row_errors: Array | None
+
+    @property
+    def rms_error(self) -> float:
+        """Root of the mean squared error."""
+        return math.sqrt(self.squares / self.values) if self.values else 0.0
 
 
 def difference(

@@ -12,6 +12,7 @@ from edgelstm.converters.spec import Array
 from edgelstm.converters.verify.cases import Case
 from edgelstm.converters.verify.compare import difference
 from edgelstm.converters.verify.result import CaseResult, OutputResult
+from edgelstm.converters.verify.tolerance import Tolerance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class CaseRecord:
 
     case: Case
     runner: str
-    tolerance: float
+    tolerance: Tolerance
     axes: Mapping[str, OutputAxes]
     problems: list[str] = dataclasses.field(default_factory=list)
     tallies: dict[str, _Tally] = dataclasses.field(default_factory=dict)
@@ -53,8 +54,7 @@ class CaseRecord:
         return all(
             name in actual
             and _mismatch(name, array, actual[name]) is None
-            and difference(array, actual[name], batch_axis=None, time_axis=None).max_error
-            <= self._allowed(name, array)
+            and self._within(name, array, actual[name])
             for name, array in expected.items()
         )
 
@@ -96,7 +96,7 @@ class CaseRecord:
         if found.max_error > tally.max_error:
             tally.max_error, tally.worst_call = found.max_error, call
         allowed = tally.allowed = self._allowed(name, expected)
-        if found.max_error > allowed:
+        if found.max_error > allowed or found.rms_error * self.tolerance.outliers > allowed:
             tally.failing_calls.append(call)
         order = range(self.case.batch) if rows is None else rows
         if found.row_errors is not None and len(found.row_errors) == len(order):
@@ -108,11 +108,16 @@ class CaseRecord:
             elif tally.step_errors.shape == found.step_errors.shape:
                 tally.step_errors = np.maximum(tally.step_errors, found.step_errors)
 
+    def _within(self, name: str, expected: Array, actual: Array) -> bool:
+        found = difference(expected, actual, batch_axis=None, time_axis=None)
+        allowed = self._allowed(name, expected)
+        return max(found.max_error, found.rms_error * self.tolerance.outliers) <= allowed
+
     def _allowed(self, name: str, expected: Array) -> float:
         """Largest accepted absolute error; integers must agree exactly."""
         if not np.issubdtype(expected.dtype, np.inexact):
             return 0.0
-        return self.tolerance * self.axes[name].scale
+        return self.tolerance.largest * self.axes[name].scale
 
     def _problem(self, text: str) -> None:
         if text not in self.problems:
