@@ -79,7 +79,7 @@ def emit_loop(
         new_output.set_shape(output.shape)
         for new, old in zip(new_states, states, strict=True):
             new.set_shape(old.shape)
-        new_buffer = update_slice(buffer, new_output[tf.newaxis], tf.stack([t, *start]))
+        new_buffer = update_slice(buffer, tf.expand_dims(new_output, 0), tf.stack([t, *start]))
         new_buffer.set_shape(buffer.shape)
         return (t + 1, new_output, new_buffer, *new_states)
 

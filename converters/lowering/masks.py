@@ -45,7 +45,7 @@ class Compaction:
     def spread(self, sequence: Any, before: Any) -> Any:
         """Outputs [B, T, O] at the original steps; `before` [B, O] until the first valid step."""
         tf = tensorflow()
-        padded = tf.concat([before[:, tf.newaxis], sequence], axis=1)
+        padded = tf.concat([tf.expand_dims(before, 1), sequence], axis=1)
         outputs = tf.gather(padded, self.count, batch_dims=1)
         outputs.set_shape(sequence.shape)
         return outputs

@@ -14,7 +14,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.sources.keras_engine import KerasEngine
@@ -90,6 +90,24 @@ def hooked(model: Any, engine: KerasEngine, handler: Handler) -> Iterator[None]:
     """While active, `handler` computes every recurrence of the model."""
     backend = importlib.import_module(_BACKEND[engine])
     active: list[_Active] = []
+    with traceable(model, engine, active), contextlib.ExitStack() as stack:
+        for module_name, class_name in _RECURRENT_CALLS[engine]:
+            owner = getattr(importlib.import_module(module_name), class_name)
+            stack.enter_context(_attribute(owner, "call", _remembering(owner.call, active)))
+        stack.enter_context(_attribute(backend, "rnn", _to_handler(backend.rnn, active, handler)))
+        yield
+
+
+@contextlib.contextmanager
+def traceable(
+    model: Any, engine: KerasEngine, active: list[_Active] | None = None
+) -> Iterator[None]:
+    """While active, the model computes what it always does, in the form that a graph can have.
+
+    Stateful layers start every call from zero.
+    """
+    backend = importlib.import_module(_BACKEND[engine])
+    wrapper = importlib.import_module(_TIME_DISTRIBUTED[engine]).TimeDistributed
     with contextlib.ExitStack() as stack:
         for layer in model._flatten_layers():
             if layer.compute_dtype in HALF and layer.variable_dtype == "float32":
@@ -99,15 +117,11 @@ def hooked(model: Any, engine: KerasEngine, handler: Handler) -> Iterator[None]:
                 stack.enter_context(_attribute(layer, "stateful", False))
             if getattr(layer, "_could_use_gpu_kernel", False):
                 stack.enter_context(_attribute(layer, "_could_use_gpu_kernel", False))
-        for module_name, class_name in _RECURRENT_CALLS[engine]:
-            owner = getattr(importlib.import_module(module_name), class_name)
-            stack.enter_context(_attribute(owner, "call", _remembering(owner.call, active)))
         for name in _ACCELERATED:
             if engine is KerasEngine.KERAS3 and hasattr(backend, name):
                 stack.enter_context(_attribute(backend, name, _not_accelerated))
-        wrapper = importlib.import_module(_TIME_DISTRIBUTED[engine]).TimeDistributed
-        stack.enter_context(_attribute(wrapper, "call", _fold_time(wrapper.call, engine, active)))
-        stack.enter_context(_attribute(backend, "rnn", _to_handler(backend.rnn, active, handler)))
+        folding = _fold_time(wrapper.call, engine, [] if active is None else active)
+        stack.enter_context(_attribute(wrapper, "call", folding))
         yield
 
 
@@ -164,8 +178,10 @@ def _remembering(call: Callable[..., Any], active: list[_Active]) -> Callable[..
         finally:
             active.pop()
 
-    result: Callable[..., Any] = wrapper
-    return result
+    # tf_keras asks getfullargspec, which does not look through wrappers, what it may pass on.
+    result: Any = wrapper
+    result.__signature__ = signature
+    return cast(Callable[..., Any], result)
 
 
 def _to_handler(

@@ -81,10 +81,23 @@ class RecurrenceLowering:
         self.slots: list[StateSlot] = []
         self.state_outputs: dict[str, Any] = {}
         self._slots_of: dict[str, list[StateSlot]] = {}
+        self._results: list[list[Any]] = []
         self._names = Namer()
 
     def __call__(self, call: RnnCall) -> RnnResult:
         return self._recur(call, _rows(call))
+
+    def drop_unread(self, graph: Any) -> None:
+        """Forget the recurrences that no output of the traced graph depends on.
+
+        tf_keras calls a model inside TimeDistributed a second time, for its mask.
+        """
+        read = _ancestors(graph.outputs)
+        self.recurrences = [
+            recurrence
+            for recurrence, results in zip(self.recurrences, self._results, strict=True)
+            if any(r.graph is not graph or r.op.name in read for r in results)
+        ]
 
     def _recur(self, call: RnnCall, rows: Rows) -> RnnResult:
         tf = tensorflow()
@@ -103,6 +116,7 @@ class RecurrenceLowering:
             job = _Job(call, cell, name, x, mask, states, call.state_given, policy, rows)
             last, x, new_states = self._lower(job)
             final.append(new_states)
+            self._results.append(tf.nest.flatten([last, x, new_states]))
         return last, x, _like(call.initial_states, final)
 
     def _batch_major(self, call: RnnCall, rows: Rows) -> RnnResult:
@@ -297,6 +311,18 @@ class RecurrenceLowering:
 
 
 _PAST = {StatePolicy.CARRY: "carried", StatePolicy.EXPLICIT: "made explicit"}
+
+
+def _ancestors(tensors: Sequence[Any]) -> set[str]:
+    """Names of the ops that the tensors depend on."""
+    seen: set[str] = set()
+    waiting = [tensor.op for tensor in tensors]
+    while waiting:
+        op = waiting.pop()
+        if op.name not in seen:
+            seen.add(op.name)
+            waiting += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+    return seen
 
 
 def _all_fusable(cells: Sequence[Any]) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.frameworks import tensorflow
-from edgelstm.converters.sources.keras_hook import RnnCall, RnnResult
+from edgelstm.converters.sources.keras_engine import active_engine
+from edgelstm.converters.sources.keras_hook import RnnCall, RnnResult, traceable
 from edgelstm.converters.sources.keras_names import (
     Namer,
     StateHome,
@@ -81,6 +82,9 @@ class KerasReference:
                     )
                 )
             )
+            if not slots:  # the layers' own calls: nothing of what conversion replaces
+                with active_engine(live.engine), traceable(live.model, live.engine):
+                    return live.call(tensors)
             with tracing(live, inject):
                 outputs = live.call(tensors[: len(live.inputs)])
             return outputs + [inject.final[slot.pair.input] for slot in slots]

@@ -111,6 +111,7 @@ def _trace(
 
     function = tf.function(forward, autograph=False).get_concrete_function(*signature)
     assert lowering is not None
+    lowering.drop_unread(function.graph)
     return lowering, function
 
 
