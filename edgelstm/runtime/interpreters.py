@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import warnings
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,6 +68,8 @@ class Backend:
     @property
     def version(self) -> str:
         """The installed version, or "unknown"."""
+        from importlib import metadata  # a quarter of this module's import time
+
         for distribution in self.distributions:
             with contextlib.suppress(metadata.PackageNotFoundError):
                 return metadata.version(distribution)
