@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -512,22 +513,79 @@ def cell_constants() -> Iterator[Case]:
     yield Case("constants", constants, (LOOP,))
 
 
+@functools.cache
+def peephole_cell(K: Any) -> Any:
+    """The cell that tf.keras.experimental had, which neither Keras brings any more."""
+
+    class PeepholeLSTMCell(K.layers.LSTMCell):  # type: ignore[misc]
+        """An LSTMCell whose gates see the cell state."""
+
+        def build(self, input_shape: Any) -> None:
+            super().build(input_shape)
+            for gate in ("input", "forget", "output"):
+                name = f"{gate}_gate_peephole_weights"
+                weight = self.add_weight(shape=(self.units,), name=name)
+                setattr(self, name, weight)
+
+        def _compute_carry_and_output(self, x: Any, h_tm1: Any, c_tm1: Any) -> Any:
+            recurrent = tensorflow().split(self.recurrent_kernel, 4, axis=1)
+            return self._compute_carry_and_output_fused(
+                [x + h @ r for x, h, r in zip(x, h_tm1, recurrent, strict=True)], c_tm1
+            )
+
+        def _compute_carry_and_output_fused(self, z: Any, c_tm1: Any) -> Any:
+            z_i, z_f, z_c, z_o = z
+            i = self.recurrent_activation(z_i + self.input_gate_peephole_weights * c_tm1)
+            f = self.recurrent_activation(z_f + self.forget_gate_peephole_weights * c_tm1)
+            c = f * c_tm1 + i * self.activation(z_c)
+            return c, self.recurrent_activation(z_o + self.output_gate_peephole_weights * c)
+
+    return PeepholeLSTMCell
+
+
 def peepholes() -> Iterator[Case]:
-    def peephole(mask: bool, **keywords: Any) -> Build:
+    def peephole(mask: bool, options: dict[str, Any] | None = None, **keywords: Any) -> Build:
         def build(K: Any, L: Layers, i: Any) -> Any:
             x = L.Masking()(i.x) if mask else i.x
-            return L.RNN(L.make(K.experimental.PeepholeLSTMCell, UNITS), **keywords)(x)
+            return L.RNN(L.make(peephole_cell(K), UNITS, **(options or {})), **keywords)(x)
 
         return build
 
     yield Case("peephole", peephole(False, return_sequences=True), (FUSED,))
-    yield Case("peephole_states", peephole(False, return_state=True), (FUSED,))
-    yield Case("peephole_masked", peephole(True, return_sequences=True), (FUSED,))
+    yield Case("states", peephole(False, return_state=True), (FUSED,))
+    yield Case("masked", peephole(True, return_sequences=True), (FUSED,))
+    yield Case("implementation_1", peephole(False, {"implementation": 1}), (FUSED,))
+    yield Case("hard", peephole(True, {"recurrent_activation": "hard_sigmoid"}), (LOOP,))
     yield Case(
-        "peephole_stack",
-        lambda K, L, i: L.RNN([L.make(K.experimental.PeepholeLSTMCell, UNITS), L.LSTMCell(4)])(i.x),
+        "stack",
+        lambda K, L, i: L.RNN([L.make(peephole_cell(K), UNITS), L.LSTMCell(4)])(i.x),
         (FUSED, FUSED),
     )
+
+    def clipped(K: Any, L: Layers, i: Any) -> Any:
+        class PeepholeLSTMCell(peephole_cell(K)):  # type: ignore[misc]
+            """A peephole cell that also halves its cell state."""
+
+            def call(self, inputs: Any, states: Any, training: Any = None) -> Any:
+                h, (_, c) = super().call(inputs, states, training=training)
+                return h, [h, 0.5 * c]
+
+        return L.RNN(L.make(PeepholeLSTMCell, UNITS))(i.x)
+
+    yield Case("not_what_it_claims", clipped, (LOOP,))
+
+    def half_overridden(K: Any, L: Layers, i: Any) -> Any:
+        class Averaged(K.layers.LSTMCell):  # type: ignore[misc]
+            """Overrides only the step of implementation 1."""
+
+            def _compute_carry_and_output(self, x: Any, h_tm1: Any, c_tm1: Any) -> Any:
+                c, o = super()._compute_carry_and_output(x, h_tm1, c_tm1)
+                return 0.5 * (c + c_tm1), o
+
+        cell = L.make(Averaged, UNITS, implementation=1, recurrent_activation="hard_sigmoid")
+        return L.RNN(cell, return_sequences=True)(i.x)
+
+    yield Case("overridden_implementation_1", half_overridden, (LOOP,))
 
 
 def gru_and_simple() -> Iterator[Case]:
@@ -955,7 +1013,7 @@ def all_groups() -> Iterator[Group]:
     yield from parts("cells", cells(), SEQUENCE, 12)
     yield from parts("custom_cell", custom_cells(), STATES, 12)
     yield from parts("cell_constants", cell_constants(), STATES, engines=(TF_KERAS,))
-    yield from parts("peephole", peepholes(), SEQUENCE, 12, engines=(TF_KERAS,))
+    yield from parts("peephole", peepholes(), SEQUENCE, 12)
     yield from parts("gru", gru_and_simple(), SEQUENCE)
     yield from parts("initial_state", initial_states(), STATES)
     yield from parts("time_distributed", time_distributed(), FRAMES_1D, 10)

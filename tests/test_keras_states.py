@@ -118,9 +118,7 @@ class Twins:
         answers = []
         for number, inputs in enumerate(calls):
             if number == 0 or number in resets:
-                for layer in self.stateful._flatten_layers():
-                    if getattr(layer, "stateful", False) and hasattr(layer, "cell"):
-                        layer.reset_states()
+                self.forget()
             answers.append(run_live(self.stateful, self.engine, inputs))
         return answers
 
