@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from edgelstm.converters.sources.keras_reference import KerasReference
 from edgelstm.converters.sources.keras_trace import LiveModel, MarkedModel, convert_with_markers
 from edgelstm.converters.sources.sniff import sniff
 from edgelstm.converters.spec import StatePair, StatePolicy, TensorSpec
-from edgelstm.errors import OptionError, UnsupportedModelError
+from edgelstm.errors import EdgeLstmError, OptionError, UnsupportedModelError
 
 
 class KerasSource:
@@ -100,15 +102,39 @@ class KerasSource:
     def marked(self) -> MarkedModel:
         """The model after the stock converter, recurrences still markers; converted once."""
         if self._marked is None:
-            self._marked = convert_with_markers(
-                self._live, self._options.state, self._options.precision
-            )
+            try:
+                self._marked = convert_with_markers(
+                    self._live, self._options.state, self._options.precision
+                )
+            except EdgeLstmError as error:
+                raise _as_raised(error) from error
+            except Exception as error:
+                raise UnsupportedModelError(
+                    f"{self._framework} cannot trace the model: {_first_line(error)}",
+                    where=str(self.path),
+                    cure="make it work with model.predict(), which traces it too",
+                ) from error
         return self._marked
 
     def reference(self, policy: StatePolicy) -> KerasReference:
         """The model run by Keras itself; states outlive calls as they do in the written file."""
         del policy  # the slots say it, state by state
         return KerasReference(self._live, self._slots())
+
+    @contextlib.contextmanager
+    def rounded(self, seed: int) -> Iterator[None]:
+        """While active, every float weight is off by up to one rounding of float32."""
+        rng = np.random.default_rng(seed)
+        kept = [(v, v.numpy()) for v in self._live.model.variables]
+        kept = [(v, value) for v, value in kept if value.dtype == np.float32]
+        try:
+            for variable, value in kept:
+                off = np.finfo(np.float32).eps * rng.uniform(-1.0, 1.0, value.shape)
+                variable.assign((value * (1.0 + off)).astype(np.float32))
+            yield
+        finally:
+            for variable, value in kept:
+                variable.assign(value)
 
     def _slots(self) -> tuple[StateSlot, ...]:
         return self.marked().slots
@@ -142,6 +168,21 @@ def live_model(loaded: LoadedKeras, options: ConvertOptions) -> LiveModel:
         id(layer) for layer in recurrent_layers(model, loaded.engine) if layer.stateful
     )
     return LiveModel(model, loaded.engine, inputs, outputs, stateful)
+
+
+def _as_raised(error: EdgeLstmError) -> EdgeLstmError:
+    """The error as it was before a layer of Keras 3 raised a copy with a text of its own."""
+    while isinstance(error.__context__, type(error)):
+        error = error.__context__
+    return error
+
+
+def _first_line(error: Exception) -> str:
+    """The line of Keras's message that says what is wrong, not where Keras was."""
+    plain = re.sub(r"\x1b\[\d*m", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception encountered")]
+    return (telling or lines or [type(error).__name__])[0][:400].rstrip(".")
 
 
 def _names(tensors: list[Any], names: list[str] | None) -> list[str]:
@@ -235,9 +276,7 @@ def _fixed(shape: tuple[int | None, ...], options: ConvertOptions) -> tuple[int 
 
 def _vocabulary(model: Any, tensor: Any) -> int | None:
     """The number of rows of the embedding that reads this input; None when none does."""
-    embeddings = [
-        layer for layer in model._flatten_layers() if type(layer).__name__ == "Embedding"
-    ]
+    embeddings = [layer for layer in model._flatten_layers() if type(layer).__name__ == "Embedding"]
     name = _layer_name(tensor)
     direct = [int(layer.input_dim) for layer in embeddings if name in _inputs_of(layer)]
     if direct:
@@ -252,6 +291,6 @@ def _inputs_of(layer: Any) -> set[str]:
     for node in getattr(layer, "_inbound_nodes", []):
         for parent in getattr(node, "parent_nodes", []):
             owner = getattr(parent, "operation", None) or getattr(parent, "layer", None)
-            if type(owner).__name__ == "InputLayer":
+            if owner is not None and type(owner).__name__ == "InputLayer":
                 names.add(str(owner.name))
     return names

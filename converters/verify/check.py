@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from edgelstm.converters.spec import Array, Precision, StatePolicy, TensorSpec
+from edgelstm.converters.verify import noise as noise_of
 from edgelstm.converters.verify.axes import ModelAxes, batch_axis, model_axes, take_rows
 from edgelstm.converters.verify.cases import Case, plan, spare_case
 from edgelstm.converters.verify.compare import Scale, difference
@@ -19,7 +20,7 @@ from edgelstm.converters.verify.prefix import cut, shortest_failing
 from edgelstm.converters.verify.record import CaseRecord, OutputAxes
 from edgelstm.converters.verify.result import CaseResult, OutputResult, Verification
 from edgelstm.converters.verify.runner import Runner, open_runners
-from edgelstm.converters.verify.source import Reference, Source
+from edgelstm.converters.verify.source import Reference, Roundable, Source
 from edgelstm.converters.verify.tolerance import Tolerance, tolerance_for
 from edgelstm.errors import EdgeLstmError
 
@@ -48,6 +49,9 @@ def verify(
     the first call again after a reset; each row of one batch is also compared alone. Everything
     runs with XNNPACK and without a delegate.
 
+    A float32 file that is beyond the default tolerance is compared with how far the source is from
+    itself (see `noise.py`), since some models amplify rounding.
+
     Args:
         model: the written file, or its content.
         tolerance: largest error relative to an output's range; None takes the precision's own.
@@ -69,7 +73,9 @@ def verify(
 
     def verification(cases: Sequence[CaseResult], notes: Sequence[str] = ()) -> Verification:
         seconds = time.perf_counter() - started
-        return Verification(allowed.relative, precision, policy, tuple(cases), tuple(notes), seconds)
+        return Verification(
+            allowed.relative, precision, policy, tuple(cases), tuple(notes), seconds
+        )
 
     runners = open_runners(model, backends)
     states = source.states if policy is StatePolicy.EXPLICIT else ()
@@ -94,16 +100,38 @@ def verify(
 
     comparison = _Comparison(source, policy, axes, state_inputs, allowed)
     expected, notes = comparison.references(
-        plan(axes, policy, precision), data_cases(data, axes, state_inputs) if data is not None else ()
+        plan(axes, policy, precision),
+        data_cases(data, axes, state_inputs) if data is not None else (),
     )
     results: list[CaseResult] = []
+    may_be_noise = tolerance is None and precision is Precision.FLOAT32
     total = len(expected) * len(runners)
     for case, outputs in expected:
         for runner in runners:
             if progress is not None:
                 progress(f"verifying {len(results) + 1}/{total}: {case.name}, {runner.label}")
-            results.append(comparison.compare(case, outputs, runner))
+            result = comparison.compare(case, outputs, runner)
+            if not result.passed and may_be_noise:
+                noise = comparison.noise(case, outputs)
+                result = comparison.compare(case, outputs, runner, noise)
+                notes += [
+                    note for note in _noise_notes(result, noise, allowed) if note not in notes
+                ]
+            results.append(result)
     return verification(results, notes)
+
+
+def _noise_notes(
+    result: CaseResult, noise: Mapping[str, float], allowed: Tolerance
+) -> Iterator[str]:
+    """What the user should know of outputs that passed by the source's own noise."""
+    for output in result.outputs:
+        if output.passed and output.relative_error > allowed.largest:
+            yield (
+                f"{result.title}: rounding its own weights moves output '{output.name}' of the "
+                f"source by {noise[output.name] / output.scale:.1g} of its range; the file is off "
+                f"by no more than {noise_of.FACTOR:g} times that"
+            )
 
 
 def _first_line(error: Exception) -> str:
@@ -121,6 +149,7 @@ class _Comparison:
     state_inputs: Mapping[str, TensorSpec]
     tolerance: Tolerance
     scales: dict[str, Scale] = dataclasses.field(default_factory=dict)
+    noises: dict[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reference: Reference = self.source.reference(self.policy)
@@ -157,9 +186,26 @@ class _Comparison:
         self.scales = {name: Scale.of(arrays) for name, arrays in ordinary.items()}
         return expected, notes
 
-    def compare(self, case: Case, expected: list[Outputs], runner: Runner) -> CaseResult:
+    def noise(self, case: Case, expected: list[Outputs]) -> Mapping[str, float]:
+        """How far the source is from itself in a case; empty where it cannot tell."""
+        if case.name not in self.noises:
+            self.noises[case.name] = (
+                noise_of.own_noise(self.source, lambda: self._calls(self.reference, case), expected)
+                if isinstance(self.source, Roundable)
+                else {}
+            )
+        return self.noises[case.name]
+
+    def compare(
+        self,
+        case: Case,
+        expected: list[Outputs],
+        runner: Runner,
+        noise: Mapping[str, float] | None = None,
+    ) -> CaseResult:
         """One case on one runner."""
-        record = CaseRecord(case, runner.label, self.tolerance, self._output_axes(expected))
+        axes = self._output_axes(expected)
+        record = CaseRecord(case, runner.label, self.tolerance, axes, noise or {})
         try:
             for number, outputs in enumerate(self._calls(runner, case)):
                 record.add(_CALLS[number], expected[number], outputs)

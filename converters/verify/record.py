@@ -11,6 +11,7 @@ import numpy as np
 from edgelstm.converters.spec import Array
 from edgelstm.converters.verify.cases import Case
 from edgelstm.converters.verify.compare import difference
+from edgelstm.converters.verify.noise import accepted
 from edgelstm.converters.verify.result import CaseResult, OutputResult
 from edgelstm.converters.verify.tolerance import Tolerance
 
@@ -40,12 +41,17 @@ class _Tally:
 
 @dataclasses.dataclass
 class CaseRecord:
-    """One case on one runner while it runs."""
+    """One case on one runner while it runs.
+
+    Attributes:
+        noise: by output, how far the source is from itself; absolute, absent where unknown.
+    """
 
     case: Case
     runner: str
     tolerance: Tolerance
     axes: Mapping[str, OutputAxes]
+    noise: Mapping[str, float] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
     tallies: dict[str, _Tally] = dataclasses.field(default_factory=dict)
 
@@ -117,7 +123,8 @@ class CaseRecord:
         """Largest accepted absolute error; integers must agree exactly."""
         if not np.issubdtype(expected.dtype, np.inexact):
             return 0.0
-        return self.tolerance.largest * self.axes[name].scale
+        scale = self.axes[name].scale
+        return max(self.tolerance.largest * scale, accepted(self.noise.get(name, 0.0), scale))
 
     def _problem(self, text: str) -> None:
         if text not in self.problems:

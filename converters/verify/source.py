@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
 
 from edgelstm.converters.spec import Array, StatePair, StatePolicy, TensorSpec
 
@@ -64,4 +65,13 @@ class Source(Protocol):
 
     def reference(self, policy: StatePolicy) -> Reference:
         """The source ready to run, its states at zero."""
+        ...
+
+
+@runtime_checkable
+class Roundable(Protocol):
+    """A source that can show how much it amplifies rounding."""
+
+    def rounded(self, seed: int) -> AbstractContextManager[None]:
+        """While active, every float weight of the source is off by up to one rounding."""
         ...
