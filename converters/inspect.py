@@ -19,6 +19,7 @@ _BIDIRECTIONAL, _STEP, _WHILE = "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "WHILE"
 # The clip that TensorFlow's converter writes into every fused LSTM, whatever the model had.
 _STOCK_CELL_CLIP = 10.0
 _BASIC_KERNEL = 1
+_CURE = "give the path of a .tflite file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,15 +92,16 @@ def read_file(path: Path) -> bytes:
     Raises:
         UnreadableModelError: it is missing, a folder, or cannot be read.
     """
+    where = str(path)
     if path.is_dir():
-        raise UnreadableModelError("this is a folder, not a .tflite file", where=str(path))
+        raise UnreadableModelError("this is a folder, not a .tflite file", where=where, cure=_CURE)
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UnreadableModelError("the file does not exist", where=str(path)) from None
+        raise UnreadableModelError("the file does not exist", where=where, cure=_CURE) from None
     except OSError as error:
         raise UnreadableModelError(
-            f"the file cannot be read: {error.strerror}", where=str(path)
+            f"the file cannot be read: {error.strerror}", where=where, cure=_CURE
         ) from None
 
 

@@ -159,7 +159,9 @@ def check(data: bytes | memoryview, where: str | None = None) -> None:
     """
     view = memoryview(data)
     if len(view) == 0:
-        raise UnreadableModelError("the model file is empty", where=where)
+        raise UnreadableModelError(
+            "the model file is empty", where=where, cure="fetch or write the file again"
+        )
     if len(view) < _MIN_BYTES or bytes(view[4:8]) != IDENTIFIER:
         raise UnreadableModelError(
             "this is no TFLite model: the identifier TFL3 is missing",

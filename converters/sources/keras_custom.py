@@ -33,6 +33,7 @@ def load_custom_objects(path: Path, engine: KerasEngine) -> dict[str, Any]:
         raise OptionError(
             f"The custom-objects module cannot be read: {error.strerror}.",
             where=f"--custom-objects {path}",
+            cure="name the Python file that defines the model's own layers",
         ) from None
     registry = _registry(engine)
     before = dict(registry)

@@ -91,6 +91,7 @@ def load_keras(
             where=str(path),
             cure="give the weights file as SOURCE and this one as --architecture",
         )
+    sha256 = _sha256(paths)
     request = _Request(file, custom_objects, code, str(path))
     failures: list[EdgeLstmError] = []
     for engine in _engines(file):
@@ -102,7 +103,13 @@ def load_keras(
             failures.append(error)
             continue
         notes = (*file.notes, *notes, *check_finite(model, nan, str(path)))
-        return LoadedKeras(model, engine, tuple(dict.fromkeys(notes)), _sha256(paths))
+        if _sha256(paths) != sha256:
+            raise UnreadableModelError(
+                "The file changed while it was read.",
+                where=str(path),
+                cure="convert it again when nothing writes to it any more",
+            )
+        return LoadedKeras(model, engine, tuple(dict.fromkeys(notes)), sha256)
     # The first engine is the one that the file was written for: its reason is the real one.
     raise failures[0]
 

@@ -207,7 +207,11 @@ def _check_size(layer: str, key: str, size: Any, largest: int, where: str) -> No
     if not isinstance(size, int) or isinstance(size, bool):
         return
     if size <= 0:
-        raise UnsupportedModelError(f"Layer {layer} has {key}={size}.", where=where)
+        raise UnsupportedModelError(
+            f"Layer {layer} has {key}={size}.",
+            where=where,
+            cure="save the model again from the code that made it; a size is 1 or more",
+        )
     if size > largest:
         raise UnsupportedModelError(
             f"Layer {layer} has {key}={size}, but the largest weight in the file measures "

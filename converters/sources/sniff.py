@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import stat
 import zipfile
 from pathlib import Path
 
@@ -51,7 +52,12 @@ def sniff(path: Path) -> SourceKind:
     try:
         if path.is_dir():
             return _directory(path)
-        size_bytes = path.stat().st_size
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer
+            raise UnreadableModelError(
+                "The source is no regular file.", where=str(path), cure="name a model file"
+            )
+        size_bytes = found.st_size
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:
