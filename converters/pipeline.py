@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import edgelstm
+from edgelstm import files
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
-from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
+from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.quantize.legality import require_written
 from edgelstm.converters.quantize.result import QuantizedOp
@@ -31,7 +30,8 @@ from edgelstm.converters.sources.keras_trace import MarkedModel
 from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
-from edgelstm.errors import NotFusedError, OutputError
+from edgelstm.errors import NotFusedError
+from edgelstm.files import write_atomically as write_atomically
 
 Progress = Callable[[str], None]
 
@@ -49,7 +49,8 @@ def convert(
     """
     clock = _Clock()
     require_written(FUSED_OP, options.precision)
-    check_output(output, options.overwrite)
+    sources = (source_path, options.architecture, options.custom_objects)
+    check_output(output, options.overwrite, besides=sources)
     with clock.stage("read", progress, f"reading {source_path.name}"):
         source = open_source(source_path, options)
     with clock.stage("convert", progress, "converting"):
@@ -173,52 +174,12 @@ def require_fused(report: ConversionReport) -> None:
         )
 
 
-def check_output(output: Path, overwrite: OverwritePolicy) -> None:
-    """Find out before the work that the output can be written.
-
-    Raises:
-        OutputError: it exists, is a folder, or its folder is missing or read-only.
-    """
-    if output.is_dir():
-        raise OutputError("The output is a folder.", where=str(output), cure="name a file in it")
-    if output.exists() and overwrite is OverwritePolicy.KEEP:
-        raise OutputError(
-            "The output exists already.", where=str(output), cure="use --overwrite or another name"
-        )
-    folder = output.parent
-    if not folder.is_dir():
-        raise OutputError(
-            "The output's folder does not exist.", where=str(folder), cure=f"mkdir -p {folder}"
-        )
-    if not os.access(folder, os.W_OK):
-        raise OutputError(
-            "The output's folder cannot be written.", where=str(folder), cure="choose another one"
-        )
-
-
-def write_atomically(output: Path, content: bytes) -> None:
-    """Write under a temporary name in the same folder, then rename.
-
-    Raises:
-        OutputError: the disk is full, or the folder is not writable; nothing is left behind.
-    """
-    handle, temporary = -1, ""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, output)
-    except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise OutputError(
-            f"The output cannot be written: {error.strerror}.", where=str(output)
-        ) from error
+def check_output(
+    output: Path, overwrite: OverwritePolicy, *, besides: Iterable[Path | None] = ()
+) -> None:
+    """Find out before the work that the output can be written; see `files.check_output`."""
+    may_replace = overwrite is OverwritePolicy.REPLACE
+    files.check_output(output, may_replace=may_replace, besides=besides)
 
 
 def _report(

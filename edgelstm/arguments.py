@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from edgelstm.converters.spec import Array
 
 
+LARGEST_SIZE = 2**31 - 1  # TFLite shapes are int32
+
+
 def size(option: str, text: str | None) -> int | Size:
     """A batch or time size: a number from 1, `dynamic`, or None for that of the source.
 
@@ -26,9 +29,11 @@ def size(option: str, text: str | None) -> int | Size:
         return Size.SOURCE
     if text == Size.DYNAMIC.value:
         return Size.DYNAMIC
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) <= LARGEST_SIZE:
         raise OptionError(
-            f"{text!r} is no size.", where=option, cure="give a number from 1, or dynamic"
+            f"{text[:40]!r} is no size.",
+            where=option,
+            cure=f"give a number from 1 to {LARGEST_SIZE}, or dynamic",
         )
     return int(text)
 

@@ -104,9 +104,10 @@ def convert(
     from edgelstm.converters.options import FusePolicy, OverwritePolicy
     from edgelstm.converters.render import print_report
     from edgelstm.converters.spec import Precision, StatePolicy
+    from edgelstm.quiet import quiet
 
     if report is not None:
-        files.check_output(report, may_replace=overwrite, besides=output)
+        files.check_output(report, may_replace=overwrite, besides=(output, source))
     options = arguments.convert_options(
         architecture,
         custom_objects,
@@ -121,7 +122,8 @@ def convert(
         fuse=FusePolicy.REQUIRE if require_fused else FusePolicy.PREFER,
         overwrite=OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP,
     )
-    done = pipeline.convert(source, output, options, progress=terminal.progress)
+    with quiet():
+        done = pipeline.convert(source, output, options, progress=terminal.progress)
     if report is not None:
         files.write_atomically(report, terminal.document(done.to_json()).encode())
     if as_json:
@@ -145,11 +147,13 @@ def verify(
     from edgelstm import arguments, terminal
     from edgelstm.converters import pipeline
     from edgelstm.converters.render import print_verification
+    from edgelstm.quiet import quiet
 
     options = arguments.convert_options(
         architecture, custom_objects, allow_code, allow_nan, data, tolerance
     )
-    verification = pipeline.verify(source, model, options, progress=terminal.progress)
+    with quiet():
+        verification = pipeline.verify(source, model, options, progress=terminal.progress)
     terminal.show(
         verification.to_json(), as_json, lambda console: print_verification(verification, console)
     )
@@ -195,10 +199,11 @@ def profile(
     from edgelstm.profiles.report.terminal import print_profile
     from edgelstm.profiles.runner import profile as measure
     from edgelstm.profiles.settings import ProfileSettings
+    from edgelstm.runtime.model_file import read_model_file
 
     to_stdout = json_to == Path("-")
     if json_to is not None and not to_stdout:
-        files.check_output(json_to, may_replace=overwrite, besides=model)
+        files.check_output(json_to, may_replace=overwrite, besides=(model,))
     settings = ProfileSettings(
         device=on,
         delegates=arguments.names(delegate),
@@ -206,6 +211,7 @@ def profile(
         time_size=time,
         budget=limits.parse(budget) if budget is not None else (),
     )
+    read_model_file(model)  # a damaged one is no fault of the device's
     report = measure(model, settings, progress=terminal.progress)
     if json_to is not None and not to_stdout:
         files.write_atomically(json_to, terminal.document(report.to_json()).encode())

@@ -5,29 +5,47 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edgelstm.errors import OptionError, OutputError
 
 
-def check_output(output: Path, *, may_replace: bool, besides: Path | None = None) -> None:
+def check_output(
+    output: Path, *, may_replace: bool, besides: Iterable[Path | None] = ()
+) -> None:
     """Finds out before any work that a file can be written.
 
     Args:
-        besides: another file of the same call, which this one must not be.
+        besides: other files of the same call, which this one must not be.
 
     Raises:
-        OptionError: both are the same file.
-        OutputError: it exists and may not be replaced, is a folder, or its folder is missing or
-            cannot be written.
+        OptionError: it is one of them.
+        OutputError: it exists and may not be replaced, is a folder or a device, or its folder is
+            missing or cannot be written.
     """
-    if besides is not None and output.resolve() == besides.resolve():
+    if any(other is not None and _same(output, other) for other in besides):
         raise OptionError(
-            "One file was given twice.", where=str(output), cure="give the report another name"
+            "One file was given twice: it would be read and written.",
+            where=str(output),
+            cure="give the output another name",
         )
+    try:
+        os.stat(output)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # the folder is looked at below
+    except OSError as error:
+        raise OutputError(
+            f"The output cannot be written: {error.strerror}.",
+            where=str(output),
+            cure="choose another name",
+        ) from None
     if output.is_dir():
         raise OutputError("The output is a folder.", where=str(output), cure="name a file in it")
+    if output.exists() and not output.is_file():
+        raise OutputError(
+            "The output is no regular file.", where=str(output), cure="choose another name"
+        )
     if output.exists() and not may_replace:
         raise OutputError(
             "The output exists already.", where=str(output), cure="use --overwrite or another name"
@@ -66,9 +84,18 @@ def write_atomically(output: Path, content: bytes) -> None:
                 os.unlink(temporary)
         if isinstance(error, OSError):
             raise OutputError(
-                f"The output cannot be written: {error.strerror}.", where=str(output)
+                f"The output cannot be written: {error.strerror}.",
+                where=str(output),
+                cure="make room, or choose another folder",
             ) from error
         raise
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are one file: by name, or linked to each other."""
+    with contextlib.suppress(OSError):
+        return one.samefile(other)
+    return one.absolute() == other.absolute()
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ from edgelstm.converters.spec import Array, Lowering, Precision
 from edgelstm.demo import stock
 from edgelstm.demo.data import heldout, model_path
 from edgelstm.demo.measure import Comparison, compare
-from edgelstm.demo.quiet import quiet
 from edgelstm.demo.result import DemoResult, DemoRow, Tool
+from edgelstm.quiet import quiet
 from edgelstm.runtime import Delegate, Session
 
 PRECISIONS = (Precision.FLOAT32, Precision.FLOAT16, Precision.DYNAMIC)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
-from edgelstm.demo.quiet import quiet
+from edgelstm.quiet import quiet
 
 FEATURES = 8
 STEPS = 8

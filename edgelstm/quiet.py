@@ -1,4 +1,4 @@
-"""Keep the frameworks' chatter off the terminal while the demo's own lines stay on it."""
+"""Keep the frameworks' chatter off the terminal while our own lines stay on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ def quiet() -> Iterator[None]:
 
     Keras's export prints on stdout, the MLIR converter and the interpreters write to file
     descriptor 2. Python's own stderr keeps its terminal, because progress is shown there.
+    EDGELSTM_DEBUG=1 lets everything through.
     """
+    if os.environ.get("EDGELSTM_DEBUG") == "1":
+        yield
+        return
     sys.stdout.flush()
     sys.stderr.flush()
     with contextlib.ExitStack() as stack:
