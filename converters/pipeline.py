@@ -129,7 +129,12 @@ def bind_carried(model: Model, marked: MarkedModel) -> None:
     """Keep the states that live in the file, outside its fused ops, from call to call."""
     (signature,) = model.signatures
     pairs = [
-        StatePair(s.pair.name, signature.inputs[s.pair.input], signature.outputs[s.pair.output])
+        StatePair(
+            s.pair.name,
+            signature.inputs[s.pair.input],
+            signature.outputs[s.pair.output],
+            s.pair.output,
+        )
         for s in marked.slots
         if s.home is StateHome.FILE
     ]

@@ -91,8 +91,8 @@ CASES = (
         backwards=True,
     ),
     StateCase(
-        "masked_bidirectional",
-        lambda L, i, s: L.Bidirectional(L.LSTM(UNITS, return_state=True, **s))(L.Masking()(i.x)),
+        "masked_bidirectional",  # without return_state, on which Keras 3 itself fails
+        lambda L, i, s: L.Bidirectional(L.LSTM(UNITS, **s), merge_mode="sum")(L.Masking()(i.x)),
         backwards=True,
     ),
 )
@@ -110,6 +110,15 @@ class Twins:
     plain: Any
     stateful: Any
     outputs: dict[str, range]
+
+    def forget(self) -> None:
+        """Zeroes all states (Keras 3's own reset_states fails on stacked cells)."""
+        nest = tensorflow().nest
+        for layer in self.stateful._flatten_layers(include_self=False):
+            if getattr(layer, "stateful", False):
+                for state in nest.flatten(getattr(layer, "states", None)):
+                    if hasattr(state, "assign"):
+                        state.assign(np.zeros(state.shape, np.float32))
 
     def expected(
         self, calls: Sequence[Sequence[Array]], resets: Sequence[int]

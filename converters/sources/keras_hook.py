@@ -134,7 +134,8 @@ class _Active:
 
 @contextlib.contextmanager
 def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    own = name in vars(owner)
+    property_of_class = isinstance(getattr(type(owner), name, None), property)
+    own = property_of_class or name in vars(owner)
     previous = getattr(owner, name)
     setattr(owner, name, value)
     try:

@@ -31,7 +31,7 @@ from edgelstm.converters.spec import (
     Recurrence,
     StatePolicy,
 )
-from edgelstm.errors import UnsupportedModelError
+from edgelstm.errors import EdgeLstmError, UnsupportedModelError
 
 _FLOAT_ONLY = (Precision.FLOAT32, Precision.FLOAT16)
 
@@ -64,6 +64,7 @@ class RecurrenceLowering:
         slots: the states that have to become inputs and outputs. They are known only after a
             trace, so that a model with slots is traced twice, the second time with their tensors.
         state_outputs: output name -> tensor, of this trace.
+        refusal: what a call raised, as it was before the layers it passed through reworded it.
     """
 
     def __init__(
@@ -80,12 +81,17 @@ class RecurrenceLowering:
         self.recurrences: list[Recurrence] = []
         self.slots: list[StateSlot] = []
         self.state_outputs: dict[str, Any] = {}
+        self.refusal: EdgeLstmError | None = None
         self._slots_of: dict[str, list[StateSlot]] = {}
         self._results: list[list[Any]] = []
         self._names = Namer()
 
     def __call__(self, call: RnnCall) -> RnnResult:
-        return self._recur(call, _rows(call))
+        try:
+            return self._recur(call, _rows(call))
+        except EdgeLstmError as error:
+            self.refusal = error
+            raise
 
     def drop_unread(self, graph: Any) -> None:
         """Forget the recurrences that no output of the traced graph depends on.

@@ -109,7 +109,12 @@ def _trace(
         outputs += [lowering.state_outputs[slot.pair.output] for slot in slots]
         return {f"out_{index:03d}": tf.identity(out) for index, out in enumerate(outputs)}
 
-    function = tf.function(forward, autograph=False).get_concrete_function(*signature)
+    try:
+        function = tf.function(forward, autograph=False).get_concrete_function(*signature)
+    except Exception:
+        if lowering is not None and lowering.refusal is not None:
+            raise lowering.refusal from None
+        raise
     assert lowering is not None
     lowering.drop_unread(function.graph)
     return lowering, function
