@@ -30,7 +30,7 @@ from edgelstm.converters.sources.keras_trace import MarkedModel
 from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
-from edgelstm.errors import NotFusedError
+from edgelstm.errors import NotFusedError, UnsupportedModelError
 from edgelstm.files import write_atomically as write_atomically
 
 Progress = Callable[[str], None]
@@ -57,6 +57,7 @@ def convert(
         marked = source.marked()
         policy = state_policy(marked)
         model = write_recurrences(marked)
+        refuse_foreign_ops(model)
         quantized = quantize_fused(model, options.precision)
     report = _report(source, marked, model, options.precision, policy)
     report = dataclasses.replace(report, notes=(*report.notes, *left_as_they_were(quantized)))
@@ -123,6 +124,27 @@ def write_recurrences(marked: MarkedModel) -> Model:
     lower_markers(model, specs, policy={r.id: r.state for r in marked.recurrences})
     bind_carried(model, marked)
     return model
+
+
+def refuse_foreign_ops(model: Model) -> None:
+    """Raise where the stock converter left an op that only TensorFlow can run.
+
+    Raises:
+        UnsupportedModelError: custom ops had to be allowed for the markers; no other may remain.
+    """
+    foreign = {
+        op.custom_code: op.output(0).name
+        for subgraph in model.subgraphs
+        for op in subgraph.ops
+        if op.custom_code
+    }
+    if foreign:
+        name, place = next(iter(foreign.items()))
+        raise UnsupportedModelError(
+            f"TensorFlow Lite has no builtin operator for {', '.join(sorted(foreign))}.",
+            where=f"{name} that computes {place}",
+            cure="replace the layer that uses it by one of builtin operations",
+        )
 
 
 def bind_carried(model: Model, marked: MarkedModel) -> None:

@@ -439,3 +439,27 @@ def test_a_model_that_keras_cannot_trace_is_told_so(
     assert "internal error" not in said
     assert "  do:    " in said
     assert not (tmp_path / "a.tflite").exists()
+
+
+def test_an_op_that_only_tensorflow_can_run_is_named(tmp_path: Path) -> None:
+    """Custom ops are allowed for the markers; any other is an error, not a file for Flex."""
+    objects = tmp_path / "objects.py"
+    objects.write_text(
+        "import keras\nimport tensorflow as tf\n\n\n"
+        "@keras.saving.register_keras_serializable()\n"
+        "class Unusual(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        p = tf.nn.sigmoid(x)\n"
+        "        return tf.math.betainc(p, p, p)\n"
+    )
+    output = tmp_path / "model.tflite"
+    keras = KERAS3.module
+    scope: dict[str, Any] = {}
+    exec(objects.read_text(), scope)
+    x = keras.Input((None, FEATURES), name=INPUT)
+    y = scope["Unusual"]()(keras.layers.LSTM(UNITS)(x))
+    path = tmp_path / "unusual.keras"
+    keras.Model(x, y).save(path)
+    with pytest.raises(UnsupportedModelError, match="Betainc"):
+        convert(path, output, ConvertOptions(custom_objects=objects), progress=lambda _: None)
+    assert not output.exists()
