@@ -25,7 +25,7 @@ from edgelstm.converters.report import (
 )
 from edgelstm.converters.sources import open_source
 from edgelstm.converters.sources.keras import KerasSource
-from edgelstm.converters.sources.keras_names import StateHome
+from edgelstm.converters.sources.keras_names import StateHome, StateSlot
 from edgelstm.converters.sources.keras_trace import MarkedModel
 from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.converters.verify import Verification
@@ -55,7 +55,7 @@ def convert(
         source = open_source(source_path, options)
     with clock.stage("convert", progress, "converting"):
         marked = source.marked()
-        policy = state_policy(marked)
+        policy = state_policy(marked.slots)
         model = write_recurrences(marked)
         refuse_foreign_ops(model)
         quantized = quantize_fused(model, options.precision)
@@ -100,7 +100,7 @@ def verify(
     return verify_model(
         source,
         model_path,
-        policy=state_policy(source.marked()),
+        policy=state_policy(source.slots),
         precision=options.precision,
         tolerance=options.tolerance,
         data=options.data,
@@ -108,9 +108,9 @@ def verify(
     )
 
 
-def state_policy(marked: MarkedModel) -> StatePolicy:
+def state_policy(slots: Iterable[StateSlot]) -> StatePolicy:
     """The policy of the whole file: that of its states, `reset` when none outlives a call."""
-    homes = {slot.home for slot in marked.slots}
+    homes = {slot.home for slot in slots}
     if not homes:
         return StatePolicy.RESET
     return StatePolicy.EXPLICIT if StateHome.CALLER in homes else StatePolicy.CARRY
@@ -210,7 +210,11 @@ def check_output(
 
 
 def _report(
-    source: KerasSource, marked: MarkedModel, model: Model, precision: Precision, policy: StatePolicy
+    source: KerasSource,
+    marked: MarkedModel,
+    model: Model,
+    precision: Precision,
+    policy: StatePolicy,
 ) -> ConversionReport:
     notes = list(source.notes)
     if not marked.recurrences:

@@ -11,9 +11,7 @@ from pathlib import Path
 from edgelstm.errors import OptionError, OutputError
 
 
-def check_output(
-    output: Path, *, may_replace: bool, besides: Iterable[Path | None] = ()
-) -> None:
+def check_output(output: Path, *, may_replace: bool, besides: Iterable[Path | None] = ()) -> None:
     """Finds out before any work that a file can be written.
 
     Args:

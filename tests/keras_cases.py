@@ -479,7 +479,11 @@ def custom_cells() -> Iterator[Case]:
             """An LSTM whose call only passes on."""
 
             def call(
-                self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None
+                self,
+                sequences: Any,
+                initial_state: Any = None,
+                mask: Any = None,
+                training: Any = None,
             ) -> Any:
                 return super().call(
                     sequences, initial_state=initial_state, mask=mask, training=training

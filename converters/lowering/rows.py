@@ -76,9 +76,7 @@ def rows_tensor(subgraph: Subgraph, name: str, rows: Rows, before: Op) -> int | 
     return _product(subgraph, name, factors, before)
 
 
-def size_along(
-    subgraph: Subgraph, name: str, tensor: int, axis: int, before: Op | None
-) -> int:
+def size_along(subgraph: Subgraph, name: str, tensor: int, axis: int, before: Op | None) -> int:
     """Index of a new int32 [1] tensor that holds the size of `tensor` along `axis`."""
     rank = len(subgraph.tensor(tensor).signature)
     shape = subgraph.add_tensor(f"{name}/shape", (rank,), "int32")
@@ -109,9 +107,7 @@ def _product(subgraph: Subgraph, name: str, factors: list[int], before: Op) -> i
     subgraph.add_op("FILL", [dims, zero], [grid], before=before)
     flat = subgraph.add_tensor(f"{name}/flat", (-1,), "float32")
     line = subgraph.add_constant(f"{name}/flat_shape", as_int32(-1))
-    subgraph.add_op(
-        "RESHAPE", [grid, line], [flat], options={"new_shape": [-1]}, before=before
-    )
+    subgraph.add_op("RESHAPE", [grid, line], [flat], options={"new_shape": [-1]}, before=before)
     size = subgraph.add_tensor(f"{name}/rows", (1,), "int32")
     subgraph.add_op("SHAPE", [flat], [size], options={"out_type": 2}, before=before)
     return size

@@ -67,7 +67,9 @@ def _repeat(subgraph: Subgraph, op: Op, constant: Tensor) -> None:
         subgraph.remove_op(op)
         return
     shape = constant.shape
-    copied = subgraph.add_tensor(_UNNAMED, shape, constant.dtype, quantization=constant.quantization)
+    copied = subgraph.add_tensor(
+        _UNNAMED, shape, constant.dtype, quantization=constant.quantization
+    )
     options = {"new_shape": list(shape)}
     subgraph.add_op("RESHAPE", [constant.index], [copied], options=options, before=op)
     op.inputs = [copied]

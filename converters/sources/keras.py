@@ -16,7 +16,13 @@ from edgelstm.converters.sources.keras_hook import HALF, recurrent_layers
 from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
 from edgelstm.converters.sources.keras_reference import KerasReference
-from edgelstm.converters.sources.keras_trace import LiveModel, MarkedModel, convert_with_markers
+from edgelstm.converters.sources.keras_trace import (
+    LiveModel,
+    MarkedModel,
+    TracedModel,
+    convert_traced,
+    trace_model,
+)
 from edgelstm.converters.sources.sniff import sniff
 from edgelstm.converters.spec import StatePair, StatePolicy, TensorSpec
 from edgelstm.errors import EdgeLstmError, OptionError, UnsupportedModelError
@@ -44,7 +50,7 @@ class KerasSource:
         self._framework = loaded.engine.title
         self._options = options
         self._live = live_model(loaded, options)
-        self._marked: MarkedModel | None = None
+        self._traced: TracedModel | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -88,7 +94,7 @@ class KerasSource:
     @property
     def states(self) -> tuple[StatePair, ...]:
         """The states that conversion made inputs and outputs."""
-        return tuple(slot.pair for slot in self._slots() if slot.home is StateHome.CALLER)
+        return tuple(slot.pair for slot in self.slots if slot.home is StateHome.CALLER)
 
     def report(self) -> SourceReport:
         """What the report says of the source."""
@@ -100,12 +106,18 @@ class KerasSource:
         )
 
     def marked(self) -> MarkedModel:
-        """The model after the stock converter, recurrences still markers; converted once."""
-        if self._marked is None:
+        """The model after the stock converter, recurrences still markers."""
+        return convert_traced(self._live, self._trace(), self._options.precision)
+
+    @property
+    def slots(self) -> tuple[StateSlot, ...]:
+        """Every state that outlives a call of the written file; found by tracing the model."""
+        return self._trace().slots
+
+    def _trace(self) -> TracedModel:
+        if self._traced is None:
             try:
-                self._marked = convert_with_markers(
-                    self._live, self._options.state, self._options.precision
-                )
+                self._traced = trace_model(self._live, self._options.state, self._options.precision)
             except EdgeLstmError as error:
                 raise _as_raised(error) from error
             except Exception as error:
@@ -114,12 +126,12 @@ class KerasSource:
                     where=str(self.path),
                     cure="make it work with model.predict(), which traces it too",
                 ) from error
-        return self._marked
+        return self._traced
 
     def reference(self, policy: StatePolicy) -> KerasReference:
         """The model run by Keras itself; states outlive calls as they do in the written file."""
         del policy  # the slots say it, state by state
-        return KerasReference(self._live, self._slots())
+        return KerasReference(self._live, self.slots)
 
     @contextlib.contextmanager
     def rounded(self, seed: int) -> Iterator[None]:
@@ -135,9 +147,6 @@ class KerasSource:
         finally:
             for variable, value in kept:
                 variable.assign(value)
-
-    def _slots(self) -> tuple[StateSlot, ...]:
-        return self.marked().slots
 
 
 def live_model(loaded: LoadedKeras, options: ConvertOptions) -> LiveModel:

@@ -291,5 +291,3 @@ _HOISTED: dict[str, Callable[[Any], HoistedStep]] = {
     "SimpleRNNCell": _simple,
     "ConvLSTMCell": _conv_lstm,
 }
-
-

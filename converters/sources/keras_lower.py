@@ -207,7 +207,9 @@ class RecurrenceLowering:
             if wants_cell:
                 spec = with_frozen_padding(spec)
                 x = tf.concat([x, plan.padding], axis=-1)
-        marker = self._record(job, Lowering.FUSED, "every gate as the fused op has it", spec, record)
+        marker = self._record(
+            job, Lowering.FUSED, "every gate as the fused op has it", spec, record
+        )
         initial = [tf.cast(s, tf.float32) for s in states] if given else []
         sequence, *cell = emit_marker(
             marker, spec, x, initial, rows=job.rows, outputs=2 if wants_cell else 1

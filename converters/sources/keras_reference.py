@@ -76,11 +76,7 @@ class KerasReference:
 
         def forward(*tensors: Any) -> list[Any]:
             inject = _StateInjection(
-                dict(
-                    zip(
-                        (s.pair.input for s in slots), tensors[len(live.inputs) :], strict=True
-                    )
-                )
+                dict(zip((s.pair.input for s in slots), tensors[len(live.inputs) :], strict=True))
             )
             if not slots:  # the layers' own calls: nothing of what conversion replaces
                 with active_engine(live.engine), traceable(live.model, live.engine):

@@ -49,13 +49,28 @@ class LiveModel:
 
 
 @dataclasses.dataclass(frozen=True)
+class TracedModel:
+    """The model as a graph whose fused recurrences are markers.
+
+    Attributes:
+        inputs, outputs: names in the order of the signature's in_000..., out_000...
+        slots: every state that outlives a call; those not at home in an op are among them.
+        function: the concrete TensorFlow function.
+    """
+
+    recurrences: tuple[Recurrence, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    slots: tuple[StateSlot, ...]
+    function: Any
+
+
+@dataclasses.dataclass(frozen=True)
 class MarkedModel:
-    """What the stock converter made of the model.
+    """What the stock converter made of a traced model; the attributes are those of the trace.
 
     Attributes:
         flatbuffer: a TFLite file whose fused recurrences are still markers.
-        inputs, outputs: names in the order of the signature's in_000..., out_000...
-        slots: every state that outlives a call; those not at home in an op are among them.
     """
 
     flatbuffer: bytes
@@ -65,21 +80,37 @@ class MarkedModel:
     slots: tuple[StateSlot, ...]
 
 
-def convert_with_markers(
-    live: LiveModel, policy: StatePolicy | None, precision: Precision
-) -> MarkedModel:
-    """Trace the model with its recurrences replaced and run the stock converter on it."""
+def trace_model(live: LiveModel, policy: StatePolicy | None, precision: Precision) -> TracedModel:
+    """Trace the model with its recurrences replaced."""
     lowering, function = _trace(live, policy, precision, ())
     slots = tuple(slot for slot in lowering.slots if slot.home is not StateHome.OP)
     if slots:
         lowering, function = _trace(live, policy, precision, slots)
-    return MarkedModel(
-        flatbuffer=_stock_convert(live, function, precision),
+    return TracedModel(
         recurrences=tuple(lowering.recurrences),
         inputs=(*(spec.name for spec in live.inputs), *(slot.pair.input for slot in slots)),
         outputs=(*(spec.name for spec in live.outputs), *(slot.pair.output for slot in slots)),
         slots=tuple(lowering.slots),
+        function=function,
     )
+
+
+def convert_traced(live: LiveModel, traced: TracedModel, precision: Precision) -> MarkedModel:
+    """Run the stock converter on a traced model."""
+    return MarkedModel(
+        flatbuffer=_stock_convert(live, traced.function, precision),
+        recurrences=traced.recurrences,
+        inputs=traced.inputs,
+        outputs=traced.outputs,
+        slots=traced.slots,
+    )
+
+
+def convert_with_markers(
+    live: LiveModel, policy: StatePolicy | None, precision: Precision
+) -> MarkedModel:
+    """Trace the model and run the stock converter on it."""
+    return convert_traced(live, trace_model(live, policy, precision), precision)
 
 
 def _trace(
@@ -100,9 +131,7 @@ def _trace(
 
     def forward(*tensors: Any) -> dict[str, Any]:
         nonlocal lowering
-        states = dict(
-            zip((s.pair.input for s in slots), tensors[len(live.inputs) :], strict=True)
-        )
+        states = dict(zip((s.pair.input for s in slots), tensors[len(live.inputs) :], strict=True))
         lowering = RecurrenceLowering(policy, live.stateful, precision, states)
         with tracing(live, lowering):
             outputs = live.call(tensors[: len(live.inputs)])
@@ -137,6 +166,9 @@ def _stock_convert(live: LiveModel, function: Any, precision: Precision) -> byte
         converter.allow_custom_ops = True
         if precision is not Precision.FLOAT32:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision is Precision.DYNAMIC:
+            # FULLY_CONNECTED with a scale per channel is version 12; tflite-runtime 2.14 has 11.
+            converter._experimental_disable_per_channel_quantization_for_dense_layers = True
         if precision is Precision.FLOAT16:
             converter.target_spec.supported_types = [tf.float16]
         try:
