@@ -1,0 +1,130 @@
+"""A source that amplifies rounding is compared with how far it is from itself, and no further."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from keras_files import functional as functional_config
+from keras_files import lstm_entry, sequence, write_weights_h5
+
+from edgelstm.converters import pipeline
+from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.pipeline import convert
+from edgelstm.converters.report import ConversionReport
+from edgelstm.converters.spec import Array
+from edgelstm.converters.verify.noise import LARGEST, accepted, own_noise
+from edgelstm.errors import VerificationFailed
+
+STEPS, FEATURES, UNITS = 12, 4, 8
+
+
+class Scaled:
+    """y = weight * x, whose weight is off by `seed` percent while rounded."""
+
+    def __init__(self) -> None:
+        self.weight = 1.0
+
+    @contextlib.contextmanager
+    def rounded(self, seed: int) -> Iterator[None]:
+        """Off by seed + 1 percent."""
+        self.weight += 0.01 * (seed + 1)
+        yield
+        self.weight = 1.0
+
+    def run(self) -> list[dict[str, Array]]:
+        """Two calls of two outputs, one of whole numbers."""
+        x = np.asarray([1.0, -2.0], np.float32)
+        return [{"y": self.weight * call * x, "n": np.asarray([3])} for call in (1.0, 2.0)]
+
+
+def test_noise_is_the_largest_move_over_all_draws_and_calls() -> None:
+    """Three draws, the second call twice the first; whole numbers have no noise."""
+    source = Scaled()
+    noise = own_noise(source, source.run, source.run())
+    assert noise == {"y": pytest.approx(0.03 * 4.0)}
+    assert source.weight == 1.0
+
+
+def test_noise_excuses_a_few_times_itself_and_never_much() -> None:
+    """A source without any sense of its own excuses a hundredth of the range."""
+    assert accepted(0.0, 1.0) == 0.0
+    assert accepted(1e-4, 2.0) == pytest.approx(4e-4)
+    assert accepted(5.0, 2.0) == LARGEST * 2.0
+    assert accepted(float("inf"), 2.0) == LARGEST * 2.0
+
+
+@pytest.fixture
+def saturating(tmp_path: Path) -> ConvertOptions:
+    """Weights so large that the recurrence amplifies rounding; beside them the architecture."""
+    import json
+
+    layers = [
+        (
+            {
+                "class_name": "InputLayer",
+                "config": {"name": "x", "batch_input_shape": [None, 60, FEATURES]},
+            },
+            [],
+        ),
+        (lstm_entry("chaos", UNITS, return_sequences=True), ["x"]),
+    ]
+    architecture = tmp_path / "model.json"
+    architecture.write_text(json.dumps(functional_config(layers)))
+    weights = [
+        2.0 * sequence(FEATURES, 4 * UNITS),
+        4.0 * sequence(UNITS, 4 * UNITS, seed=1),
+        sequence(4 * UNITS, seed=2),
+    ]
+    write_weights_h5(tmp_path / "weights.h5", {"chaos": weights})
+    return ConvertOptions(architecture=architecture)
+
+
+def _convert(options: ConvertOptions) -> ConversionReport:
+    assert options.architecture is not None
+    folder = options.architecture.parent
+    return convert(
+        folder / "weights.h5", folder / "out.tflite", options, progress=lambda line: None
+    )
+
+
+def test_a_model_that_amplifies_rounding_converts_with_a_note(saturating: ConvertOptions) -> None:
+    """No --tolerance is needed; the note tells how far the source is from itself."""
+    verification = _convert(saturating).verification
+    assert verification is not None
+    assert verification.passed
+    worst = verification.worst
+    assert worst is not None
+    assert worst[1].relative_error > verification.tolerance
+    assert any("chaos" in note and "rounding" in note for note in verification.notes)
+
+
+def test_a_tolerance_of_the_users_is_held(saturating: ConvertOptions) -> None:
+    """Whoever gives one wants to know."""
+    with pytest.raises(VerificationFailed):
+        _convert(dataclasses.replace(saturating, tolerance=1e-5))
+
+
+def test_a_wrong_weight_fails_all_the_same(
+    saturating: ConvertOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise excuses rounding, not a bias that is off by a hundredth."""
+    write = pipeline.write_recurrences
+
+    def wrong(marked: Any) -> Any:
+        (first,) = marked.recurrences
+        bias = dataclasses.replace(
+            first.spec.bias, i=np.asarray(first.spec.bias.i) + np.float32(0.01)
+        )
+        spec = dataclasses.replace(first.spec, bias=bias)
+        changed = (dataclasses.replace(first, spec=spec),)
+        return write(dataclasses.replace(marked, recurrences=changed))
+
+    monkeypatch.setattr(pipeline, "write_recurrences", wrong)
+    with pytest.raises(VerificationFailed):
+        _convert(saturating)
