@@ -199,12 +199,7 @@ def persistent_errors(
 ) -> dict[str, float]:
     """Errors of `carry` and `reset` files over three calls, states reset before the third."""
     pair = twins(engine, backwards, BATCH)
-    model = pair.stateful if source == "stateful" else pair.plain
-    _, _, flatbuffer = _written(engine, backwards, source, policy)
-    sequence = calls((7, 7, 7))
-    every = range(3) if policy is StatePolicy.RESET else RESETS
-    expected = pair.expected(sequence, list(every))
-    del model
+    flatbuffer, sequence, expected = _written(engine, backwards, source, policy)
     worst: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for xnnpack in (1, 0):
@@ -218,10 +213,13 @@ def persistent_errors(
 @functools.lru_cache(maxsize=1)
 def _written(
     engine: KerasEngine, backwards: bool, source: str, policy: StatePolicy | None
-) -> tuple[Any, Any, bytes]:
+) -> tuple[bytes, Sequence[Sequence[Array]], Sequence[Sequence[Array]]]:
     pair = twins(engine, backwards, BATCH)
     model = pair.stateful if source == "stateful" else pair.plain
-    return write(model, engine, ConvertOptions(state=policy))
+    _, _, flatbuffer = write(model, engine, ConvertOptions(state=policy))
+    sequence = calls((7, 7, 7))
+    resets = (0, 1, 2) if policy is StatePolicy.RESET else RESETS
+    return flatbuffer, sequence, pair.expected(sequence, resets)
 
 
 def _persistent() -> list[object]:
@@ -261,9 +259,7 @@ def test_states_outlive_a_call_as_in_a_stateful_layer(
 def explicit_errors(engine: KerasEngine, backwards: bool, interpreter: str) -> dict[str, float]:
     """Errors over three calls of different length whose states are fed back."""
     pair = twins(engine, backwards, None)
-    live, marked, flatbuffer = _explicit(engine, backwards)
-    sequence = calls((7, 12, 5))
-    expected = pair.expected(sequence, [])
+    live, marked, flatbuffer, sequence, expected = _explicit(engine, backwards)
     count, worst = len(live.outputs), dict.fromkeys(pair.outputs, 0.0)
     states = [np.zeros([BATCH, *slot.shape[1:]], np.float32) for slot in marked.slots]
     with tempfile.TemporaryDirectory() as folder:
@@ -277,9 +273,11 @@ def explicit_errors(engine: KerasEngine, backwards: bool, interpreter: str) -> d
 
 
 @functools.lru_cache(maxsize=1)
-def _explicit(engine: KerasEngine, backwards: bool) -> tuple[Any, Any, bytes]:
+def _explicit(engine: KerasEngine, backwards: bool) -> tuple[Any, Any, bytes, Any, Any]:
     pair = twins(engine, backwards, None)
-    return write(pair.plain, engine, ConvertOptions(state=StatePolicy.EXPLICIT))
+    written = write(pair.plain, engine, ConvertOptions(state=StatePolicy.EXPLICIT))
+    sequence = calls((7, 12, 5))
+    return *written, sequence, pair.expected(sequence, [])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

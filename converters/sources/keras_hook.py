@@ -164,7 +164,6 @@ def _remembering(call: Callable[..., Any], active: list[_Active]) -> Callable[..
     """`call`, with its layer on the stack of those being computed."""
     signature = inspect.signature(call)
 
-    @tensorflow().autograph.experimental.do_not_convert
     @functools.wraps(call)
     def wrapper(layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> Any:
         # tf_keras passes given states behind the sequence, in one list.
@@ -180,9 +179,15 @@ def _remembering(call: Callable[..., Any], active: list[_Active]) -> Callable[..
             active.pop()
 
     # tf_keras asks getfullargspec, which does not look through wrappers, what it may pass on.
-    result: Any = wrapper
+    result: Any = _as_it_is(wrapper)
     result.__signature__ = signature
     return cast(Callable[..., Any], result)
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, which AutoGraph is not to translate."""
+    marked: Callable[..., Any] = tensorflow().autograph.experimental.do_not_convert(function)
+    return marked
 
 
 def _to_handler(
@@ -252,7 +257,6 @@ def _fold_time(
     """
     tf = tensorflow()
 
-    @tf.autograph.experimental.do_not_convert
     @functools.wraps(call)
     def wrapper(wrapped: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if tf.nest.is_nested(inputs):
@@ -292,8 +296,7 @@ def _fold_time(
             active.pop()
         return tf.nest.map_structure(unfold, result)
 
-    result: Callable[..., Any] = wrapper
-    return result
+    return _as_it_is(wrapper)
 
 
 def _shape(sizes: list[int | None], computed: Any) -> Any:
