@@ -118,8 +118,8 @@ class KerasSource:
         if self._traced is None:
             try:
                 self._traced = trace_model(self._live, self._options.state, self._options.precision)
-            except EdgeLstmError as error:
-                raise _as_raised(error) from error
+            except EdgeLstmError:
+                raise
             except Exception as error:
                 raise UnsupportedModelError(
                     f"{self._framework} cannot trace the model: {_first_line(error)}",
@@ -177,13 +177,6 @@ def live_model(loaded: LoadedKeras, options: ConvertOptions) -> LiveModel:
         id(layer) for layer in recurrent_layers(model, loaded.engine) if layer.stateful
     )
     return LiveModel(model, loaded.engine, inputs, outputs, stateful)
-
-
-def _as_raised(error: EdgeLstmError) -> EdgeLstmError:
-    """The error as it was before a layer of Keras 3 raised a copy with a text of its own."""
-    while isinstance(error.__context__, type(error)):
-        error = error.__context__
-    return error
 
 
 def _first_line(error: Exception) -> str:
