@@ -222,6 +222,14 @@ def _written(
     return flatbuffer, sequence, pair.expected(sequence, resets)
 
 
+# Of each policy one engine; the other in the slow run.
+DEFAULT = {
+    (KerasEngine.KERAS3, "plain", StatePolicy.CARRY),
+    (KerasEngine.KERAS3, "stateful", StatePolicy.RESET),
+    (KerasEngine.TF_KERAS, "stateful", None),
+}
+
+
 def _persistent() -> list[object]:
     return [
         pytest.param(
@@ -232,6 +240,7 @@ def _persistent() -> list[object]:
             case,
             id=f"{engine.value}-{source}-{policy.value if policy else 'source'}-"
             f"{case.name}-{interpreter}",
+            marks=[] if (engine, source, policy) in DEFAULT else [pytest.mark.slow],
         )
         for engine in BOTH
         for backwards in (False, True)
