@@ -174,7 +174,7 @@ def profile(
         str, typer.Option(metavar="DEVICE", help="Where to measure; see edgelstm devices.")
     ] = "local",
     delegate: Annotated[
-        str, typer.Option(metavar="cpu,xnnpack", help="Delegates to measure.")
+        str, typer.Option(metavar="cpu,xnnpack,edgelstm", help="Delegates to measure.")
     ] = "cpu,xnnpack",
     threads: Annotated[str, typer.Option(metavar="1,2", help="Numbers of threads.")] = "1",
     time: Annotated[
