@@ -30,6 +30,8 @@ from test_fused_lowering import (
 from edgelstm.converters.flatbuffer import Model, Op
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.quantize.dynamic import quantize_dynamic
+from edgelstm.converters.quantize.float16 import quantize_float16
+from edgelstm.converters.quantize.repeat import repeat_dequantize
 from edgelstm.converters.spec import Array, LstmSpec, StatePolicy
 from edgelstm.errors import EdgeLstmError, OptionError, UnsupportedModelError
 from edgelstm.profiles.runner import profile
@@ -136,6 +138,53 @@ def test_hybrid_layers_equal_the_stock_kernel(kernels: str) -> None:
         assert native.delegate_counts(delegate)[:2] == (1, 0)
         np.testing.assert_allclose(invoked(ours, x), invoked(stock, x), atol=0.01, rtol=0.01)
         assert np.median(np.abs(invoked(ours, x) - invoked(stock, x))) <= 1e-5
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+@pytest.mark.parametrize("batch", [-1, 2], ids=["dynamic", "static"])
+def test_weights_behind_dequantize_are_read_where_they_are_stored(
+    interpreter: str, batch: int, tmp_path: Path
+) -> None:
+    """float16 constants, and with a dynamic batch int16 ones behind RESHAPE."""
+    jobs, expected = [], []
+    for number in range(4):
+        spec = random_spec(
+            number,
+            units=24,
+            features=9,
+            outputs=20 if number % 2 else None,
+            peephole=number == 2,
+            layer_norm=number == 3,
+        )
+        model = marker_model(spec, batch=batch, final_c=True)
+        lower_markers(model, {0: spec}, policy=StatePolicy.RESET)
+        quantize_float16(model)
+        repeat_dequantize(model)
+        assert model.main.find("DEQUANTIZE")
+        sizes = [(2, 3), (2, 3)] if batch > 0 else [(3, 4), (1, 2), (5, 1), (3, 4)]
+        calls = [inputs_for(spec, *size, seed=i, initial=False) for i, size in enumerate(sizes)]
+        jobs.append(job(model.to_bytes(), calls, WAYS[number]))
+        expected.append([lstm(spec, *call) for call in calls])
+    stock = run(interpreter, jobs, tmp_path)
+    ours = run(interpreter, [with_delegate(one) for one in jobs], tmp_path)
+    for one, other, wanted in zip(ours, stock, expected, strict=True):
+        assert one["delegates"] >= 1
+        for name, array in other.items():
+            np.testing.assert_allclose(one[name], array, atol=1e-5, err_msg=name)
+        for call, (sequence, _, _) in enumerate(wanted):
+            np.testing.assert_allclose(one[f"out{call}_0"], sequence, atol=0.02)
+
+
+def test_float16_layers_are_taken() -> None:
+    """Static and dynamic batch: no operator is left to the interpreter."""
+    for batch in (-1, 2):
+        spec = random_spec(0, units=24, features=9)
+        model = marker_model(spec, batch=batch)
+        lower_markers(model, {0: spec}, policy=StatePolicy.RESET)
+        quantize_float16(model)
+        repeat_dequantize(model)
+        _, delegate = opened(model.to_bytes())
+        assert native.delegate_counts(delegate) == (1, 0, "")
 
 
 def carried(spec: LstmSpec, batch: int = 2, time: int = 4) -> tuple[Any, Any]:

@@ -208,13 +208,10 @@ class Reader {
   const char* TakeWidened(int tensor, int64_t elements, EdgeLstmWeight* weight) {
     constexpr const char* kComputed = "a weight is computed";
     TfLiteNode* op = nullptr;
-    const int widen = ProducerOf(tensor, kTfLiteBuiltinDequantize, &op);
-    if (widen < 0) return kComputed;
+    if (!ProducerOf(tensor, kTfLiteBuiltinDequantize, &op)) return kComputed;
     int source = op->inputs->data[0];
-    int reshape = -1;
     if (InRange(source) && !Constant(context_->tensors[source])) {
-      reshape = ProducerOf(source, kTfLiteBuiltinReshape, &op);
-      if (reshape < 0) return kComputed;
+      if (!ProducerOf(source, kTfLiteBuiltinReshape, &op)) return kComputed;
       source = op->inputs->data[0];
     }
     if (!InRange(source)) return kComputed;
@@ -228,29 +225,17 @@ class Reader {
     } else {
       return "a weight is widened from a type that is not covered";
     }
-    AddFeeder(widen);
-    if (reshape >= 0) AddFeeder(reshape);
     return nullptr;
   }
 
-  // The node that writes `tensor`, if it is of this kind and has one output; else -1.
-  int ProducerOf(int tensor, int builtin, TfLiteNode** op) const {
+  // The node that writes `tensor`, if it is of this kind and has one output.
+  bool ProducerOf(int tensor, int builtin, TfLiteNode** op) const {
     const int index = graph_.Producer(tensor);
     TfLiteRegistration* registration = nullptr;
-    if (index < 0 ||
-        context_->GetNodeAndRegistration(context_, index, op, &registration) != kTfLiteOk ||
-        registration->builtin_code != builtin || (*op)->inputs->size < 1 ||
-        (*op)->outputs->size != 1) {
-      return -1;
-    }
-    return index;
-  }
-
-  void AddFeeder(int index) {
-    for (int i = 0; i < node_->feeder_count; ++i) {
-      if (node_->feeders[i] == index) return;
-    }
-    if (node_->feeder_count < kMaxFeeders) node_->feeders[node_->feeder_count++] = index;
+    return index >= 0 &&
+           context_->GetNodeAndRegistration(context_, index, op, &registration) == kTfLiteOk &&
+           registration->builtin_code == builtin && (*op)->inputs->size >= 1 &&
+           (*op)->outputs->size == 1;
   }
 
   TfLiteContext* context_;
@@ -296,20 +281,6 @@ int Graph::Producer(int tensor) const {
     }
   }
   return -1;
-}
-
-int Graph::Readers(int tensor) const {
-  int readers = 0;
-  for (int position = 0; position < size(); ++position) {
-    TfLiteNode* node = nullptr;
-    TfLiteRegistration* registration = nullptr;
-    if (context_->GetNodeAndRegistration(context_, plan_->data[position], &node, &registration) !=
-        kTfLiteOk) {
-      continue;
-    }
-    for (int i = 0; i < node->inputs->size; ++i) readers += node->inputs->data[i] == tensor;
-  }
-  return readers;
 }
 
 const char* ReadLstmNode(TfLiteContext* context, const Graph& graph, int index, LstmNode* node) {

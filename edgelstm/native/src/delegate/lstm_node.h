@@ -6,15 +6,10 @@
 
 namespace edgelstm {
 
-// DEQUANTIZE operators, and RESHAPE before them, that serve one LSTM only: 2 per weight at most.
-constexpr int kMaxFeeders = 48;
-
 struct LstmNode {
   EdgeLstmLayer layer;  // its weights point into the model
   int input, output, h, c;  // tensor indices
   bool time_major;
-  int feeders[kMaxFeeders];  // node indices
-  int feeder_count;
 };
 
 // A copy of the execution plan and what its nodes read; the interpreter's own changes while
@@ -32,8 +27,6 @@ class Graph {
   int node(int position) const { return plan_->data[position]; }
   // Node that writes a tensor, or -1.
   int Producer(int tensor) const;
-  // How many inputs of nodes a tensor is; graph outputs are not counted.
-  int Readers(int tensor) const;
 
  private:
   TfLiteContext* context_;
