@@ -137,7 +137,7 @@ class NativeLstm:
 
         Args:
             padding: floats of NaN behind every row and in front of and behind every array.
-            offset: bytes by which all arrays are misaligned.
+            offset: floats by which all arrays are misaligned.
         """
         spec = self.spec
         time_axis = 1 if spec.layout is Layout.BATCH_MAJOR else 0
@@ -187,8 +187,8 @@ class _Padded:
         *leading, width = values.shape
         rows = int(np.prod(leading))
         stride = width + padding
-        raw = np.empty((rows * stride + padding) * 4 + 64 + offset, np.uint8)
-        start = -raw.ctypes.data % 64 + offset
+        raw = np.empty((rows * stride + padding + offset) * 4 + 64, np.uint8)
+        start = -raw.ctypes.data % 64 + 4 * offset
         self._shape = values.shape
         self._flat = raw[start : start + (rows * stride + padding) * 4].view(np.float32)
         self._flat[:] = np.nan

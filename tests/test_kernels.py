@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,7 @@ def scaled(spec: LstmSpec) -> LstmSpec:
         spec,
         kernel=smaller(spec.kernel),
         recurrent=spec.recurrent if spec.diagonal else smaller(spec.recurrent),
+        projection=None if spec.projection is None else spec.projection * scale,
     )
 
 
@@ -199,6 +201,43 @@ def test_weights_stored_small_are_widened(kernels: str, dtype: str, scale: float
         with NativeLstm(one, kernels, stored=extra) as native:
             answers.append(native.run(x, h, c))
     np.testing.assert_array_equal(answers[0], answers[1])
+
+
+def test_layers_of_float16_equal_those_of_their_values_in_float32(kernels: str) -> None:
+    """Kernels may keep float16 as it is: configurations, batches and sizes around the width."""
+    specs = [random_spec(n, units=n, features=n + 1) for n in (1, 9, 40, 47, 48, 49)]
+    large = [
+        random_spec(
+            n,
+            units=60 + n,
+            features=30,
+            outputs=41 if n % 2 else None,
+            coupled=n % 4 > 1,
+            peephole=n == 5,
+            layer_norm=n > 3,
+        )
+        for n in range(7)
+    ]
+    large.append(random_spec(8, units=70, features=60, diagonal=True))
+    for number, spec in enumerate(map(scaled, [*configurations(), *specs, *large])):
+        stored: dict[str, tuple[Array, float]] = {}
+        wide: dict[str, Any] = {}
+        for part in ("kernel", "recurrent"):
+            arrays = getattr(spec, part).as_tuple()
+            halves = [None if a is None else a.astype(np.float16) for a in arrays]
+            named = zip("ifco", halves, strict=True)
+            stored |= {f"{part}_{g}": (half, 1.0) for g, half in named if half is not None}
+            wide[part] = Gates(*[None if a is None else a.astype(np.float32) for a in halves])  # type: ignore[arg-type]
+        if spec.projection is not None:
+            stored["projection"] = spec.projection.astype(np.float16), 1.0
+            wide["projection"] = stored["projection"][0].astype(np.float32)
+        exact = dataclasses.replace(spec, **wide)
+        for batch in (1, 2, 3, 5):
+            h, c = states(spec, batch)
+            (x,) = inputs_for(spec, batch, 3, number, initial=False)
+            wanted = lstm(exact, x, h, c)[0]
+            with NativeLstm(spec, kernels, stored=stored) as native:
+                np.testing.assert_allclose(native.run(x, h, c), wanted, atol=TOLERANCE)
 
 
 def hybrid_parts(spec: LstmSpec) -> tuple[LstmSpec, dict[str, tuple[Array, float]]]:

@@ -82,7 +82,7 @@ typedef struct EdgeLstmLayer {
 } EdgeLstmLayer;
 
 // One call: B rows of T steps. Row b of step t begins at input + b * input_row + t * input_step,
-// counted in floats, and likewise for the output; pointers need no alignment.
+// counted in floats, and likewise for the output. Arrays may begin at any float.
 typedef struct EdgeLstmCall {
   const float* input;
   float* output;

@@ -14,6 +14,7 @@ constexpr NamedFeature kNamedFeatures[] = {
     {"sse4.2", &edgelstm::CpuFeatures::sse42},
     {"avx2", &edgelstm::CpuFeatures::avx2},
     {"fma", &edgelstm::CpuFeatures::fma},
+    {"f16c", &edgelstm::CpuFeatures::f16c},
     {"avx512f", &edgelstm::CpuFeatures::avx512f},
     {"avx512vnni", &edgelstm::CpuFeatures::avx512vnni},
     {"avxvnni", &edgelstm::CpuFeatures::avxvnni},

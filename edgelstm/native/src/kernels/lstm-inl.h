@@ -20,6 +20,9 @@ namespace {
 constexpr int64_t kMaxRows = 24;
 // What the gate sums of the projected steps may take, unless one step of kMaxRows takes more.
 constexpr int64_t kChunkBytes = 256 * 1024;
+// Weights that as float32 exceed the first cache are kept as float16 if they are stored so. Smaller
+// ones are not: widening them in every step made 16 -> 32 1.8 times slower.
+constexpr int64_t kHalfFromBytes = 32 * 1024;
 constexpr float kLayerNormEpsilon = 1e-8f;
 
 inline int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
@@ -98,7 +101,9 @@ class Lstm {
       input_depth = RoundUp(layer.inputs, group);
       output_depth = RoundUp(layer.outputs, group);
       unit_depth = RoundUp(layer.units, group);
-      const int64_t element = hybrid ? 1 : 4;
+      const int64_t multiplied = units * gates * (input_depth + output_depth);
+      half = V::kHasHalf && 4 * multiplied > kHalfFromBytes && AllHalf(layer);
+      const int64_t element = hybrid ? 1 : half ? 2 : 4;
       int64_t end = 0;
       const auto place = [&end](int64_t bytes) {
         const int64_t offset = end;
@@ -128,6 +133,7 @@ class Lstm {
     }
 
     int gates;
+    bool half;
     int64_t units, outputs, input_depth, output_depth, unit_depth;
     int64_t kernel, recurrent, bias, peephole, layer_norm, projection, projection_bias, scales;
     int64_t packed;
@@ -142,9 +148,11 @@ class Lstm {
   static void PackMatrix(const EdgeLstmLayer& layer, const EdgeLstmWeight* gates, int count,
                          int64_t rows, int64_t columns, int64_t depth, char* to) {
     const bool hybrid = layer.arithmetic == EDGELSTM_HYBRID;
+    const bool half = Sizes(layer).half;
     const int64_t group = hybrid ? 4 : 1;
     const int64_t blocks = RoundUp(rows, kLanes * (gates ? 1 : 4)) / (kLanes * (gates ? 1 : 4));
     float* floats = reinterpret_cast<float*>(to);
+    uint16_t* halves = reinterpret_cast<uint16_t*>(to);
     int8_t* bytes = reinterpret_cast<int8_t*>(to);
     for (int64_t block = 0; block < blocks; ++block) {
       for (int64_t k = 0; k < depth; k += group) {
@@ -158,6 +166,8 @@ class Lstm {
               const int64_t index = row * columns + k + i;
               if (hybrid) {
                 *bytes++ = there ? Int8At(weight, index) : static_cast<int8_t>(0);
+              } else if (half) {
+                *halves++ = there ? HalfAt(weight, index) : static_cast<uint16_t>(0);
               } else {
                 *floats++ = there ? WeightAt(weight, index) : 0.0f;
               }
@@ -297,20 +307,30 @@ class Lstm {
         }
       }
     } else {
-      const float* weights = reinterpret_cast<const float*>(packed_ + sizes_.recurrent);
-      int64_t r = 0;
-      for (; r + V::kFloatRows <= count; r += V::kFloatRows) {
-        Recurrent<V::kFloatRows, 1, kGates>(weights, before + r, r, sums, c, hidden);
+      if (V::kHasHalf && sizes_.half) {
+        AllRecurrent<kGates, uint16_t>(before, count, sums, c, hidden);
+      } else {
+        AllRecurrent<kGates, float>(before, count, sums, c, hidden);
       }
-      if (count - r == 2) Recurrent<2, 1, kGates>(weights, before + r, r, sums, c, hidden);
-      if (count - r == 1) Recurrent<1, 2, kGates>(weights, before + r, r, sums, c, hidden);
     }
     if (has_projection_) ProjectHidden(first, count, step, hidden);
   }
 
+  template <int kGates, class Element>
+  void AllRecurrent(const float* const* before, int64_t count, const float* sums, float* c,
+                    float* const* hidden) {
+    const Element* weights = reinterpret_cast<const Element*>(packed_ + sizes_.recurrent);
+    int64_t r = 0;
+    for (; r + V::kFloatRows <= count; r += V::kFloatRows) {
+      Recurrent<V::kFloatRows, 1, kGates>(weights, before + r, r, sums, c, hidden);
+    }
+    if (count - r == 2) Recurrent<2, 1, kGates>(weights, before + r, r, sums, c, hidden);
+    if (count - r == 1) Recurrent<1, 2, kGates>(weights, before + r, r, sums, c, hidden);
+  }
+
   // The recurrent part of kRows rows from row `r`, its gates finished while in registers.
-  template <int kRows, int kBlocks, int kGates>
-  void Recurrent(const float* weights, const float* const* before, int64_t r, const float* sums,
+  template <int kRows, int kBlocks, int kGates, class Element>
+  void Recurrent(const Element* weights, const float* const* before, int64_t r, const float* sums,
                  float* c, float* const* hidden) {
     const int64_t blocks = sizes_.units / kLanes;
     const int64_t depth = layer_.outputs;
@@ -323,8 +343,8 @@ class Lstm {
     }
   }
 
-  template <int kRows, int kBlocks, int kGates>
-  inline void FinishTile(const float* weights, int64_t depth, const float* const* before,
+  template <int kRows, int kBlocks, int kGates, class Element>
+  inline void FinishTile(const Element* weights, int64_t depth, const float* const* before,
                          int64_t r, int64_t block, const float* sums, float* c,
                          float* const* hidden) {
     Float z[kRows * kBlocks * kGates];
@@ -347,8 +367,8 @@ class Lstm {
   }
 
   // z[row][block][gate] += sum over k of weights[block][k][gate] * rows[row][k].
-  template <int kRows, int kBlocks, int kGates>
-  static inline void Accumulate(const float* weights, int64_t depth, const float* const* rows,
+  template <int kRows, int kBlocks, int kGates, class Element>
+  static inline void Accumulate(const Element* weights, int64_t depth, const float* const* rows,
                                 Float* z) {
     const int64_t stride = depth * kGates * kLanes;
     Float sum[kRows * kBlocks * kGates];
@@ -389,9 +409,21 @@ class Lstm {
                            count, scales, scale_step, sums, sums_row);
       return;
     }
-    const float* floats = reinterpret_cast<const float*>(weights);
+    if (V::kHasHalf && sizes_.half) {
+      MultiplyFloat<kGates>(reinterpret_cast<const uint16_t*>(weights), blocks, depth, rows, count,
+                            sums, sums_row);
+    } else {
+      MultiplyFloat<kGates>(reinterpret_cast<const float*>(weights), blocks, depth, rows, count,
+                            sums, sums_row);
+    }
+  }
+
+  template <int kGates, class Element>
+  static void MultiplyFloat(const Element* weights, int64_t blocks, int64_t depth,
+                            const float* const* rows, int64_t count, float* sums,
+                            int64_t sums_row) {
     for (int64_t block = 0; block < blocks; ++block) {
-      const float* from = floats + block * depth * kGates * kLanes;
+      const Element* from = weights + block * depth * kGates * kLanes;
       float* to = sums + block * kGates * kLanes;
       int64_t r = 0;
       for (; r + V::kFloatRows <= count; r += V::kFloatRows) {
@@ -408,8 +440,8 @@ class Lstm {
     }
   }
 
-  template <int kRows, int kBlocks, int kGates>
-  static inline void AddTile(const float* weights, int64_t depth, const float* const* rows,
+  template <int kRows, int kBlocks, int kGates, class Element>
+  static inline void AddTile(const Element* weights, int64_t depth, const float* const* rows,
                              float* sums, int64_t sums_row) {
     Float z[kRows * kBlocks * kGates];
     EDGELSTM_UNROLL

@@ -60,6 +60,19 @@ float WeightAt(const EdgeLstmWeight& weight, int64_t index) {
   }
 }
 
+bool AllHalf(const EdgeLstmLayer& layer) {
+  if (layer.arithmetic != EDGELSTM_FLOAT) return false;
+  for (int gate = Coupled(layer) ? 1 : 0; gate < 4; ++gate) {
+    if (layer.kernel[gate].type != EDGELSTM_FLOAT16) return false;
+    if (!layer.diagonal && layer.recurrent[gate].type != EDGELSTM_FLOAT16) return false;
+  }
+  return !HasProjection(layer) || layer.projection.type == EDGELSTM_FLOAT16;
+}
+
+uint16_t HalfAt(const EdgeLstmWeight& weight, int64_t index) {
+  return weight.data == nullptr ? static_cast<uint16_t>(0) : At<uint16_t>(weight, index);
+}
+
 int8_t Int8At(const EdgeLstmWeight& weight, int64_t index) {
   return weight.data == nullptr ? static_cast<int8_t>(0) : At<int8_t>(weight, index);
 }

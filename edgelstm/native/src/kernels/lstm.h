@@ -41,9 +41,12 @@ inline bool HasLayerNorm(const EdgeLstmLayer& layer) {
 }
 inline bool HasProjection(const EdgeLstmLayer& layer) { return layer.projection.data != nullptr; }
 
+// Whether all matrices that are multiplied are stored as float16.
+bool AllHalf(const EdgeLstmLayer& layer);
 // Element `index` of a weight as a real number; 0 where the layer has no such weight.
 float WeightAt(const EdgeLstmWeight& weight, int64_t index);
-// The same as stored in int8, without its scale.
+// The same as stored in float16 or int8, without its scale.
+uint16_t HalfAt(const EdgeLstmWeight& weight, int64_t index);
 int8_t Int8At(const EdgeLstmWeight& weight, int64_t index);
 
 // Why a layer cannot be computed, or null. Never freed.

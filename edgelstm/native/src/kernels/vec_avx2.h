@@ -1,4 +1,4 @@
-// Eight float lanes of AVX2 and FMA. Include it only where both are compiled in.
+// Eight float lanes of AVX2, FMA and F16C. Include it only where all are compiled in.
 #pragma once
 
 #include <immintrin.h>
@@ -19,6 +19,11 @@ struct Avx2 {
 
   static Float Set(float value) { return _mm256_set1_ps(value); }
   static Float Load(const float* from) { return _mm256_loadu_ps(from); }
+  // Weights that are kept as float16.
+  static constexpr bool kHasHalf = true;
+  static Float Load(const uint16_t* from) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
   static void Store(float* to, Float value) { _mm256_storeu_ps(to, value); }
   // The first `n` lanes; memory behind them is neither read nor written, other lanes are 0.
   static Float LoadPart(const float* from, int n) { return _mm256_maskload_ps(from, Mask(n)); }
