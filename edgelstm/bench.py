@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 PRECISIONS = ("float32", "float16", "dynamic")
 CONTENDERS = {"stock": Delegate.CPU, "edgelstm": Delegate.EDGELSTM}
-ROUNDS = 15
-_TURN_NS = 4_000_000
+ROUNDS = 61
+# Shorter than the slices in which a busy system shares its processors.
+_TURN_NS = 1_000_000
 
 
 def sizes(text: str) -> tuple[tuple[int, int], ...]:
@@ -55,7 +56,7 @@ def bench(
 
     Each round times every contender once, right after each other, so that a busy machine slows
     all alike; what counts is the median of the rounds' ratios. A sample is the mean time of one
-    call, in ns, over a turn of some milliseconds.
+    call, in ns, over a turn of about a millisecond.
 
     Raises:
         MissingPackageError: there is no interpreter or no native library.
