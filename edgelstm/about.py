@@ -54,7 +54,14 @@ def print_about(found: dict[str, Any], console: Console) -> None:
         table.add_row("delegate", Text(delegate["problem"]))
     else:
         isa = ", ".join(delegate["isa"]) or "no special instructions"
-        table.add_row("delegate", Text(f"{delegate['path']}\nABI {delegate['abi']}; {isa}"))
+        kernels = ", ".join(delegate["kernels"])
+        used = delegate["chosen"] or "none of them: EDGELSTM_ISA names another"
+        lines = [
+            delegate["path"],
+            f"ABI {delegate['abi']}; {isa}",
+            f"kernels {kernels}; used: {used}",
+        ]
+        table.add_row("delegate", Text("\n".join(lines)))
     console.print(table, highlight=False)
 
 
@@ -83,10 +90,13 @@ def _delegate() -> dict[str, Any]:
     try:
         _, library = native.load()
     except EdgeLstmError as error:
-        return {"path": None, "version": None, "abi": None, "isa": None, "problem": str(error)}
+        nothing = dict.fromkeys(("path", "version", "abi", "isa", "kernels", "chosen"))
+        return {**nothing, "problem": str(error)}
     return {
         "path": str(library.path),
         "version": library.version,
         "abi": library.abi,
         "isa": list(library.isa),
+        "kernels": list(library.kernels),
+        "chosen": library.chosen,
     }

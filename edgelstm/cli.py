@@ -18,12 +18,16 @@ from edgelstm.cli_types import (
     ArchitectureOption,
     CustomObjectsOption,
     DataOption,
+    DelegateOption,
     JsonOption,
+    KeepOption,
     ModelArgument,
     OverwriteOption,
     PrecisionName,
+    SizesOption,
     SourceArgument,
     StateName,
+    StepsOption,
     TargetName,
     ToleranceOption,
 )
@@ -177,9 +181,7 @@ def profile(
     on: Annotated[
         str, typer.Option(metavar="DEVICE", help="Where to measure; see edgelstm devices.")
     ] = "local",
-    delegate: Annotated[
-        str, typer.Option(metavar="cpu,xnnpack", help="Delegates to measure.")
-    ] = "cpu,xnnpack",
+    delegate: DelegateOption = "cpu,xnnpack",
     threads: Annotated[str, typer.Option(metavar="1,2", help="Numbers of threads.")] = "1",
     time: Annotated[
         int, typer.Option(min=1, help="Steps, where the model leaves them open.")
@@ -220,6 +222,19 @@ def profile(
 
 
 @app.command()
+def bench(
+    sizes: SizesOption = "16x32,64x128,128x256,256x512",
+    steps: StepsOption = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Time the same LSTM in the interpreter's own kernel and in the native delegate."""
+    from edgelstm import bench, terminal
+
+    result = bench.bench(bench.sizes(sizes), steps=steps, progress=terminal.progress)
+    terminal.show(result, as_json, lambda console: bench.print_bench(result, console))
+
+
+@app.command()
 def devices(as_json: JsonOption = False) -> None:
     """List the devices that models can be profiled on."""
     from edgelstm import about, terminal
@@ -238,13 +253,7 @@ def info(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def demo(
-    keep: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Keep the converted models in this folder."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+def demo(keep: KeepOption = None, as_json: JsonOption = False) -> None:
     """Convert, verify and measure a bundled model in every precision, in about a minute."""
     from edgelstm import files, terminal
     from edgelstm.demo.render import print_demo

@@ -55,6 +55,16 @@ DataOption = Annotated[
     Path | None,
     typer.Option(metavar="D.npz", help="Compare on these inputs too, arrays by input name."),
 ]
+DelegateOption = Annotated[
+    str, typer.Option(metavar="cpu,xnnpack,edgelstm", help="Delegates to measure.")
+]
+KeepOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Keep the converted models in this folder.")
+]
+SizesOption = Annotated[
+    str, typer.Option(metavar="16x32,64x128", help="Features and units of the layers.")
+]
+StepsOption = Annotated[int, typer.Option(min=1, help="Steps of a sequence.")]
 ToleranceOption = Annotated[
     float | None,
     typer.Option(

@@ -32,6 +32,7 @@ from edgelstm.profiles.measurement import (
 from edgelstm.profiles.settings import Backend, ProfileSettings, RunBounds
 from edgelstm.profiles.targets import DeviceFacts, Session, Target
 from edgelstm.profiles.targets.local import LocalTarget
+from edgelstm.runtime import native
 
 TARGETS = {"local": LocalTarget}
 """Name in a device profile -> the target's class."""
@@ -84,6 +85,7 @@ def profile(
     with target.connect() as device:
         backend = choose_backend(settings.backend, device)
         remote = target.push(model)
+        libraries = push_libraries(target, settings)
         overhead = target.overhead()
         before = target.calibrate()
         progress("memory of the interpreter alone")
@@ -91,7 +93,7 @@ def profile(
         trials = []
         for each in configurations(settings):
             progress(f"memory: {each.name}")
-            trial = Trial(each, target, remote, backend, settings)
+            trial = Trial(each, target, remote, backend, settings, libraries)
             trial.measure_memory(baseline)
             trials.append(trial)
         measure_latency(trials, settings.bounds, progress)
@@ -111,6 +113,26 @@ def profile(
         measurements=measurements,
         warnings=diagnose(settings, device, before, after, overhead, measurements, own_cpu_s),
     )
+
+
+def push_libraries(target: Target, settings: ProfileSettings) -> tuple[str, ...]:
+    """Path on the device of the native library; none where no configuration needs it.
+
+    Raises:
+        OptionError: the device is another machine, which this machine's library does not fit.
+        MissingPackageError: the library has not been built.
+    """
+    if "edgelstm" not in settings.delegates:
+        return ()
+    device = devices.find(settings.device)
+    if device.target != "local":
+        raise OptionError(
+            "the delegate edgelstm is measured on this machine only",
+            where=f"device profile '{device.name}'",
+            cure="leave edgelstm out of --delegate",
+        )
+    _, library = native.load()
+    return (target.push(library.path),)
 
 
 def read_model(model: Path) -> ModelFacts:
@@ -183,6 +205,7 @@ class Trial:
         model: str,
         backend: str,
         settings: ProfileSettings,
+        libraries: tuple[str, ...] = (),
     ) -> None:
         self.configuration = configuration
         self.own_cpu_ns = 0
@@ -190,6 +213,7 @@ class Trial:
         self._model = model
         self._backend = backend
         self._settings = settings
+        self._libraries = libraries if configuration.delegate == "edgelstm" else ()
         self._load_ns: list[int] = []
         self._allocate_ns: list[int] = []
         self._first_ns: list[int] = []
@@ -258,6 +282,7 @@ class Trial:
             backend=self._backend,
             delegate=self.configuration.delegate,
             threads=self.configuration.threads,
+            libraries=list(self._libraries),
         )
         allocated = self._ask(
             session,

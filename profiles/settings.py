@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from edgelstm.errors import OptionError
 from edgelstm.profiles.budget import Limit
 
-DELEGATES = ("cpu", "xnnpack")
-"""Delegates that this build measures. `cpu` is the interpreter with no delegate at all."""
+DELEGATES = ("cpu", "xnnpack", "edgelstm")
+"""Delegates that this build measures. `cpu` is the interpreter with no delegate at all; `edgelstm`
+is our native library, and XNNPACK for what that leaves."""
+
+DEFAULT_DELEGATES = ("cpu", "xnnpack")
 
 
 class Backend(enum.Enum):
@@ -84,7 +87,7 @@ class ProfileSettings:
     """
 
     device: str = "local"
-    delegates: tuple[str, ...] = DELEGATES
+    delegates: tuple[str, ...] = DEFAULT_DELEGATES
     threads: tuple[int, ...] = (1,)
     backend: Backend = Backend.AUTO
     bounds: RunBounds = RunBounds()

@@ -10,7 +10,13 @@ import pytest
 from edgelstm.converters.quantize.legality import TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "converters/README.md", "profiles/README.md", "edgelstm/README.md"]
+PAGES = [
+    "README.md",
+    "converters/README.md",
+    "profiles/README.md",
+    "edgelstm/README.md",
+    "edgelstm/native/README.md",
+]
 MOST_STEPS = 6
 
 

@@ -43,6 +43,7 @@ def test_the_cpu_features_are_those_that_the_system_tells(library: native.Native
         "sse4.2": "sse4_2",
         "avx2": "avx2",
         "fma": "fma",
+        "f16c": "f16c",
         "avx512f": "avx512f",
         "avx512vnni": "avx512_vnni",
         "avxvnni": "avx_vnni",

@@ -1,8 +1,9 @@
 """Runs .tflite jobs in one interpreter; also a script, for interpreters of another Python.
 
 A job is an .npz file: `model` (bytes), `threads`, `xnnpack` (0 or 1), and for call i and input
-position j an array `call{i}_{j}`; `reset{i}` present means: reset variables before call i. The
-answer holds `out{i}_{k}` for call i and output position k.
+position j an array `call{i}_{j}`; `reset{i}` present means: reset variables before call i;
+`delegate`, if present, is the path of an external delegate. The answer holds `out{i}_{k}` for call
+i and output position k, and with a delegate `delegates`, the number of nodes that are its kernels.
 
     python tflite_runner.py litert|tflite_runtime|tensorflow JOB.npz ANSWER.npz ...
 """
@@ -31,13 +32,18 @@ def run(name: str, job: dict[str, Any]) -> dict[str, Any]:
     resolver = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     if int(job["xnnpack"]):
         resolver = module.OpResolverType.AUTO
+    delegates = [module.load_delegate(str(job["delegate"]))] if "delegate" in job else []
     interpreter = module.Interpreter(
         model_content=bytes(job["model"]),
         num_threads=int(job["threads"]),
         experimental_op_resolver_type=resolver,
+        experimental_delegates=delegates,
     )
     inputs = interpreter.get_input_details()
     answers: dict[str, Any] = {}
+    if delegates:
+        names = [op["op_name"] for op in interpreter._get_ops_details()]
+        answers["delegates"] = np.asarray(names.count("DELEGATE"))
     call, shapes = 0, list[Any]()
     while any(key.startswith(f"call{call}_") or key == f"reset{call}" for key in job):
         arrays = [job[f"call{call}_{j}"] for j in range(len(inputs))]

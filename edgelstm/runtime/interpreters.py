@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import importlib
 import importlib.util
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgelstm.errors import (
     UnreadableModelError,
     UnsupportedModelError,
 )
+from edgelstm.runtime import native
 from edgelstm.runtime.model_file import place, read_model_file
 
 
@@ -26,6 +28,9 @@ class Delegate(enum.Enum):
 
     CPU = "cpu"  # the interpreter's own kernels only
     XNNPACK = "xnnpack"  # XNNPACK for the ops that it takes, as interpreters do by default
+    EDGELSTM = (
+        "edgelstm"  # our kernels for the fused LSTM ops, XNNPACK for what it takes of the rest
+    )
 
 
 class Interpreter(Protocol):
@@ -142,8 +147,8 @@ def open_interpreter(
     Raises:
         UnreadableModelError: the file is missing, damaged, or no TFLite file.
         UnsupportedModelError: the interpreter lacks an op of the model.
-        MissingPackageError: no interpreter is installed.
-        OptionError: `backend` or `threads` is out of range.
+        MissingPackageError: no interpreter is installed, or the native library is not.
+        OptionError: `backend` or `threads` is out of range, or $EDGELSTM_ISA names no kernels.
     """
     read_model_file(model)
     return construct(model, choose_backend(backend), threads, delegate)
@@ -160,17 +165,42 @@ def construct(
     resolver = {
         Delegate.CPU: resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         Delegate.XNNPACK: resolvers.BUILTIN,
+        Delegate.EDGELSTM: resolvers.BUILTIN,
     }[delegate]
+    # The interpreter keeps the delegate alive.
+    loaded = {}
+    if delegate is Delegate.EDGELSTM:
+        loaded = {"experimental_delegates": [load_delegate(backend)]}
     content = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TensorFlow announces the move to LiteRT
             interpreter: Interpreter = module.Interpreter(
-                **content, num_threads=threads, experimental_op_resolver_type=resolver
+                **content,
+                **loaded,
+                num_threads=threads,
+                experimental_op_resolver_type=resolver,
             )
     except (ValueError, RuntimeError) as error:
         raise as_user_error(error, model, backend) from None
     return interpreter
+
+
+def load_delegate(backend: Backend) -> Any:
+    """The native library as a delegate of an interpreter.
+
+    Raises:
+        MissingPackageError: the native library is not there, or does not fit.
+        OptionError: $EDGELSTM_DELEGATE names no file, or $EDGELSTM_ISA no kernels of this machine.
+    """
+    _, library = native.load()
+    if library.chosen is None:
+        raise OptionError(
+            "EDGELSTM_ISA names no kernels that run on this machine",
+            where=os.environ.get("EDGELSTM_ISA"),
+            cure="use one of " + ", ".join(library.kernels),
+        )
+    return _import(backend).load_delegate(str(library.path))
 
 
 def as_user_error(

@@ -7,11 +7,12 @@ import dataclasses
 import os
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Any
 
 from edgelstm.errors import MissingPackageError, OptionError
 
 LIBRARY = "libedgelstm_delegate.so"
-ABI = 1
+ABI = 2
 ENVIRONMENT = "EDGELSTM_DELEGATE"
 
 _CURE = "run: pip install --force-reinstall edgelstm (in a checkout: pip install .)"
@@ -25,12 +26,16 @@ class NativeLibrary:
         abi: version of its C interface; equals `ABI`.
         version: version of the package that it was built from.
         isa: instruction sets of this CPU that kernels may use, e.g. ("sse4.2", "avx2", "fma").
+        kernels: sets of kernels that run here, best first, e.g. ("avx2", "generic", "scalar").
+        chosen: the one in use; None when $EDGELSTM_ISA names none of them.
     """
 
     path: Path
     abi: int
     version: str
     isa: tuple[str, ...]
+    kernels: tuple[str, ...]
+    chosen: str | None
 
 
 def library_path() -> Path:
@@ -88,7 +93,36 @@ def load() -> tuple[ctypes.CDLL, NativeLibrary]:
             where=str(path),
             cure=_CURE,
         )
-    return library, NativeLibrary(path, abi, _version(library), _cpu_features(library))
+    library.edgelstm_kernels_chosen.restype = ctypes.c_char_p
+    chosen = library.edgelstm_kernels_chosen(None)
+    return library, NativeLibrary(
+        path,
+        abi,
+        _version(library),
+        isa=_names(library.edgelstm_cpu_features),
+        kernels=_names(library.edgelstm_kernels),
+        chosen=None if chosen is None else chosen.decode("ascii"),
+    )
+
+
+def delegate_counts(delegate: Any) -> tuple[int, int, str]:
+    """What a delegate made by an interpreter's `load_delegate` from this library has done.
+
+    Returns:
+        How many fused operators it has taken, how many it has left to the interpreter, and why it
+        left the last one; "" when it left none.
+    """
+    library, _ = load()
+    pointer = ctypes.c_void_p(delegate._get_native_delegate_pointer())
+    library.edgelstm_delegate_claimed.restype = ctypes.c_int64
+    library.edgelstm_delegate_refused.restype = ctypes.c_int64
+    library.edgelstm_delegate_reason.restype = ctypes.c_char_p
+    reason: bytes = library.edgelstm_delegate_reason(pointer) or b""
+    return (
+        int(library.edgelstm_delegate_claimed(pointer)),
+        int(library.edgelstm_delegate_refused(pointer)),
+        reason.decode("ascii"),
+    )
 
 
 def _version(library: ctypes.CDLL) -> str:
@@ -97,8 +131,8 @@ def _version(library: ctypes.CDLL) -> str:
     return text.decode("ascii")
 
 
-def _cpu_features(library: ctypes.CDLL) -> tuple[str, ...]:
-    call = library.edgelstm_cpu_features
+def _names(call: Any) -> tuple[str, ...]:
+    """The list that a function writes as `edgelstm_cpu_features` does."""
     call.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
     call.restype = ctypes.c_size_t
     buffer = ctypes.create_string_buffer(call(None, 0) + 1)

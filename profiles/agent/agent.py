@@ -13,7 +13,8 @@ A request is one line `{"command": NAME, ...}`, its answer one line `{"ok": true
               temperatures (globs)
     overhead  runs                          cost of the clock around a call that does nothing
     import    backend                       import the interpreter
-    load      path, delegate, threads       build the interpreter
+    load      path, delegate, libraries,    build the interpreter; libraries hold delegates that
+              threads                       must take an op
     allocate  shapes, time, integer_ranges, size the inputs, allocate tensors, draw the inputs
               seed
     first                                   the first inference
@@ -50,10 +51,7 @@ BACKENDS = {
     "tensorflow": "tensorflow",
 }
 
-DELEGATES = {
-    "cpu": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
-    "xnnpack": "BUILTIN",
-}
+DELEGATES = ("cpu", "xnnpack", "edgelstm")
 
 Message = dict[str, Any]
 
@@ -223,7 +221,6 @@ class Agent:
     def __init__(self) -> None:
         self.backend: str | None = None
         self.module: Any = None
-        self.resolvers: Any = None
         self.interpreter: Any = None
         self.inputs: list[Any] = []
 
@@ -282,9 +279,7 @@ class Agent:
         started = time.perf_counter_ns()
         try:
             module: Any = importlib.import_module(BACKENDS[name])
-            # tf.lite keeps OpResolverType under `experimental`.
             module = module.lite if name == "tensorflow" else module
-            self.resolvers = getattr(module, "experimental", module).OpResolverType
         except ImportError as error:
             raise AgentError("package", f"{name} does not import: {error}") from error
         spent = time.perf_counter_ns() - started
@@ -300,13 +295,17 @@ class Agent:
         name = request["delegate"]
         if name not in DELEGATES:
             raise AgentError("input", f"this agent knows no delegate '{name}'")
-        resolver = getattr(self.resolvers, DELEGATES[name])
+        # tf.lite keeps OpResolverType and load_delegate under `experimental`.
+        special = getattr(self.module, "experimental", self.module)
+        kind = "BUILTIN_WITHOUT_DEFAULT_DELEGATES" if name == "cpu" else "BUILTIN"
+        load, options = special.load_delegate, {"claim": "required"}
         started = time.perf_counter_ns()
         try:
             self.interpreter = self.module.Interpreter(
                 model_path=request["path"],
                 num_threads=int(request["threads"]),
-                experimental_op_resolver_type=resolver,
+                experimental_op_resolver_type=getattr(special.OpResolverType, kind),
+                experimental_delegates=[load(p, options) for p in request.get("libraries", [])],
             )
         except (ValueError, RuntimeError) as error:
             text = one_line(error)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 #if defined(__cplusplus)
 #define EDGELSTM_API extern "C" __attribute__((visibility("default")))
@@ -10,7 +11,7 @@
 #endif
 
 // Raised whenever a function below changes its meaning or its signature.
-#define EDGELSTM_ABI_VERSION 1
+#define EDGELSTM_ABI_VERSION 2
 
 // The EDGELSTM_ABI_VERSION that the library was built with.
 EDGELSTM_API int edgelstm_abi_version(void);
@@ -23,3 +24,102 @@ EDGELSTM_API const char* edgelstm_version(void);
 // without the NUL, so that a result >= size means that it was cut. `buffer` may be NULL when
 // `size` is 0.
 EDGELSTM_API size_t edgelstm_cpu_features(char* buffer, size_t size);
+
+// Writes the kernels that run on this CPU, best first, e.g. "avx2,generic,scalar", as
+// `edgelstm_cpu_features` does.
+EDGELSTM_API size_t edgelstm_kernels(char* buffer, size_t size);
+
+// The kernels that are used: those that `name` or, if it is NULL, the environment variable
+// EDGELSTM_ISA asks for, else the best. NULL if what is asked for does not exist or does not run
+// on this CPU. Never freed.
+EDGELSTM_API const char* edgelstm_kernels_chosen(const char* name);
+
+// --- One LSTM layer, without any interpreter ---
+
+// How a weight is stored. `scale` counts for integers only: value = scale * stored.
+enum EdgeLstmType {
+  EDGELSTM_FLOAT32 = 0,
+  EDGELSTM_FLOAT16 = 1,
+  EDGELSTM_INT16 = 2,
+  EDGELSTM_INT8 = 3
+};
+
+enum EdgeLstmActivation {
+  EDGELSTM_RELU = 0,
+  EDGELSTM_RELU_N1_TO_1 = 1,
+  EDGELSTM_RELU6 = 2,
+  EDGELSTM_TANH = 3
+};
+
+// EDGELSTM_HYBRID multiplies int8 weights with vectors that are quantized symmetrically to int8,
+// one scale per vector; all multiplied matrices must then be int8 within [-127, 127].
+enum EdgeLstmArithmetic { EDGELSTM_FLOAT = 0, EDGELSTM_HYBRID = 1 };
+
+typedef struct EdgeLstmWeight {
+  const void* data;  // row-major, at any address; NULL if the layer has no such weight
+  int32_t type;      // EdgeLstmType
+  float scale;
+} EdgeLstmWeight;
+
+// F inputs, U units, O outputs; O = U without projection. Gates stand in the order input, forget,
+// cell, output. Without an input gate (coupled) the first of every four is NULL. Weights of
+// peephole, layer norm and bias that are NULL otherwise count as not there, all four at once; the
+// peephole of the cell gate is always NULL.
+typedef struct EdgeLstmLayer {
+  int32_t inputs, units, outputs;
+  int32_t activation;  // EdgeLstmActivation, of the cell gate and of c
+  int32_t arithmetic;  // EdgeLstmArithmetic
+  int32_t diagonal;    // 1: recurrent weights are [U], multiplied element by element
+  float cell_clip;     // 0: none
+  float projection_clip;
+  EdgeLstmWeight kernel[4];      // [U, F]
+  EdgeLstmWeight recurrent[4];   // [U, O], or [U] when diagonal
+  EdgeLstmWeight peephole[4];    // [U]
+  EdgeLstmWeight bias[4];        // [U]
+  EdgeLstmWeight layer_norm[4];  // [U]
+  EdgeLstmWeight projection;     // [O, U]
+  EdgeLstmWeight projection_bias;  // [O]
+} EdgeLstmLayer;
+
+// One call: B rows of T steps. Row b of step t begins at input + b * input_row + t * input_step,
+// counted in floats, and likewise for the output. Arrays may begin at any float.
+typedef struct EdgeLstmCall {
+  const float* input;
+  float* output;
+  float* h;  // [B, O], read and written
+  float* c;  // [B, U], read and written
+  int64_t input_row, input_step, output_row, output_step;
+  int32_t batch, steps;
+} EdgeLstmCall;
+
+typedef struct EdgeLstm EdgeLstm;
+
+// Packs a layer's weights for the kernels called `kernels`; NULL means as
+// `edgelstm_kernels_chosen(NULL)`. The weights are not needed afterwards. Returns NULL if the
+// kernels do not exist here, the layer makes no sense, or memory is short.
+EDGELSTM_API EdgeLstm* edgelstm_create(const EdgeLstmLayer* layer, const char* kernels);
+EDGELSTM_API void edgelstm_delete(EdgeLstm* lstm);
+
+// Computes a call. Allocates nothing. One EdgeLstm serves one thread at a time.
+EDGELSTM_API void edgelstm_run(EdgeLstm* lstm, const EdgeLstmCall* call);
+
+// Bytes of packed weights and of scratch memory that an EdgeLstm holds.
+EDGELSTM_API size_t edgelstm_bytes(const EdgeLstm* lstm);
+
+// Applies the kernels' sigmoid (function 0) or tanh (1) to n values. Returns 0, or -1 if there are
+// no such kernels or functions.
+EDGELSTM_API int edgelstm_activate(
+    const char* kernels, int function, const float* in, float* out, int64_t n);
+
+// --- The TFLite external delegate ---
+// tflite_plugin_create_delegate and tflite_plugin_destroy_delegate are exported under these names.
+// Options: "isa" names kernels as above; "claim" with the value "required" makes it an error of the
+// interpreter if no operator of a graph is taken. There are no others.
+
+// How many fused LSTM operators a delegate has taken since it was created; graphs that are
+// prepared again count again. `delegate` is what tflite_plugin_create_delegate returned.
+EDGELSTM_API int64_t edgelstm_delegate_claimed(const void* delegate);
+
+// How many it has left to the interpreter, and why it left the last one; NULL if it took all.
+EDGELSTM_API int64_t edgelstm_delegate_refused(const void* delegate);
+EDGELSTM_API const char* edgelstm_delegate_reason(const void* delegate);

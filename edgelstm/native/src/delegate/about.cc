@@ -1,6 +1,7 @@
 // What the library says about itself and about the CPU it runs on.
 #include "edgelstm/edgelstm.h"
 #include "kernels/cpu_features.h"
+#include "kernels/lstm.h"
 
 namespace {
 
@@ -13,6 +14,7 @@ constexpr NamedFeature kNamedFeatures[] = {
     {"sse4.2", &edgelstm::CpuFeatures::sse42},
     {"avx2", &edgelstm::CpuFeatures::avx2},
     {"fma", &edgelstm::CpuFeatures::fma},
+    {"f16c", &edgelstm::CpuFeatures::f16c},
     {"avx512f", &edgelstm::CpuFeatures::avx512f},
     {"avx512vnni", &edgelstm::CpuFeatures::avx512vnni},
     {"avxvnni", &edgelstm::CpuFeatures::avxvnni},
@@ -61,4 +63,19 @@ size_t edgelstm_cpu_features(char* buffer, size_t size) {
     text.Append(feature.name);
   }
   return text.Finish();
+}
+
+size_t edgelstm_kernels(char* buffer, size_t size) {
+  Text text(buffer, size);
+  const edgelstm::LstmKernels* kernels = edgelstm::NextKernels(nullptr);
+  for (; kernels != nullptr; kernels = edgelstm::NextKernels(kernels)) {
+    if (!text.empty()) text.Append(",");
+    text.Append(kernels->name);
+  }
+  return text.Finish();
+}
+
+const char* edgelstm_kernels_chosen(const char* name) {
+  const edgelstm::LstmKernels* kernels = edgelstm::ChooseKernels(name);
+  return kernels == nullptr ? nullptr : kernels->name;
 }

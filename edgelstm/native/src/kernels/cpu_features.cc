@@ -17,6 +17,12 @@ bool HasAvxVnni() {
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && ((eax >> 4) & 1u) != 0;
 }
 
+// Likewise: CPUID leaf 1, ECX bit 29.
+bool HasF16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && ((ecx >> 29) & 1u) != 0;
+}
+
 CpuFeatures Detect() {
   __builtin_cpu_init();
   CpuFeatures features;
@@ -26,6 +32,7 @@ CpuFeatures Detect() {
   features.avx512f = __builtin_cpu_supports("avx512f") != 0;
   features.avx512vnni = __builtin_cpu_supports("avx512vnni") != 0;
   // avx2 stands for the operating system saving the wide registers.
+  features.f16c = features.avx2 && HasF16c();
   features.avxvnni = features.avx2 && HasAvxVnni();
   return features;
 }

@@ -8,6 +8,7 @@ struct CpuFeatures {
   bool sse42 = false;
   bool avx2 = false;
   bool fma = false;
+  bool f16c = false;
   bool avx512f = false;
   bool avx512vnni = false;
   bool avxvnni = false;

@@ -1,0 +1,64 @@
+// What a set of LSTM kernels is: one table of functions per instruction set.
+#pragma once
+
+#include <cstddef>
+
+#include "edgelstm/edgelstm.h"
+#include "kernels/cpu_features.h"
+
+namespace edgelstm {
+
+// All functions are free of allocations, locks, output and exceptions. Buffers that the caller
+// provides are aligned to kAlignment.
+struct LstmKernels {
+  const char* name;
+  bool (*runs_on)(const CpuFeatures& features);
+  // Size of the packed weights; they depend on nothing but the layer.
+  size_t (*packed_bytes)(const EdgeLstmLayer& layer);
+  void (*pack)(const EdgeLstmLayer& layer, void* packed);
+  // Size of the scratch memory, for any batch and any number of steps.
+  size_t (*scratch_bytes)(const EdgeLstmLayer& layer);
+  // Of the layer's weight pointers only those that are null are told from the others.
+  void (*run)(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
+              void* scratch);
+  void (*sigmoid)(const float* in, float* out, int64_t n);
+  void (*tanh)(const float* in, float* out, int64_t n);
+};
+
+constexpr size_t kAlignment = 64;
+
+extern const LstmKernels kLstmScalar;
+extern const LstmKernels kLstmGeneric;
+#if defined(EDGELSTM_X86)
+extern const LstmKernels kLstmAvx2;
+#endif
+
+// The layer's parts, told by which of its weights are null.
+inline bool Coupled(const EdgeLstmLayer& layer) { return layer.kernel[0].data == nullptr; }
+inline bool HasPeephole(const EdgeLstmLayer& layer) { return layer.peephole[1].data != nullptr; }
+inline bool HasLayerNorm(const EdgeLstmLayer& layer) {
+  return layer.layer_norm[1].data != nullptr;
+}
+inline bool HasProjection(const EdgeLstmLayer& layer) { return layer.projection.data != nullptr; }
+
+// Whether all matrices that are multiplied are stored as float16.
+bool AllHalf(const EdgeLstmLayer& layer);
+// Element `index` of a weight as a real number; 0 where the layer has no such weight.
+float WeightAt(const EdgeLstmWeight& weight, int64_t index);
+// The same as stored in float16 or int8, without its scale.
+uint16_t HalfAt(const EdgeLstmWeight& weight, int64_t index);
+int8_t Int8At(const EdgeLstmWeight& weight, int64_t index);
+
+// Why a layer cannot be computed, or null. Never freed.
+const char* LayerProblem(const EdgeLstmLayer& layer);
+// A layer without problem; null if memory is short.
+EdgeLstm* MakeLstm(const EdgeLstmLayer& layer, const LstmKernels& kernels);
+
+// The kernels of a name, those that EDGELSTM_ISA names if it is null, else the best; null if they
+// do not exist or do not run on this CPU.
+const LstmKernels* ChooseKernels(const char* name);
+// The kernels that run here, best first: those after `after`, the first if it is null; null at the
+// end.
+const LstmKernels* NextKernels(const LstmKernels* after);
+
+}  // namespace edgelstm
