@@ -8,11 +8,13 @@ outputs = session.run({"x": x})
 
 from edgelstm.runtime.interpreters import Backend, Delegate, find_backends, open_interpreter
 from edgelstm.runtime.metadata import read_metadata
-from edgelstm.runtime.session import Session, TensorInfo
+from edgelstm.runtime.session import Session
+from edgelstm.runtime.tensors import NanPolicy, TensorInfo
 
 __all__ = [
     "Backend",
     "Delegate",
+    "NanPolicy",
     "Session",
     "TensorInfo",
     "find_backends",
