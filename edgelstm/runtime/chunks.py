@@ -61,7 +61,7 @@ def run_all(
     call: Call,
     calls: Sequence[Sequence[Array]],
     frames: Frames,
-    out: Mapping[str, Array] | None,
+    out: dict[str, Array] | None,
 ) -> dict[str, Array]:
     """Runs the calls one after another; outputs with a time axis are put together along it.
 
@@ -79,7 +79,7 @@ def run_all(
         done = 1
     for number in range(done, len(calls)):
         call.run_into(calls[number], _parts(out, frames, number, len(calls)))
-    return dict(out)
+    return out
 
 
 def part(array: Array, axis: int, start: int, size: int) -> Array:
