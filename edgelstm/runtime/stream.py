@@ -185,6 +185,11 @@ class Stream:
                 f"the state's {state.model[:12]}...",
                 cure="use the model that the state was saved with, or start from reset()",
             )
+        unknown = state.arrays.keys() - {info.name for info in self.states}
+        if unknown:
+            raise DataError(
+                f"The model has no state called {min(unknown)!r}.", where=self._model.where
+            )
         self._engine.write([slot.fitting(state, self._model.where) for slot in self._slots])
 
     def save(self, path: Path | str) -> None:
