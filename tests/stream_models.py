@@ -97,6 +97,27 @@ def explicit(batch: int = -1, time: int = -1) -> StreamModel:
     )
 
 
+def sized_in_call() -> StreamModel:
+    """As `carry`, with an output whose size comes up in the call: interpreters move memory."""
+    plain = carry(1)
+    model = Model.read(plain.content)
+    main = model.main
+    x, sequence = main.inputs[0], main.outputs[0]
+    dims = main.add_tensor("dims", (3,), "int32")
+    main.add_op("SHAPE", [sequence], [dims], options={"out_type": 2})
+    least = main.add_constant("least", as_int32(0, 0, 0))
+    in_call = main.add_tensor("dims_in_call", (3,), "int32")
+    main.add_op("MAXIMUM", [dims, least], [in_call])
+    y, twice, half = (main.add_tensor(name, (1, -1, UNITS)) for name in ("y", "twice", "half"))
+    main.add_op("BROADCAST_TO", [sequence, in_call], [y], version=2)
+    main.add_op("ADD", [y, y], [twice])
+    by = main.add_constant("by", np.full((1, 1, 1), 0.5, np.float32))
+    main.add_op("MUL", [twice, by], [half])
+    main.outputs = [half]
+    model.set_signature("serving_default", inputs={"x": x}, outputs={"sequence": half})
+    return dataclasses.replace(plain, content=model.to_bytes())
+
+
 def bound_loop() -> StreamModel:
     """h = tanh(x + h / 2), one step per call, h bound to a variable of another shape."""
     model = Model()
@@ -136,6 +157,7 @@ MODELS: dict[str, Callable[[], StreamModel]] = {
     "carry, one step": lambda: carry(1, 1),
     "explicit": explicit,
     "explicit, fixed": lambda: explicit(2, 3),
+    "sized in the call": sized_in_call,
     "bound loop": bound_loop,
 }
 

@@ -434,12 +434,16 @@ def test_info_tells_what_was_picked_and_why() -> None:
     json.dumps([told, asked])
 
 
-def test_memory_is_mapped_only_where_it_stays() -> None:
-    """A plain carried LSTM is mapped; sizes that come up in a call keep a model from it."""
-    for model, memory in ((stream_models.carry(), "mapped"), (stream_models.explicit(), "copied")):
-        stream = Stream(model.content, batch=None if model.batch == 1 else model.batch)
-        stream.push(noise(model, 2))
-        assert stream.info()["memory"] == memory
+@pytest.mark.parametrize("name", MODELS)
+def test_memory_is_mapped_only_where_it_stays(name: str) -> None:
+    """A model with a size that comes up in a call is copied, at every chunk size."""
+    model = MODELS[name]()
+    stream = Stream(model.content, batch=None if model.batch == 1 else model.batch)
+    step = model.step or 1
+    for frames in (2 * step, step, 5 * step, 2 * step, step):
+        stream.push(noise(model, frames))
+        wanted = "copied" if name == "sized in the call" else "mapped"
+        assert stream.info()["memory"] == wanted
 
 
 def test_a_damaged_model_raises_nothing_but_the_errors_of_this_package() -> None:
@@ -477,6 +481,64 @@ def test_the_overhead_command_measures_each_way(tmp_path: Path) -> None:
     samples = measure(path, 40)
     assert list(samples) == ["invoke", "push", "push into", "set, invoke, get"]
     assert all(time > 0 for times in samples.values() for time in times)
+
+
+@pytest.fixture(scope="module")
+def keras_source(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A stateful Keras model, saved: an LSTM, a GRU that becomes a loop, a dense head."""
+    pytest.importorskip("tensorflow")
+    from keras_files import randomise
+
+    from edgelstm.converters.sources.keras_engine import KerasEngine
+
+    keras = KerasEngine.KERAS3.module
+    x = keras.Input((None, FEATURES), batch_size=1, name="signal")
+    y = keras.layers.LSTM(6, return_sequences=True, stateful=True, name="lstm")(x)
+    y = keras.layers.GRU(5, return_sequences=True, stateful=True, name="gru")(y)
+    made = keras.Model(x, keras.layers.Dense(2, activation="sigmoid", name="score")(y))
+    randomise(made)
+    path = tmp_path_factory.mktemp("keras") / "model.keras"
+    made.save(path)
+    return path, made
+
+
+@pytest.mark.parametrize("policy", ["carry", "explicit"])
+@pytest.mark.parametrize("precision", ["float32", "dynamic"])
+def test_a_converted_keras_model_streams_as_in_keras(
+    keras_source: tuple[Path, Any], policy: str, precision: str, tmp_path: Path
+) -> None:
+    """Whatever the chunks, with a state file in the middle; dynamic as one call over it all."""
+    from edgelstm.converters.options import ConvertOptions
+    from edgelstm.converters.pipeline import convert
+    from edgelstm.converters.spec import Precision, StatePolicy
+
+    source, model = keras_source
+    options = ConvertOptions(state=StatePolicy(policy), precision=Precision(precision))
+    output = tmp_path / "model.tflite"
+    convert(source, output, options, progress=lambda line: None)
+    x = np.random.default_rng(0).standard_normal((1, 130, FEATURES)).astype(np.float32)
+    for layer in model.layers:
+        if hasattr(layer, "reset_state"):
+            layer.reset_state()
+    expected = np.asarray(model(x))
+    stream = Stream(output)
+    (name,) = [info.name for info in stream.outputs]
+    if precision == "dynamic":
+        np.testing.assert_allclose(stream.push(x)[name], expected, rtol=0, atol=0.05)
+        stream.reset()
+        expected = stream.push(x)[name]
+        stream.reset()
+    for size in (1, 7, 64, 130):
+        stream.reset()
+        found = []
+        for start in range(0, 130, size):
+            found.append(stream.push(x[:, start : start + size])[name])
+            stream.save(tmp_path / "state")
+            stream.reset()
+            stream.load_state(tmp_path / "state")
+        np.testing.assert_allclose(
+            np.concatenate(found, axis=1), expected, rtol=0, atol=1e-6, err_msg=f"chunks of {size}"
+        )
 
 
 def test_every_error_of_a_stream_says_where() -> None:

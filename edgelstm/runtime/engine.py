@@ -44,12 +44,15 @@ class Engine:
         self._idle = [slot.zeros() for slot in slots]  # the states while there is no call
         self._unplaced: frozenset[int] = frozenset()
         self._still: dict[Shapes, bool] = {}  # whether tensors lie still at these sizes
+        # Whether they ever do: only an interpreter that has not run yet shows it, since tensors
+        # sized in a call keep that call's memory.
+        self._ever_still: bool | None = None
         self.shapes: Shapes = ()
 
     @property
     def maps_tensors(self) -> bool | None:
         """Whether the interpreter's memory is used in place; None before that is known."""
-        return self._still.get(self.shapes)
+        return False if self._ever_still is False else self._still.get(self.shapes)
 
     def call(self, shapes: Shapes) -> Call:
         """The call for inputs of these shapes, valid until the next one is asked for.
@@ -82,6 +85,8 @@ class Engine:
             tensors += [index for slot in self._slots for index in slot.tensors]
             still = lies_still(self._interpreter, self._unplaced, tensors)
             self._still[self.shapes] = still
+            if self._ever_still is None:
+                self._ever_still = still
             self._idle, self._call = self.read(), None
         return self._call or self._new_call()
 
@@ -101,7 +106,7 @@ class Engine:
     def go_on_from(self, other: Engine) -> None:
         """Takes the states of an engine of the same model, and what it has found out."""
         self.write(other.read())
-        self._still = dict(other._still)
+        self._still, self._ever_still = dict(other._still), other._ever_still
 
     def _new_call(self) -> Call:
         kind = MappedCall if self.maps_tensors else Call

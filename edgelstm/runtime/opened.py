@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -50,6 +51,8 @@ class OpenedModel:
     notes: tuple[str, ...]
     _content: bytes | mmap.mmap = dataclasses.field(repr=False)
     _stamp: tuple[int, ...] = dataclasses.field(repr=False)
+    # The one that showed that the delegate takes the model, for whoever asks first.
+    _spare: list[Interpreter] = dataclasses.field(default_factory=list, repr=False)
 
     @classmethod
     def open(
@@ -126,12 +129,14 @@ class OpenedModel:
         return main[0] if main else None
 
     def interpreter(self) -> Interpreter:
-        """A new interpreter, before its tensors are allocated.
+        """A new interpreter; its tensors have yet to be allocated.
 
         Raises:
             UnreadableModelError: another file has taken the model's place since it was opened.
             UnsupportedModelError: the interpreter lacks an op of the model.
         """
+        with contextlib.suppress(IndexError):
+            return self._spare.pop()
         interpreter = construct(self.model, self.backend, self.threads, self.delegate)
         self._check_unchanged()
         return interpreter
@@ -185,6 +190,7 @@ class OpenedModel:
             delegate=Delegate.CPU,
             reasons={**self.reasons, "delegate": "XNNPACK refuses the model"},
             notes=(*self.notes, f"XNNPACK was tried: {refusal}"),
+            _spare=[],
         )
         # A model that neither takes at the file's own sizes may run at others.
         return self if _refusal(plain) is not None else plain
@@ -200,10 +206,12 @@ class OpenedModel:
 
 def _refusal(model: OpenedModel) -> str | None:
     """Why the interpreter does not prepare the model at the file's own sizes."""
+    interpreter = model.interpreter()
     try:
-        model.interpreter().allocate_tensors()
+        interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         return " ".join(str(error).split())
+    model._spare.append(interpreter)
     return None
 
 

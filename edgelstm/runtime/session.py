@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgelstm.errors import UnsupportedModelError
 from edgelstm.runtime.interpreters import Delegate, as_user_error
 from edgelstm.runtime.opened import OpenedModel
+from edgelstm.runtime.ragged import run_ragged
 from edgelstm.runtime.tensors import Array, NanPolicy, TensorInfo, fitting_inputs
 
 __all__ = ["Session", "TensorInfo"]
@@ -25,7 +26,8 @@ class Session:
     continues where the last `run` ended, also when the number of time steps changes, and starts
     from zero after `reset()` or when the batch size changes.
 
-    A session is not for use by several threads at once.
+    A session is for one thread at a time; `clone` gives each thread its own. It releases the GIL
+    while the interpreter runs.
 
     Attributes:
         inputs, outputs: by the names of the signature `serving_default`, else of the file's first
@@ -73,18 +75,47 @@ class Session:
         }
         self._allocated = False
 
-    def run(self, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    def run(
+        self, inputs: Mapping[str, npt.ArrayLike], lengths: npt.ArrayLike | None = None
+    ) -> dict[str, Array]:
         """The outputs by name for the given inputs by name.
 
         Args:
             inputs: one array per input, of its dtype; dimensions that are None in its shape may
                 have any size from 1.
+            lengths: integers [B], how many frames of each row of inputs [B, T, ...] count. Every
+                row then gives what it gives alone; behind its frames, outputs hold zero. Costs
+                one call per distinct length.
 
         Raises:
-            DataError: an input is missing, unknown, or has the wrong dtype or shape.
-            UnsupportedModelError: the interpreter fails on these sizes.
+            DataError: an input is missing, unknown, has the wrong dtype or shape, or holds NaN
+                that is refused; or the lengths do not fit.
+            UnsupportedModelError: the interpreter fails on these sizes; or the file cannot run
+                rows of unlike lengths, since it carries their states or fixes the time.
         """
         arrays = fitting_inputs(inputs, self.inputs, self._nan, self._model.where)
+        if lengths is None:
+            return self._run(arrays)
+        if self._model.file.variables and np.size(lengths) != 1:
+            raise UnsupportedModelError(
+                "The model carries the states of all rows from call to call, so rows cannot end "
+                "at unlike frames.",
+                where=self._model.where,
+                cure="convert the model again with --state reset, or use one row per session",
+            )
+        return run_ragged(self._run, arrays, lengths, self.inputs, self.outputs, self._model.where)
+
+    def clone(self) -> Session:
+        """A session for another thread, with states of its own that start from zero.
+
+        Both map the same file, or read the same bytes.
+
+        Raises:
+            UnreadableModelError: another file has taken the model's place since it was opened.
+        """
+        return Session(self._model, nan=self._nan)
+
+    def _run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         self._allocate({name: array.shape for name, array in arrays.items()})
         for name, array in arrays.items():
             self._interpreter.set_tensor(self._inputs[name]["index"], array)
