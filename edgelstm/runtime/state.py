@@ -21,7 +21,6 @@ from typing import Any, NoReturn
 import numpy as np
 
 from edgelstm.errors import UnreadableModelError
-from edgelstm.files import write_atomically
 from edgelstm.runtime.tensors import Array
 
 MAGIC = b"\x89ELstate"
@@ -65,6 +64,8 @@ class State:
         Raises:
             OutputError: it cannot be written; what stood there before still does.
         """
+        from edgelstm.files import write_atomically  # a tenth of this package's import time
+
         path = Path(path)
         write_atomically(path, self.to_bytes())
         _sync_folder(path.parent)
