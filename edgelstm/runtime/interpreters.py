@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +47,7 @@ class Interpreter(Protocol):
         self, input_index: int, tensor_size: Sequence[int], strict: bool = False
     ) -> None: ...
     def set_tensor(self, tensor_index: int, value: Any) -> None: ...
+    def tensor(self, tensor_index: int) -> Callable[[], Any]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,20 @@ class Backend:
         return "unknown"
 
 
+@dataclasses.dataclass(frozen=True)
+class Pick:
+    """A backend that was picked.
+
+    Attributes:
+        reason: why this one, one clause.
+        notes: the installed ones before it that do not import.
+    """
+
+    backend: Backend
+    reason: str
+    notes: tuple[str, ...]
+
+
 # In order of preference. TensorFlow stands last: importing it takes seconds and much memory.
 BACKENDS = (
     Backend("litert", "ai_edge_litert", "ai_edge_litert.interpreter", ("ai-edge-litert",)),
@@ -102,7 +117,12 @@ def find_backends() -> tuple[Backend, ...]:
 
 
 def choose_backend(name: str | None = None) -> Backend:
-    """The backend called `name`, or the best one that imports.
+    """The backend called `name`, or the best one that imports; raises as `pick_backend`."""
+    return pick_backend(name).backend
+
+
+def pick_backend(name: str | None = None) -> Pick:
+    """The backend called `name`, or the best one that imports, and why it was picked.
 
     Raises:
         OptionError: there is no backend of this name.
@@ -122,7 +142,9 @@ def choose_backend(name: str | None = None) -> Backend:
         except Exception as error:  # a package built for another numpy or CPU raises anything
             failures.append(f"{backend.name} does not import: {error}")
         else:
-            return backend
+            first = "the only one installed" if len(find_backends()) == 1 else "the preferred one"
+            reason = "it was asked for" if name else first if not failures else "the next best"
+            return Pick(backend, reason, tuple(failures))
     raise MissingPackageError(
         "; ".join(failures) or f"No interpreter is installed: {name or 'none was found'}.",
         cure=_CURE,

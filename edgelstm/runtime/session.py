@@ -10,32 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgelstm.errors import DataError, UnsupportedModelError
-from edgelstm.runtime.interpreters import Delegate, as_user_error, choose_backend, construct
-from edgelstm.runtime.metadata import ENTRY, parse_metadata
-from edgelstm.runtime.model_file import ModelFile, Signature, place, read_model_file
+from edgelstm.errors import UnsupportedModelError
+from edgelstm.runtime.interpreters import Delegate, as_user_error
+from edgelstm.runtime.opened import OpenedModel
+from edgelstm.runtime.ragged import run_ragged
+from edgelstm.runtime.tensors import Array, NanPolicy, TensorInfo, fitting_inputs
 
-Array = npt.NDArray[Any]
-
-DEFAULT_SIGNATURE = "serving_default"
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorInfo:
-    """A named input or output.
-
-    Attributes:
-        shape: None for a dimension that may vary from call to call.
-        dtype: numpy name, e.g. "float32".
-        scale, zero_point: real = scale * (stored - zero_point) for quantized integers; scale is 0
-            for all others.
-    """
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-    scale: float = 0.0
-    zero_point: int = 0
+__all__ = ["Session", "TensorInfo"]
 
 
 class Session:
@@ -45,7 +26,8 @@ class Session:
     continues where the last `run` ended, also when the number of time steps changes, and starts
     from zero after `reset()` or when the batch size changes.
 
-    A session is not for use by several threads at once.
+    A session is for one thread at a time; `clone` gives each thread its own. It releases the GIL
+    while the interpreter runs.
 
     Attributes:
         inputs, outputs: by the names of the signature `serving_default`, else of the file's first
@@ -55,18 +37,23 @@ class Session:
 
     def __init__(
         self,
-        model: Path | str | bytes,
+        model: Path | str | bytes | OpenedModel,
         backend: str | None = None,
         threads: int = 1,
-        delegate: Delegate = Delegate.XNNPACK,
+        delegate: Delegate | None = None,
+        nan: NanPolicy = NanPolicy.PASS,
     ) -> None:
         """Opens a model.
 
         Args:
-            model: a .tflite file, or its content.
+            model: a .tflite file, its content, or a model that is opened already, for which
+                `backend`, `threads` and `delegate` are settled.
             backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
                 imports.
             threads: number of threads, 1 or more.
+            delegate: None takes XNNPACK, and the interpreter's own kernels where XNNPACK refuses
+                the model.
+            nan: what happens to inputs that hold NaN.
 
         Raises:
             UnreadableModelError: the file is missing, damaged, or no TFLite file.
@@ -74,40 +61,61 @@ class Session:
             MissingPackageError: no interpreter is installed.
             OptionError: `backend` or `threads` is out of range.
         """
-        self._model = Path(model) if isinstance(model, str) else model
-        self._file = read_model_file(self._model)
-        self.metadata = parse_metadata(self._file.metadata.get(ENTRY), place(self._model))
-        self._backend = choose_backend(backend)
-        self._threads = threads
-        self._delegate = delegate
-        self._interpreter = construct(self._model, self._backend, threads, delegate)
-        try:
-            inputs = self._interpreter.get_input_details()
-            outputs = self._interpreter.get_output_details()
-        except ValueError as error:  # tensor names that are no UTF-8
-            raise as_user_error(error, self._model, self._backend) from None
-        wanted = _signature(self._file)
-        self._inputs = _named(inputs, wanted.inputs if wanted else {})
-        self._outputs = _named(outputs, wanted.outputs if wanted else {})
-        self.inputs = tuple(_tensor_info(*named) for named in self._inputs.items())
-        self.outputs = tuple(_tensor_info(*named) for named in self._outputs.items())
+        if not isinstance(model, OpenedModel):
+            model = OpenedModel.open(model, backend=backend, threads=threads, delegate=delegate)
+        self._model = model
+        self._nan = nan
+        self.metadata = model.metadata
+        self._interpreter = model.interpreter()
+        self._inputs, self._outputs = model.details(self._interpreter)
+        self.inputs = tuple(TensorInfo.of(*entry) for entry in self._inputs.items())
+        self.outputs = tuple(TensorInfo.of(*entry) for entry in self._outputs.items())
         self._shapes = {
             name: tuple(int(n) for n in detail["shape"]) for name, detail in self._inputs.items()
         }
         self._allocated = False
 
-    def run(self, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    def run(
+        self, inputs: Mapping[str, npt.ArrayLike], lengths: npt.ArrayLike | None = None
+    ) -> dict[str, Array]:
         """The outputs by name for the given inputs by name.
 
         Args:
             inputs: one array per input, of its dtype; dimensions that are None in its shape may
                 have any size from 1.
+            lengths: integers [B], how many frames of each row of inputs [B, T, ...] count. Every
+                row then gives what it gives alone; behind its frames, outputs hold zero. Costs
+                one call per distinct length.
 
         Raises:
-            DataError: an input is missing, unknown, or has the wrong dtype or shape.
-            UnsupportedModelError: the interpreter fails on these sizes.
+            DataError: an input is missing, unknown, has the wrong dtype or shape, or holds NaN
+                that is refused; or the lengths do not fit.
+            UnsupportedModelError: the interpreter fails on these sizes; or the file cannot run
+                rows of unlike lengths, since it carries their states or fixes the time.
         """
-        arrays = self._checked(inputs)
+        arrays = fitting_inputs(inputs, self.inputs, self._nan, self._model.where)
+        if lengths is None:
+            return self._run(arrays)
+        if self._model.file.variables and np.size(lengths) != 1:
+            raise UnsupportedModelError(
+                "The model carries the states of all rows from call to call, so rows cannot end "
+                "at unlike frames.",
+                where=self._model.where,
+                cure="convert the model again with --state reset, or use one row per session",
+            )
+        return run_ragged(self._run, arrays, lengths, self.inputs, self.outputs, self._model.where)
+
+    def clone(self) -> Session:
+        """A session for another thread, with states of its own that start from zero.
+
+        Both map the same file, or read the same bytes.
+
+        Raises:
+            UnreadableModelError: another file has taken the model's place since it was opened.
+        """
+        return Session(self._model, nan=self._nan)
+
+    def _run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         self._allocate({name: array.shape for name, array in arrays.items()})
         for name, array in arrays.items():
             self._interpreter.set_tensor(self._inputs[name]["index"], array)
@@ -134,37 +142,13 @@ class Session:
             raise self._failed("resetting the state", error) from None
 
     def info(self) -> dict[str, Any]:
-        """A JSON object: interpreter, version, delegate, threads, bytes, inputs, outputs, state."""
+        """A JSON object: interpreter, delegate, why these, threads, bytes, inputs, outputs."""
         return {
-            "interpreter": self._backend.name,
-            "interpreter_version": self._backend.version,
-            "delegate": self._delegate.value,
-            "threads": self._threads,
-            "bytes": self._file.bytes,
+            **self._model.info(),
             "inputs": [dataclasses.asdict(info) for info in self.inputs],
             "outputs": [dataclasses.asdict(info) for info in self.outputs],
-            "state_tensors": len(self._file.variables),
+            "state_tensors": len(self._model.file.variables),
         }
-
-    def _checked(self, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
-        known = ", ".join(info.name for info in self.inputs)
-        unknown = [name for name in inputs if name not in self._inputs]
-        if unknown:
-            raise DataError(
-                f"The model has no input called {unknown[0]!r}.",
-                where=place(self._model),
-                cure=f"its inputs are: {known}",
-            )
-        arrays = {}
-        for info in self.inputs:
-            if info.name not in inputs:
-                raise DataError(
-                    f"The input {info.name!r} is missing.",
-                    where=place(self._model),
-                    cure=f"give all of: {known}",
-                )
-            arrays[info.name] = _fitting(np.asarray(inputs[info.name]), info)
-        return arrays
 
     def _allocate(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         changed = {name: shape for name, shape in shapes.items() if shape != self._shapes[name]}
@@ -183,7 +167,7 @@ class Session:
         except (ValueError, RuntimeError) as error:
             if changed:
                 raise self._failed("changing the input sizes", error) from None
-            raise as_user_error(error, self._model, self._backend) from None
+            raise as_user_error(error, self._model.model, self._model.backend) from None
         self._allocated = True
         for index, state in self._states().items():
             if index in kept and kept[index].shape == state.shape:
@@ -191,69 +175,10 @@ class Session:
 
     def _states(self) -> dict[int, Array]:
         return {
-            index: np.array(self._interpreter.get_tensor(index)) for index in self._file.variables
+            index: np.array(self._interpreter.get_tensor(index))
+            for index in self._model.file.variables
         }
 
     def _failed(self, doing: str, error: Exception) -> UnsupportedModelError:
-        text = " ".join(str(error).split())
         sizes = ", ".join(f"{name} {list(shape)}" for name, shape in self._shapes.items())
-        return UnsupportedModelError(
-            f"{self._backend.name} {self._backend.version} failed while {doing}: {text}",
-            where=f"{place(self._model)} with {sizes}",
-            cure="convert the model again with edgelstm convert, or use other sizes",
-        )
-
-
-def _signature(file: ModelFile) -> Signature | None:
-    main = [signature for signature in file.signatures if signature.subgraph == 0]
-    main.sort(key=lambda signature: signature.name != DEFAULT_SIGNATURE)
-    return main[0] if main else None
-
-
-def _named(
-    details: list[dict[str, Any]], signature: Mapping[str, int]
-) -> dict[str, dict[str, Any]]:
-    """The graph's inputs or outputs by the signature's names, or by their own where it has none.
-
-    A signature may give one tensor several names.
-    """
-    named: dict[str, dict[str, Any]] = {}
-    for detail in {int(detail["index"]): detail for detail in details}.values():
-        names = [name for name, index in signature.items() if index == detail["index"]]
-        for name in names or [str(detail["name"])]:
-            free = bool(name) and name not in named
-            named[name if free else f"{name or 'tensor'}_{len(named)}"] = detail
-    return named
-
-
-def _tensor_info(name: str, detail: Mapping[str, Any]) -> TensorInfo:
-    # Files without a shape signature give their fixed shape.
-    signature = detail.get("shape_signature")
-    sizes = detail["shape"] if signature is None or not len(signature) else signature
-    scale, zero_point = detail["quantization"]
-    return TensorInfo(
-        name=name,
-        shape=tuple(None if size < 0 else int(size) for size in sizes),
-        dtype=np.dtype(detail["dtype"]).name,
-        scale=float(scale),
-        zero_point=int(zero_point),
-    )
-
-
-def _fitting(array: Array, info: TensorInfo) -> Array:
-    if array.dtype.name != info.dtype:
-        raise DataError(
-            f"The input {info.name!r} has dtype {array.dtype}, the model takes {info.dtype}.",
-            cure=f"convert it with .astype({info.dtype!r})",
-        )
-    fits = len(array.shape) == len(info.shape) and all(
-        size >= 1 if wanted is None else size == wanted
-        for size, wanted in zip(array.shape, info.shape, strict=True)
-    )
-    if not fits:
-        wanted_text = ", ".join("any" if size is None else str(size) for size in info.shape)
-        raise DataError(
-            f"The input {info.name!r} has shape {list(array.shape)}, "
-            f"the model takes [{wanted_text}].",
-        )
-    return array
+        return self._model.failed(doing, error, sizes)

@@ -1,0 +1,233 @@
+"""A model file that sessions and streams share: opened once, checked once, mapped by all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+from edgelstm.errors import UnreadableModelError, UnsupportedModelError
+from edgelstm.runtime.interpreters import (
+    Backend,
+    Delegate,
+    Interpreter,
+    as_user_error,
+    construct,
+    pick_backend,
+)
+from edgelstm.runtime.metadata import ENTRY, parse_metadata
+from edgelstm.runtime.model_file import ModelFile, Signature, place, read_model_file
+from edgelstm.runtime.tensors import named
+
+DEFAULT_SIGNATURE = "serving_default"
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedModel:
+    """A model, the interpreter package and the delegate that were picked for it.
+
+    It may be used by several threads. Every interpreter of it maps the same file, or reads the
+    same bytes.
+
+    Attributes:
+        file: its checked structure.
+        metadata: what `edgelstm convert` wrote into it; None for a file of another tool.
+        reasons: why this backend and this delegate, by "interpreter" and "delegate".
+        notes: what was tried before and did not work.
+    """
+
+    model: Path | bytes
+    file: ModelFile
+    metadata: dict[str, Any] | None
+    backend: Backend
+    threads: int
+    delegate: Delegate
+    reasons: dict[str, str]
+    notes: tuple[str, ...]
+    _content: bytes | mmap.mmap = dataclasses.field(repr=False)
+    _stamp: tuple[int, ...] = dataclasses.field(repr=False)
+    # The one that showed that the delegate takes the model, for whoever asks first.
+    _spare: list[Interpreter] = dataclasses.field(default_factory=list, repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        model: Path | str | bytes,
+        *,
+        backend: str | None = None,
+        threads: int = 1,
+        delegate: Delegate | None = None,
+    ) -> OpenedModel:
+        """Opens a model.
+
+        Args:
+            model: a .tflite file, or its content.
+            backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
+                imports.
+            threads: number of threads, 1 or more.
+            delegate: None takes XNNPACK, and the interpreter's own kernels where XNNPACK refuses
+                the model.
+
+        Raises:
+            UnreadableModelError: the file is missing, damaged, or no TFLite file.
+            UnsupportedModelError: the interpreter lacks an op of the model.
+            MissingPackageError: no interpreter is installed.
+            OptionError: `backend` or `threads` is out of range.
+        """
+        path = Path(model) if isinstance(model, str) else model
+        stamp = _stamp_of(path)
+        file = read_model_file(path)
+        metadata = parse_metadata(file.metadata.get(ENTRY), place(path))
+        picked = pick_backend(backend)
+        made = cls(
+            model=path,
+            file=file,
+            metadata=metadata,
+            backend=picked.backend,
+            threads=threads,
+            delegate=Delegate.XNNPACK if delegate is None else delegate,
+            reasons={
+                "interpreter": picked.reason,
+                "delegate": "what interpreters use by default"
+                if delegate is None
+                else "it was asked for",
+            },
+            notes=picked.notes,
+            _content=_map(path),
+            _stamp=stamp,
+        )
+        made._check_unchanged()
+        return made if delegate is not None else made._with_working_delegate()
+
+    @property
+    def where(self) -> str:
+        """How messages name the model."""
+        return place(self.model)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the content as it was when opened; computed when first asked."""
+        return hashlib.sha256(self._content).hexdigest()
+
+    @property
+    def source_sha256(self) -> str | None:
+        """Digest of the file that was converted, as the metadata tell it."""
+        source = (self.metadata or {}).get("source")
+        digest = source.get("sha256") if isinstance(source, dict) else None
+        return digest if isinstance(digest, str) else None
+
+    @property
+    def signature(self) -> Signature | None:
+        """`serving_default`, else the first signature of the main graph."""
+        main = [signature for signature in self.file.signatures if signature.subgraph == 0]
+        main.sort(key=lambda signature: signature.name != DEFAULT_SIGNATURE)
+        return main[0] if main else None
+
+    def interpreter(self) -> Interpreter:
+        """A new interpreter; its tensors have yet to be allocated.
+
+        Raises:
+            UnreadableModelError: another file has taken the model's place since it was opened.
+            UnsupportedModelError: the interpreter lacks an op of the model.
+        """
+        with contextlib.suppress(IndexError):
+            return self._spare.pop()
+        interpreter = construct(self.model, self.backend, self.threads, self.delegate)
+        self._check_unchanged()
+        return interpreter
+
+    def details(
+        self, interpreter: Interpreter
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """What the interpreter tells of each input and of each output, by name.
+
+        Raises:
+            UnreadableModelError: the interpreter cannot tell.
+        """
+        try:
+            inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        except ValueError as error:  # tensor names that are no UTF-8
+            raise as_user_error(error, self.model, self.backend) from None
+        wanted = self.signature
+        return (
+            named(inputs, wanted.inputs if wanted else {}),
+            named(outputs, wanted.outputs if wanted else {}),
+        )
+
+    def failed(self, doing: str, error: Exception, sizes: str) -> UnsupportedModelError:
+        """What an interpreter's complaint at these sizes means for the user."""
+        text = " ".join(str(error).split())
+        return UnsupportedModelError(
+            f"{self.backend.name} {self.backend.version} failed while {doing}: {text}",
+            where=f"{self.where} with {sizes}",
+            cure="convert the model again with edgelstm convert, or use other sizes",
+        )
+
+    def info(self) -> dict[str, Any]:
+        """A JSON object: interpreter, version, delegate, why these, threads, bytes."""
+        return {
+            "interpreter": self.backend.name,
+            "interpreter_version": self.backend.version,
+            "interpreter_reason": self.reasons["interpreter"],
+            "delegate": self.delegate.value,
+            "delegate_reason": self.reasons["delegate"],
+            "notes": list(self.notes),
+            "threads": self.threads,
+            "bytes": self.file.bytes,
+        }
+
+    def _with_working_delegate(self) -> OpenedModel:
+        refusal = _refusal(self)
+        if refusal is None:
+            return self
+        plain = dataclasses.replace(
+            self,
+            delegate=Delegate.CPU,
+            reasons={**self.reasons, "delegate": "XNNPACK refuses the model"},
+            notes=(*self.notes, f"XNNPACK was tried: {refusal}"),
+            _spare=[],
+        )
+        # A model that neither takes at the file's own sizes may run at others.
+        return self if _refusal(plain) is not None else plain
+
+    def _check_unchanged(self) -> None:
+        if not isinstance(self.model, bytes) and _stamp_of(self.model) != self._stamp:
+            raise UnreadableModelError(
+                "The model file was changed or replaced while it was in use.",
+                where=self.where,
+                cure="open it again; write models under a new name, then rename them",
+            )
+
+
+def _refusal(model: OpenedModel) -> str | None:
+    """Why the interpreter does not prepare the model at the file's own sizes."""
+    interpreter = model.interpreter()
+    try:
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        return " ".join(str(error).split())
+    model._spare.append(interpreter)
+    return None
+
+
+def _stamp_of(model: Path | bytes) -> tuple[int, ...]:
+    """What tells one version of a file from another; empty for what cannot be looked at."""
+    if isinstance(model, bytes):
+        return ()
+    try:
+        status = os.stat(model)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _map(model: Path | bytes) -> bytes | mmap.mmap:
+    if isinstance(model, bytes):
+        return model
+    with open(model, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,0 +1,319 @@
+"""Run a model frame by frame or chunk by chunk, with its states in the caller's hands."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgelstm.errors import DataError, UnsupportedModelError
+from edgelstm.runtime.calls import Call, Misfit, Step
+from edgelstm.runtime.chunks import any_number_of_frames, cut, run_all
+from edgelstm.runtime.engine import Engine
+from edgelstm.runtime.frames import find_frames
+from edgelstm.runtime.interpreters import Delegate
+from edgelstm.runtime.opened import OpenedModel
+from edgelstm.runtime.slots import find_slots
+from edgelstm.runtime.state import State
+from edgelstm.runtime.tensors import Array, NanPolicy, TensorInfo, fitting_inputs, holds_nan
+
+_MEMORY = {None: "not known before the first push", True: "mapped", False: "copied"}
+
+
+class Stream:
+    """A model whose states go on from frame to frame.
+
+    It takes files converted with `--state carry` and `--state explicit`, and files of other tools
+    that keep variable tensors. What comes out does not depend on how frames are cut into chunks,
+    and a `push` that fails leaves the states as they were before it.
+
+    A stream is for one thread at a time; `fork` gives each thread its own. It releases the GIL
+    while the interpreter runs.
+
+    Attributes:
+        inputs, outputs: those of the model that are no states.
+        states: the states by name, shape and dtype.
+        metadata: what `edgelstm convert` wrote into the file; None for a file of another tool.
+    """
+
+    def __init__(
+        self,
+        model: Path | str | bytes | OpenedModel,
+        *,
+        backend: str | None = None,
+        threads: int = 1,
+        delegate: Delegate | None = None,
+        nan: NanPolicy = NanPolicy.PASS,
+        batch: int | None = None,
+        time_axis: int | None = None,
+    ) -> None:
+        """Opens a model with all states zero.
+
+        Args:
+            model: a .tflite file, its content, or a model that is opened already, for which
+                `backend`, `threads` and `delegate` are settled.
+            backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
+                imports.
+            threads: number of threads, 1 or more.
+            delegate: None takes XNNPACK, and the interpreter's own kernels where XNNPACK refuses
+                the model.
+            nan: what happens to inputs that hold NaN.
+            batch: rows of the states where the file leaves the batch open; None is 1.
+            time_axis: the time axis of inputs and outputs; None finds it.
+
+        Raises:
+            UnreadableModelError: the file is missing, damaged, or no TFLite file.
+            UnsupportedModelError: the file keeps no state, or the interpreter lacks an op.
+            MissingPackageError: no interpreter is installed.
+            OptionError: `backend`, `threads`, `batch` or `time_axis` is out of range.
+        """
+        if not isinstance(model, OpenedModel):
+            model = OpenedModel.open(model, backend=backend, threads=threads, delegate=delegate)
+        self._model = model
+        self._nan = nan
+        self._batch = batch
+        self._time_axis = time_axis
+        self.metadata = model.metadata
+        interpreter = model.interpreter()
+        inputs, outputs = model.details(interpreter)
+        self._slots = find_slots(model, interpreter, inputs, outputs, batch)
+        fed = {slot.tensors[0] for slot in self._slots if slot.pair is not None}
+        made = {slot.output for slot in self._slots}
+        inputs = {name: each for name, each in inputs.items() if each["index"] not in fed}
+        outputs = {name: each for name, each in outputs.items() if name not in made}
+        self.inputs = tuple(TensorInfo.of(*entry) for entry in inputs.items())
+        self.outputs = tuple(TensorInfo.of(*entry) for entry in outputs.items())
+        self.states = tuple(slot.info for slot in self._slots)
+        self._output_names = outputs.keys()
+        self._dynamic_batch = any(slot.dynamic_batch for slot in self._slots)
+        self._frames = find_frames(
+            self.inputs, self.outputs, dynamic_batch=self._dynamic_batch, axis=time_axis
+        )
+        self._taken = any_number_of_frames(self.inputs, self._frames)
+        self._engine = Engine(
+            interpreter,
+            [each["index"] for each in inputs.values()],
+            {name: each["index"] for name, each in outputs.items()},
+            self._slots,
+        )
+        # The call that takes the only input, of this shape and dtype, without a further look.
+        self._call: Call | None = None
+        self._step: Step = lambda array: {}
+        self._plain_shape: tuple[int, ...] = ()
+        self._plain_dtype = np.dtype(self.inputs[0].dtype) if self.inputs else None
+        self._passes_nan = nan is NanPolicy.PASS
+
+    @classmethod
+    def load(cls, model: Path | str | bytes | OpenedModel, state: Path | str, **kw: Any) -> Stream:
+        """A stream that goes on from a state file; keywords as for `Stream`.
+
+        Raises:
+            UnreadableModelError: the model or the state file is missing or damaged.
+            DataError: the state is another model's.
+        """
+        stream = cls(model, **kw)
+        stream.load_state(state)
+        return stream
+
+    def push(
+        self,
+        frames: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+        out: dict[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """The outputs by name for the next frames.
+
+        Args:
+            frames: the model's input, or several by name; as many frames as the file allows, in
+                a file with a fixed number of steps a multiple of it.
+            out: arrays to write the outputs into, by name; nothing is allocated then.
+
+        Returns:
+            Outputs with a time axis hold every frame pushed, the others what the model says after
+            the last one. `out` where it was given.
+
+        Raises:
+            DataError: an input is missing or unknown, does not fit, or holds NaN that is refused;
+                or `out` does not fit.
+            UnsupportedModelError: the interpreter fails on these sizes.
+        """
+        if (
+            self._call is not None
+            and type(frames) is np.ndarray
+            and frames.shape == self._plain_shape
+            and frames.dtype == self._plain_dtype
+            and (self._passes_nan or not holds_nan(frames))
+        ):
+            try:
+                if out is None:
+                    return self._step(frames)
+                self._call.step_into(frames, self._checked_out(out))
+                return out
+            except Misfit as error:
+                raise DataError(str(error), where=self._model.where) from None
+            except (ValueError, RuntimeError) as error:
+                raise self._failed("running", error, self._engine.shapes) from None
+        return self._push(frames, out)
+
+    def reset(self) -> None:
+        """Sets every state to zero."""
+        self._engine.write([slot.zeros() for slot in self._slots])
+
+    def get_state(self) -> State:
+        """The states now, as a value of their own."""
+        names = (info.name for info in self.states)
+        arrays = dict(zip(names, self._engine.read(), strict=True))
+        return State(arrays, self._model.sha256, self._model.source_sha256)
+
+    def set_state(self, state: State) -> None:
+        """Goes on from `state`.
+
+        Raises:
+            DataError: it is another model's, or its arrays do not fit; the states stay as they
+                were.
+        """
+        if state.model != self._model.sha256:
+            same = state.source is not None and state.source == self._model.source_sha256
+            raise DataError(
+                "The state belongs to another conversion of the same source."
+                if same
+                else "The state belongs to another model.",
+                where=f"{self._model.where}, SHA-256 {self._model.sha256[:12]}..., "
+                f"the state's {state.model[:12]}...",
+                cure="use the model that the state was saved with, or start from reset()",
+            )
+        unknown = state.arrays.keys() - {info.name for info in self.states}
+        if unknown:
+            raise DataError(
+                f"The model has no state called {min(unknown)!r}.", where=self._model.where
+            )
+        self._engine.write([slot.fitting(state, self._model.where) for slot in self._slots])
+
+    def save(self, path: Path | str) -> None:
+        """Writes the states into a file, whole or not at all; raises as `State.save`."""
+        self.get_state().save(path)
+
+    def load_state(self, path: Path | str) -> None:
+        """Goes on from a state file.
+
+        Raises:
+            UnreadableModelError: it is missing, truncated, altered, or of a newer format.
+            DataError: it is another model's. The states stay as they were in either case.
+        """
+        self.set_state(State.load(path))
+
+    def fork(self) -> Stream:
+        """A stream of its own that goes on from here; both share the model's memory.
+
+        Raises:
+            UnreadableModelError: another file has taken the model's place since it was opened.
+        """
+        other = Stream(self._model, nan=self._nan, batch=self._batch, time_axis=self._time_axis)
+        other._engine.go_on_from(self._engine)
+        return other
+
+    def info(self) -> dict[str, Any]:
+        """A JSON object: interpreter, delegate, why these, inputs, outputs, states, frames."""
+        return {
+            **self._model.info(),
+            "inputs": [dataclasses.asdict(info) for info in self.inputs],
+            "outputs": [dataclasses.asdict(info) for info in self.outputs],
+            "states": [
+                {
+                    **dataclasses.asdict(slot.info),
+                    "kept_by": "interpreter" if slot.pair is None else "stream",
+                }
+                for slot in self._slots
+            ],
+            "time_axis": self._frames.axis,
+            "frames_per_call": self._frames.per_call,
+            "memory": _MEMORY[self._engine.maps_tensors],
+        }
+
+    @property
+    def delegate(self) -> Delegate:
+        """The delegate that was picked."""
+        return self._model.delegate
+
+    def _push(
+        self,
+        frames: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+        out: dict[str, Array] | None,
+    ) -> dict[str, Array]:
+        """As `push`, for any arguments."""
+        where = self._model.where
+        arrays = fitting_inputs(self._by_name(frames), self._taken, self._nan, where)
+        self._check_rows(arrays)
+        if out is not None:
+            self._checked_out(out)
+        calls = cut(arrays, self._frames, where)
+        shapes = tuple(array.shape for array in calls[0])
+        self._call = None
+        try:
+            call = self._engine.call(shapes)
+        except (ValueError, RuntimeError) as error:
+            raise self._failed("changing the input sizes", error, shapes) from None
+        call.begin()
+        try:
+            results = run_all(call, calls, self._frames, out)
+            call.commit()
+        except BaseException as error:
+            self._take_back(call, error)
+            raise
+        call = self._engine.settle()
+        if len(self.inputs) == 1:
+            self._call, self._step, self._plain_shape = call, call.stepper(), shapes[0]
+        return results
+
+    def _checked_out(self, out: dict[str, Array]) -> dict[str, Array]:
+        if out.keys() != self._output_names:
+            raise DataError(
+                "out must hold an array for each output and nothing else.",
+                where=self._model.where,
+                cure="give all of: " + ", ".join(self._output_names),
+            )
+        return out
+
+    def _take_back(self, call: Call, error: BaseException) -> None:
+        """Puts the states back; an interpreter's complaint becomes the user's error."""
+        call.rollback()
+        if isinstance(error, Misfit):
+            raise DataError(str(error), where=self._model.where) from None
+        if isinstance(error, ValueError | RuntimeError):
+            raise self._failed("running", error, self._engine.shapes) from None
+
+    def _failed(
+        self, doing: str, error: Exception, shapes: tuple[tuple[int, ...], ...]
+    ) -> UnsupportedModelError:
+        named = zip(self.inputs, shapes, strict=True)
+        sizes = ", ".join(f"{info.name} {list(shape)}" for info, shape in named)
+        return self._model.failed(doing, error, sizes)
+
+    def _by_name(
+        self, frames: npt.ArrayLike | Mapping[str, npt.ArrayLike]
+    ) -> Mapping[str, npt.ArrayLike]:
+        if isinstance(frames, Mapping):
+            return frames
+        if len(self.inputs) == 1:
+            return {self.inputs[0].name: frames}
+        raise DataError(
+            f"The model has {len(self.inputs)} inputs.",
+            where=self._model.where,
+            cure="give them by name: " + ", ".join(info.name for info in self.inputs),
+        )
+
+    def _check_rows(self, arrays: Mapping[str, Array]) -> None:
+        if not self._dynamic_batch:
+            return
+        rows = next(slot.shape[0] for slot in self._slots if slot.dynamic_batch)
+        for info in self.inputs:
+            found = arrays[info.name].shape[:1]
+            if info.shape[:1] == (None,) and found != (rows,):
+                raise DataError(
+                    f"The input {info.name!r} holds {found[0]} rows, the states hold {rows}.",
+                    where=self._model.where,
+                    cure=f"open the stream with batch={found[0]}",
+                )
