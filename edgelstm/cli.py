@@ -16,6 +16,7 @@ from edgelstm.cli_types import (
     AllowCodeOption,
     AllowNanOption,
     ArchitectureOption,
+    BatchOption,
     CustomObjectsOption,
     DataOption,
     DelegateOption,
@@ -26,7 +27,7 @@ from edgelstm.cli_types import (
     PrecisionName,
     SizesOption,
     SourceArgument,
-    StateName,
+    StateOption,
     StepsOption,
     TargetName,
     ToleranceOption,
@@ -71,16 +72,8 @@ def convert(
     quantize: Annotated[
         PrecisionName, typer.Option(help="Precision of the written model.")
     ] = PrecisionName.FLOAT32,
-    state: Annotated[
-        StateName | None,
-        typer.Option(
-            help="What h and c do between calls: start from zero, persist in the interpreter, or "
-            "be inputs and outputs; default as in the source."
-        ),
-    ] = None,
-    batch: Annotated[
-        str | None, typer.Option(metavar="N|dynamic", help="Batch size; default as in the source.")
-    ] = None,
+    state: StateOption = None,
+    batch: BatchOption = None,
     time: Annotated[
         str | None, typer.Option(metavar="N|dynamic", help="Time steps; default as in the source.")
     ] = None,

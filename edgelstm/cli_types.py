@@ -75,3 +75,13 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+StateOption = Annotated[
+    StateName | None,
+    typer.Option(
+        help="What h and c do between calls: start from zero, persist in the interpreter, or "
+        "be inputs and outputs; default as in the source."
+    ),
+]
+BatchOption = Annotated[
+    str | None, typer.Option(metavar="N|dynamic", help="Batch size; default as in the source.")
+]
