@@ -47,11 +47,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
     recurrences = _from_metadata(ours)
     if recurrences is None:
         recurrences = find_recurrences(model)
-    ops: dict[str, int] = {}
-    for subgraph in model.subgraphs:
-        for op in subgraph.ops:
-            name = op.custom_code or op.name
-            ops[name] = ops.get(name, 0) + 1
+    ops = model.op_counts()
     flex = sorted(name for name in ops if name.startswith("Flex"))
     return {
         "recurrences": recurrences,

@@ -31,7 +31,6 @@ from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
 from edgelstm.errors import NotFusedError, UnsupportedModelError
-from edgelstm.files import write_atomically as write_atomically
 
 Progress = Callable[[str], None]
 
@@ -77,7 +76,7 @@ def convert(
         )
     verification.raise_if_failed()
     with clock.stage("write", progress, f"writing {output}"):
-        write_atomically(output, content)
+        files.write_atomically(output, content)
     return dataclasses.replace(
         report, bytes=len(content), verification=verification, seconds=clock.seconds
     )
@@ -219,16 +218,12 @@ def _report(
     notes = list(source.notes)
     if not marked.recurrences:
         notes.append("The model has no recurrence: it was converted by TensorFlow's own converter.")
-    ops: dict[str, int] = {}
-    for subgraph in model.subgraphs:
-        for op in subgraph.ops:
-            ops[op.name] = ops.get(op.name, 0) + 1
     return ConversionReport(
         tool_version=edgelstm.__version__,
         source=source.report(),
         recurrences=tuple(RecurrenceReport.of(r, precision) for r in marked.recurrences),
         signatures={"serving_default": SignatureReport(source.inputs, source.outputs)},
-        ops=ops,
+        ops=model.op_counts(),
         bytes=0,
         precision=precision,
         state_policy=policy,

@@ -29,7 +29,7 @@ from edgelstm.converters.report import ConversionReport
 from edgelstm.converters.sources.keras import live_model
 from edgelstm.converters.sources.keras_engine import active_engine
 from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
-from edgelstm.converters.sources.keras_trace import MarkedModel, convert_with_markers
+from edgelstm.converters.sources.keras_trace import MarkedModel, convert_traced, trace_model
 from edgelstm.converters.spec import Array, Precision
 from edgelstm.errors import VerificationFailed
 
@@ -187,7 +187,8 @@ def tapped(entry: Entry) -> tuple[MarkedModel, bytes]:
     with active_engine(live.engine):
         model = live.engine.module.Model(live.model.inputs, outputs)
     source = live_model(dataclasses.replace(live, model=model), ConvertOptions())
-    marked = convert_with_markers(source, None, Precision.FLOAT32)
+    traced = trace_model(source, None, Precision.FLOAT32)
+    marked = convert_traced(source, traced, Precision.FLOAT32)
     return marked, write_recurrences(marked).to_bytes()
 
 

@@ -23,7 +23,12 @@ from edgelstm.converters.pipeline import write_recurrences
 from edgelstm.converters.sources.keras import live_model
 from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
 from edgelstm.converters.sources.keras_load import LoadedKeras
-from edgelstm.converters.sources.keras_trace import LiveModel, MarkedModel, convert_with_markers
+from edgelstm.converters.sources.keras_trace import (
+    LiveModel,
+    MarkedModel,
+    convert_traced,
+    trace_model,
+)
 from edgelstm.converters.spec import Array, Recurrence, StatePolicy, TensorSpec
 
 KERAS3, TF_KERAS = KerasEngine.KERAS3, KerasEngine.TF_KERAS
@@ -206,7 +211,8 @@ def write(
 ) -> tuple[LiveModel, MarkedModel, bytes]:
     """The model through the converter, as `edgelstm convert` writes it."""
     live = live_model(LoadedKeras(model, engine, (), ""), options)
-    marked = convert_with_markers(live, options.state, options.precision)
+    traced = trace_model(live, options.state, options.precision)
+    marked = convert_traced(live, traced, options.precision)
     return live, marked, write_recurrences(marked).to_bytes()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,6 +160,10 @@ class Model:
             entry.buffer = self._add_buffer(np.frombuffer(content, np.uint8))
             kept.append(entry)
         self._raw.metadata = kept
+
+    def op_counts(self) -> dict[str, int]:
+        """How often each operator occurs in all subgraphs; custom ones under their own code."""
+        return dict(Counter(op.custom_code or op.name for sub in self.subgraphs for op in sub.ops))
 
     def prune(self) -> None:
         """Drops dead operators and tensors in every subgraph; tensor indices change."""

@@ -106,13 +106,6 @@ def convert_traced(live: LiveModel, traced: TracedModel, precision: Precision) -
     )
 
 
-def convert_with_markers(
-    live: LiveModel, policy: StatePolicy | None, precision: Precision
-) -> MarkedModel:
-    """Trace the model and run the stock converter on it."""
-    return convert_traced(live, trace_model(live, policy, precision), precision)
-
-
 def _trace(
     live: LiveModel,
     policy: StatePolicy | None,

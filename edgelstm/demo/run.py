@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import edgelstm
+from edgelstm import files
 from edgelstm.converters import pipeline
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.frameworks import tensorflow
@@ -138,7 +139,7 @@ def _convert_with_stock(
             rows.append(dataclasses.replace(row, problem=f"does not convert: {failure}"))
             continue
         path = _path(work_dir, row.key)
-        pipeline.write_atomically(path, content)
+        files.write_atomically(path, content)
         rows.append(
             dataclasses.replace(
                 row,
