@@ -79,6 +79,10 @@ class Op:
         """Tensor indices of intermediates (int8 LSTM)."""
         return self._raw.intermediates  # type: ignore[no-any-return]
 
+    @intermediates.setter
+    def intermediates(self, value: Sequence[int]) -> None:
+        self._raw.intermediates = [int(index) for index in value]
+
     def input(self, position: int) -> Tensor | None:
         """The tensor at an input position; None when absent."""
         if position >= len(self.inputs) or self.inputs[position] == ABSENT:
