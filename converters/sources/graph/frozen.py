@@ -1,0 +1,62 @@
+"""A TensorFlow graph as the recogniser of recurrences takes it: constant but for its inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from edgelstm.converters.spec import Array, TensorSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphTensor:
+    """An input or output of a graph.
+
+    Attributes:
+        name: what users see: the signature's key, or the name of the op.
+        tensor: "op:port" in the graph.
+        spec: name, shape and dtype in the written file; `low` and `high` where an embedding
+            reads it.
+    """
+
+    name: str
+    tensor: str
+    spec: TensorSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class MutableVariable:
+    """A variable that the graph itself assigns: a state that outlives a call.
+
+    Attributes:
+        name: of the variable in the source.
+        reads: tensors "op:0" that hold its value before the call; the ops are placeholders.
+        write: tensor "op:port" that it is assigned in a call.
+        initial: its value in the file.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    write: str
+    initial: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenGraph:
+    """A graph pruned to what its outputs and written variables need.
+
+    Inputs are placeholders, also where the graph was cut. Variables are constants, calls of
+    functions are inlined, defaults of op definitions are written out, half and double precision
+    are float32. Loops of both kinds stay (Enter, Switch, ...; While with `graph_def.library`),
+    as do conditions that the data decide. No optimiser ran.
+
+    Attributes:
+        graph_def: `tensorflow.GraphDef`.
+        notes: what the user should know, one sentence each.
+    """
+
+    graph_def: Any
+    inputs: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
+    variables: tuple[MutableVariable, ...] = ()
+    notes: tuple[str, ...] = ()
