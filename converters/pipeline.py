@@ -62,7 +62,7 @@ def convert(
     report = dataclasses.replace(report, notes=(*report.notes, *left_as_they_were(quantized)))
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
-    model.set_metadata(METADATA, _metadata(report, marked))
+    model.set_metadata(METADATA, _metadata(report, marked, source))
     content = model.to_bytes()
     with clock.stage("verify", progress, "verifying against the source"):
         verification = verify_model(
@@ -231,7 +231,7 @@ def _report(
     )
 
 
-def _metadata(report: ConversionReport, marked: MarkedModel) -> bytes:
+def _metadata(report: ConversionReport, marked: MarkedModel, source: KerasSource) -> bytes:
     content = {
         "format": METADATA_FORMAT,
         "tool_version": report.tool_version,
@@ -243,6 +243,7 @@ def _metadata(report: ConversionReport, marked: MarkedModel) -> bytes:
             for slot in marked.slots
             if slot.home is StateHome.CALLER
         ],
+        "time_axes": {"inputs": dict(source.time_axes), "outputs": dict(source.output_time_axes)},
         "report": {"recurrences": [r.to_json() for r in report.recurrences]},
     }
     return json.dumps(content, separators=(",", ":")).encode()

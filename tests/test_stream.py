@@ -17,11 +17,15 @@ import numpy as np
 import pytest
 import stream_models
 import stream_runner
+from fused_models import marker_model, random_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lstm_reference import lstm
 from stream_models import FEATURES, MODELS, StreamModel
 
 from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.lowering.fused import lower_markers
+from edgelstm.converters.spec import Layout, StatePolicy
 from edgelstm.errors import (
     DataError,
     EdgeLstmError,
@@ -130,6 +134,33 @@ def test_the_time_axis_is_found_where_time_comes_first() -> None:
     assert stream.info()["time_axis"] == 0
     found = [stream.push(x[start:end])["sequence"] for start, end in ((0, 2), (2, 9))]
     np.testing.assert_allclose(np.concatenate(found), model.expected(x), rtol=0, atol=1e-6)
+
+
+def test_the_time_axis_of_the_metadata_counts_before_any_guess() -> None:
+    """Here batch and time are both open, and x is [T, B, F]: shapes alone do not tell."""
+    spec = random_spec(layout=Layout.TIME_MAJOR, units=4)
+    model = marker_model(spec, batch=2, time=3)
+    lower_markers(model, {0: spec}, policy=StatePolicy.CARRY)
+    axes = {"inputs": {"x": 0}, "outputs": {"sequence": 0}}
+    told = {"state_policy": "carry", "time_axes": axes}
+    model.set_metadata("edgelstm", json.dumps(told).encode())
+    stream = Stream(model.to_bytes())
+    x = np.random.default_rng(0).standard_normal((9, 2, FEATURES)).astype(np.float32)
+    assert stream.info()["time_axis"] == 0
+    found = [stream.push(x[start:end])["sequence"] for start, end in ((0, 3), (3, 9))]
+    np.testing.assert_allclose(np.concatenate(found), lstm(spec, x)[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "axes", [[], {"inputs": {}}, {"inputs": {"x": -1}, "outputs": {}}, {"inputs": 1, "outputs": {}}]
+)
+def test_metadata_whose_time_axes_are_none_are_refused(axes: Any) -> None:
+    """As any damaged file."""
+    model = Model.read(stream_models.carry().content)
+    told = {"state_policy": "carry", "time_axes": axes}
+    model.set_metadata("edgelstm", json.dumps(told).encode())
+    with pytest.raises(UnreadableModelError, match="time axes"):
+        Stream(model.to_bytes())
 
 
 def test_a_single_frame_output_is_that_of_the_last_call() -> None:
@@ -414,7 +445,8 @@ def test_forks_do_not_copy_the_weights(tmp_path: Path) -> None:
     model = stream_models.carry(1, units=512, features=FEATURES)
     path.write_bytes(model.content)
     x = noise(model, 2)
-    stream = Stream(path)
+    # The native delegate packs its weights anew for each interpreter.
+    stream = Stream(path, delegate=Delegate.XNNPACK)
 
     def own_bytes() -> int:
         (line,) = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
@@ -450,13 +482,29 @@ def test_info_tells_what_was_picked_and_why() -> None:
     told = Stream(stream_models.carry().content).info()
     assert told["interpreter"] == find_backends()[0].name
     assert told["interpreter_reason"] in {"the preferred one", "the only one installed"}
-    assert told["delegate"] == "xnnpack"
+    assert told["delegate"] == "edgelstm"
+    assert "takes fused LSTM ops" in told["delegate_reason"]
     assert told["notes"] == []
     assert [state["kept_by"] for state in told["states"]] == ["interpreter"] * 2
     asked = Stream(stream_models.explicit().content, delegate=Delegate.CPU).info()
     assert asked["delegate_reason"] == "it was asked for"
     assert [state["kept_by"] for state in asked["states"]] == ["stream"] * 2
-    json.dumps([told, asked])
+    loop = Stream(stream_models.bound_loop().content).info()
+    assert (loop["delegate"], loop["notes"]) == ("xnnpack", [])
+    json.dumps([told, asked, loop])
+
+
+def test_a_missing_native_library_is_noted_and_done_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The stream runs on what the interpreter has."""
+    monkeypatch.setenv("EDGELSTM_DELEGATE", str(tmp_path / "nowhere.so"))
+    model = stream_models.carry(1)
+    stream, x = Stream(model.content), noise(model, 5)
+    told = stream.info()
+    assert told["delegate"] == "xnnpack"
+    assert "native delegate was tried" in told["notes"][0]
+    np.testing.assert_allclose(stream.push(x)["sequence"], model.expected(x), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -506,6 +554,24 @@ def test_the_overhead_command_measures_each_way(tmp_path: Path) -> None:
     samples = measure(path, 40)
     assert list(samples) == ["invoke", "push", "push into", "set, invoke, get"]
     assert all(time > 0 for times in samples.values() for time in times)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="there is no /proc")
+def test_memory_is_flat_over_many_steps(tmp_path: Path) -> None:
+    """Of a process of its own; a leak of one float per step would show."""
+    path = tmp_path / "model.tflite"
+    path.write_bytes(stream_models.carry(1).content)
+    script = (
+        "import sys; from pathlib import Path; from edgelstm.runtime.overhead import memory\n"
+        "found = memory(Path(sys.argv[1]), 200_000)\n"
+        "assert len(found) == 11 and found[-1][0] == 200_000\n"
+        "print(found[-1][1] - found[1][1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) < 4 * 180_000
 
 
 @pytest.fixture(scope="module")

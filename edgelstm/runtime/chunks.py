@@ -15,13 +15,13 @@ from edgelstm.runtime.tensors import Array, TensorInfo
 
 def any_number_of_frames(infos: Sequence[TensorInfo], frames: Frames) -> tuple[TensorInfo, ...]:
     """The inputs as a push takes them: any number of frames along the time axis."""
-    axis = frames.axis
-    return tuple(
-        dataclasses.replace(info, shape=(*info.shape[:axis], None, *info.shape[axis + 1 :]))
-        if info.name in frames.inputs
-        else info
-        for info in infos
-    )
+    return tuple(_any_size(info, frames.inputs.get(info.name)) for info in infos)
+
+
+def _any_size(info: TensorInfo, axis: int | None) -> TensorInfo:
+    if axis is None:
+        return info
+    return dataclasses.replace(info, shape=(*info.shape[:axis], None, *info.shape[axis + 1 :]))
 
 
 def cut(arrays: Mapping[str, Array], frames: Frames, where: str) -> list[list[Array]]:
@@ -30,7 +30,8 @@ def cut(arrays: Mapping[str, Array], frames: Frames, where: str) -> list[list[Ar
     Raises:
         DataError: the inputs hold different numbers of frames, or no multiple of a call's.
     """
-    sizes = {name: arrays[name].shape[frames.axis] for name in arrays if name in frames.inputs}
+    axes = frames.inputs
+    sizes = {name: array.shape[axes[name]] for name, array in arrays.items() if name in axes}
     step = frames.per_call
     if len(set(sizes.values())) > 1:
         raise DataError(
@@ -50,7 +51,7 @@ def cut(arrays: Mapping[str, Array], frames: Frames, where: str) -> list[list[Ar
         )
     return [
         [
-            part(array, frames.axis, start, step) if name in sizes else array
+            part(array, axes[name], start, step) if name in sizes else array
             for name, array in arrays.items()
         ]
         for start in range(0, total, step)
@@ -90,7 +91,7 @@ def part(array: Array, axis: int, start: int, size: int) -> Array:
 def _whole(name: str, array: Array, frames: Frames, calls: int) -> Array:
     shape = list(array.shape)
     if name in frames.outputs:
-        shape[frames.axis] *= calls
+        shape[frames.outputs[name]] *= calls
     return np.empty(shape, array.dtype)
 
 
@@ -100,10 +101,10 @@ def _parts(
     """Where call `number` of `calls` writes: untimed outputs are overwritten by every call."""
     if calls == 1:
         return whole
-    axis = frames.axis
     parts = {}
     for name, array in whole.items():
-        if name in frames.outputs and array.ndim > axis:
+        axis = frames.outputs.get(name)
+        if axis is not None and array.ndim > axis:
             size = array.shape[axis] // calls
             array = part(array, axis, number * size, size)
         parts[name] = array

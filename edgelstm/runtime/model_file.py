@@ -64,12 +64,14 @@ class ModelFile:
             calls: those that no op writes as its output and that are no graph input.
         metadata: the file's metadata entries by name.
         bytes: size of the file.
+        builtin_ops: codes of the builtin operators that occur, as the TFLite schema numbers them.
     """
 
     signatures: tuple[Signature, ...]
     variables: tuple[int, ...]
     metadata: Mapping[str, bytes]
     bytes: int
+    builtin_ops: frozenset[int]
 
 
 @contextlib.contextmanager
@@ -126,6 +128,7 @@ def read_model_file(model: Path | bytes) -> ModelFile:
             variables=_variables(fresh),
             metadata=read_metadata_entries(data),
             bytes=len(data),
+            builtin_ops=frozenset(_builtin(code) for code in fresh.tables(1)),
         )
 
 
@@ -205,6 +208,11 @@ def _signature(table: Table) -> Signature:
         return {entry.string(0): entry.scalar(1, "I") for entry in table.tables(slot)}
 
     return Signature(table.string(2), table.scalar(4, "I"), indices(0), indices(1))
+
+
+def _builtin(code: Table) -> int:
+    # Codes above 127 have a field of their own; files before it have the first one only.
+    return max(code.scalar(0, "b"), code.scalar(3, "i"))
 
 
 def _variables(model: Table) -> tuple[int, ...]:

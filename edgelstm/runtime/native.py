@@ -125,6 +125,11 @@ def delegate_counts(delegate: Any) -> tuple[int, int, str]:
     )
 
 
+def counts_of(interpreter: Any) -> tuple[int, int, str]:
+    """`delegate_counts` of the one delegate that an interpreter was made with."""
+    return delegate_counts(interpreter._delegates[0])
+
+
 def _version(library: ctypes.CDLL) -> str:
     library.edgelstm_version.restype = ctypes.c_char_p
     text: bytes = library.edgelstm_version()

@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from edgelstm.errors import UnreadableModelError, UnsupportedModelError
+from edgelstm.errors import InputError, UnreadableModelError, UnsupportedModelError
+from edgelstm.runtime import native
 from edgelstm.runtime.interpreters import (
     Backend,
     Delegate,
@@ -25,6 +26,10 @@ from edgelstm.runtime.model_file import ModelFile, Signature, place, read_model_
 from edgelstm.runtime.tensors import named
 
 DEFAULT_SIGNATURE = "serving_default"
+
+# LSTM, UNIDIRECTIONAL_SEQUENCE_LSTM, BIDIRECTIONAL_SEQUENCE_LSTM: without any of them there is
+# nothing for the native delegate.
+_LSTM_OPS = frozenset({16, 44, 52})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +75,8 @@ class OpenedModel:
             backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
                 imports.
             threads: number of threads, 1 or more.
-            delegate: None takes XNNPACK, and the interpreter's own kernels where XNNPACK refuses
-                the model.
+            delegate: None takes the first that takes the model: the native one where it takes
+                fused ops of it, XNNPACK, the interpreter's own kernels.
 
         Raises:
             UnreadableModelError: the file is missing, damaged, or no TFLite file.
@@ -182,18 +187,40 @@ class OpenedModel:
         }
 
     def _with_working_delegate(self) -> OpenedModel:
-        refusal = _refusal(self)
+        own, notes = self._with_native_kernels()
+        if own is not None:
+            return own
+        found = dataclasses.replace(self, notes=(*self.notes, *notes), _spare=[])
+        refusal = _refusal(found)
         if refusal is None:
-            return self
+            return found
         plain = dataclasses.replace(
-            self,
+            found,
             delegate=Delegate.CPU,
             reasons={**self.reasons, "delegate": "XNNPACK refuses the model"},
-            notes=(*self.notes, f"XNNPACK was tried: {refusal}"),
+            notes=(*found.notes, f"XNNPACK was tried: {refusal}"),
             _spare=[],
         )
         # A model that neither takes at the file's own sizes may run at others.
-        return self if _refusal(plain) is not None else plain
+        return found if _refusal(plain) is not None else plain
+
+    def _with_native_kernels(self) -> tuple[OpenedModel | None, tuple[str, ...]]:
+        """The model under the native delegate where that takes an op of it, else why not."""
+        if _LSTM_OPS.isdisjoint(self.file.builtin_ops):
+            return None, ()
+        try:
+            own = dataclasses.replace(self, delegate=Delegate.EDGELSTM, _spare=[])
+            refusal = _refusal(own)
+            taken, left, reason = native.counts_of(own._spare[0]) if own._spare else (0, 0, "")
+        except InputError as error:
+            return None, (f"the native delegate was tried: {error.what}",)
+        if refusal is None and taken:
+            why = "it takes fused LSTM ops of the model, and is faster than the interpreter's own"
+            reasons = {**self.reasons, "delegate": why}
+            notes = (*self.notes, *_left(left, reason))
+            return dataclasses.replace(own, reasons=reasons, notes=notes), ()
+        why = refusal or f"it takes no op of the model, {reason or 'there is no fused one'}"
+        return None, (f"the native delegate was tried: {why}",)
 
     def _check_unchanged(self) -> None:
         if not isinstance(self.model, bytes) and _stamp_of(self.model) != self._stamp:
@@ -202,6 +229,10 @@ class OpenedModel:
                 where=self.where,
                 cure="open it again; write models under a new name, then rename them",
             )
+
+
+def _left(ops: int, reason: str) -> tuple[str, ...]:
+    return (f"the native delegate leaves {ops} op(s) to the interpreter: {reason}",) if ops else ()
 
 
 def _refusal(model: OpenedModel) -> str | None:

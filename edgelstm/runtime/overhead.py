@@ -1,8 +1,11 @@
 """What a step through `Stream.push` costs beside the interpreter's bare `invoke`.
 
     python -m edgelstm.runtime.overhead MODEL.tflite [--steps 2000] [--backend litert]
+        [--delegate edgelstm] [--onnx MODEL.onnx] [--memory 1000000]
 
-All ways run interleaved on the same model, one frame per call. A line gives the median and the
+`--onnx` times one call of an ONNX Runtime session on one thread beside them, for the same step
+with its states as inputs. `--memory` pushes that many steps more and prints the process's memory
+on the way. All ways run interleaved on the same model, one frame per call. A line gives the median and the
 least of the blocks' times, and the median of the ratios to the bare `invoke` of the same round,
 which other load on the machine disturbs least.
 """
@@ -10,6 +13,7 @@ which other load on the machine disturbs least.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -18,25 +22,28 @@ from pathlib import Path
 
 import numpy as np
 
-from edgelstm.errors import EdgeLstmError
-from edgelstm.runtime.interpreters import open_interpreter
+from edgelstm.errors import EdgeLstmError, MissingPackageError
+from edgelstm.runtime.interpreters import Delegate, open_interpreter
 from edgelstm.runtime.stream import Stream
+from edgelstm.runtime.tensors import Array
 
 BLOCK = 20
 
 
-def measure(model: Path, steps: int, backend: str | None = None) -> dict[str, list[float]]:
+def measure(
+    model: Path,
+    steps: int,
+    backend: str | None = None,
+    delegate: Delegate | None = None,
+    onnx: Path | None = None,
+) -> dict[str, list[float]]:
     """Microseconds of one step, by way, one value per round; every step has one frame of noise.
 
     "push into" writes into arrays given as `out`; "set, invoke, get" is what a caller of the bare
     interpreter needs at least.
     """
-    stream = Stream(model, backend=backend)
-    rng = np.random.default_rng(0)
-    frames = {
-        info.name: rng.standard_normal([size or 1 for size in info.shape]).astype(info.dtype)
-        for info in stream.inputs
-    }
+    stream = Stream(model, backend=backend, delegate=delegate)
+    frames = _one_frame(stream)
     pushed = next(iter(frames.values())) if len(frames) == 1 else frames
     out = stream.push(pushed)
     told = stream.info()
@@ -63,6 +70,8 @@ def measure(model: Path, steps: int, backend: str | None = None) -> dict[str, li
         "push into": lambda: stream.push(pushed, out),
         "set, invoke, get": set_invoke_get,
     }
+    if onnx is not None:
+        ways["onnxruntime"] = _onnx_step(onnx)
     set_invoke_get()
     samples: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(max(1, steps // BLOCK)):
@@ -74,24 +83,86 @@ def measure(model: Path, steps: int, backend: str | None = None) -> dict[str, li
     return samples
 
 
+def memory(
+    model: Path, steps: int, backend: str | None = None, delegate: Delegate | None = None
+) -> list[tuple[int, int]]:
+    """Resident bytes of this process after so many steps: a tenth of them at a time.
+
+    Raises:
+        MissingPackageError: this system does not tell a process its memory.
+    """
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        raise MissingPackageError("This system has no /proc/self/statm.", cure="measure on Linux")
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    stream = Stream(model, backend=backend, delegate=delegate)
+    frames = _one_frame(stream)
+    pushed = next(iter(frames.values())) if len(frames) == 1 else frames
+    found = []
+    for part in range(11):
+        for _ in range(steps // 10 if part else min(steps, 1000)):
+            stream.push(pushed)
+        found.append((part * (steps // 10), int(status.read_text().split()[1]) * page_bytes))
+    return found
+
+
+def _one_frame(stream: Stream) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    return {
+        info.name: rng.standard_normal([size or 1 for size in info.shape]).astype(info.dtype)
+        for info in stream.inputs
+    }
+
+
+def _onnx_step(path: Path) -> Callable[[], object]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError(
+            f"onnxruntime does not import: {error}", cure="pip install onnxruntime"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    feed = {
+        each.name: rng.standard_normal(
+            [size if isinstance(size, int) else 1 for size in each.shape]
+        ).astype(np.float32)
+        for each in session.get_inputs()
+    }
+    return lambda: session.run(None, feed)
+
+
 def main() -> int:
     """Prints one line per way; exit code 2 for a model that cannot be streamed."""
     parser = argparse.ArgumentParser(prog="python -m edgelstm.runtime.overhead")
     parser.add_argument("model", type=Path)
     parser.add_argument("--steps", type=int, default=2000, help="steps per way")
     parser.add_argument("--backend", help="litert, tflite-runtime or tensorflow")
+    parser.add_argument("--delegate", choices=[d.value for d in Delegate], help="else the best")
+    parser.add_argument("--onnx", type=Path, help="the same step for ONNX Runtime")
+    parser.add_argument("--memory", type=int, default=0, help="steps to watch the memory over")
     given = parser.parse_args()
+    delegate = None if given.delegate is None else Delegate(given.delegate)
     try:
-        samples = measure(given.model, given.steps, given.backend)
+        samples = measure(given.model, given.steps, given.backend, delegate, given.onnx)
+        watched = memory(given.model, given.memory, given.backend, delegate) if given.memory else []
     except EdgeLstmError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     for name, times in samples.items():
         ratios = [time / bare for time, bare in zip(times, samples["invoke"], strict=True)]
-        print(
+        line = (
             f"{name:17} {statistics.median(times):8.2f} us, least {min(times):8.2f} us, "
             f"{statistics.median(ratios):.2f} x invoke"
         )
+        if "onnxruntime" in samples:
+            peer = zip(times, samples["onnxruntime"], strict=True)
+            line += f", {statistics.median(a / b for a, b in peer):.2f} x onnxruntime"
+        print(line)
+    for done, resident_bytes in watched:
+        print(f"after {done:9} steps {resident_bytes / 1e6:9.3f} MB resident")
     return 0
 
 

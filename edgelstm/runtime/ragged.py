@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgelstm.errors import DataError, UnsupportedModelError
+from edgelstm.runtime.frames import Axes
 from edgelstm.runtime.tensors import Array, TensorInfo
 
 TIME = 1  # the time axis; rows stand on axis 0
@@ -33,13 +34,16 @@ def run_ragged(
     inputs: Sequence[TensorInfo],
     outputs: Sequence[TensorInfo],
     where: str,
+    told: tuple[Axes, Axes] | None = None,
 ) -> dict[str, Array]:
     """The outputs of a padded batch, each row as if it had run alone with its own length.
 
     Args:
         run: the model.
-        arrays: inputs by name, rows first, time second.
+        arrays: inputs by name, rows first and time second, or the other way round for those
+            whose time axis `told` has as 0.
         lengths: integers [rows], from 1 to the number of frames.
+        told: time axes of inputs and outputs by name, where the metadata tell them.
 
     Returns:
         Outputs by name; behind a row's own frames stands zero.
@@ -48,6 +52,19 @@ def run_ragged(
         DataError: the lengths are no such integers, or the inputs have unlike sizes.
         UnsupportedModelError: the file fixes the number of frames, or an output has no rows.
     """
+    given, made = ([name for name, axis in side.items() if axis == 0] for side in told or ({}, {}))
+    if given or made:
+        return _swapped(
+            run_ragged(
+                lambda cut: _swapped(run(_swapped(cut, given)), made),
+                _swapped(arrays, given),
+                lengths,
+                _rows_first(inputs, given),
+                _rows_first(outputs, made),
+                where,
+            ),
+            made,
+        )
     timed = [info.name for info in inputs if _has_time(info)]
     rows, frames = _sizes(arrays, timed, where)
     counts = _checked(lengths, rows, frames, where)
@@ -74,6 +91,19 @@ def run_ragged(
         info.name: _together(info, groups, [each[info.name] for each in results], rows, frames)
         for info in outputs
     }
+
+
+def _swapped(arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    return {n: array.swapaxes(0, 1) if n in names else array for n, array in arrays.items()}
+
+
+def _rows_first(infos: Sequence[TensorInfo], names: Sequence[str]) -> tuple[TensorInfo, ...]:
+    return tuple(
+        dataclasses.replace(info, shape=(info.shape[1], info.shape[0], *info.shape[2:]))
+        if info.name in names
+        else info
+        for info in infos
+    )
 
 
 def _has_time(info: TensorInfo) -> bool:

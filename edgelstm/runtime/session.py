@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgelstm.errors import UnsupportedModelError
+from edgelstm.runtime.frames import told_axes
 from edgelstm.runtime.interpreters import Delegate, as_user_error
 from edgelstm.runtime.opened import OpenedModel
 from edgelstm.runtime.ragged import run_ragged
@@ -51,8 +52,8 @@ class Session:
             backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
                 imports.
             threads: number of threads, 1 or more.
-            delegate: None takes XNNPACK, and the interpreter's own kernels where XNNPACK refuses
-                the model.
+            delegate: None takes the first that takes the model: the native one where it takes
+                fused ops of it, XNNPACK, the interpreter's own kernels.
             nan: what happens to inputs that hold NaN.
 
         Raises:
@@ -83,9 +84,9 @@ class Session:
         Args:
             inputs: one array per input, of its dtype; dimensions that are None in its shape may
                 have any size from 1.
-            lengths: integers [B], how many frames of each row of inputs [B, T, ...] count. Every
-                row then gives what it gives alone; behind its frames, outputs hold zero. Costs
-                one call per distinct length.
+            lengths: integers [B], how many frames of each row of inputs [B, T, ...] count
+                ([T, B, ...] where the file's metadata say so). Every row then gives what it gives
+                alone; behind its frames, outputs hold zero. Costs one call per distinct length.
 
         Raises:
             DataError: an input is missing, unknown, has the wrong dtype or shape, or holds NaN
@@ -103,7 +104,9 @@ class Session:
                 where=self._model.where,
                 cure="convert the model again with --state reset, or use one row per session",
             )
-        return run_ragged(self._run, arrays, lengths, self.inputs, self.outputs, self._model.where)
+        where = self._model.where
+        told = told_axes(self.metadata, where)
+        return run_ragged(self._run, arrays, lengths, self.inputs, self.outputs, where, told)
 
     def clone(self) -> Session:
         """A session for another thread, with states of its own that start from zero.

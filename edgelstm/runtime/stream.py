@@ -14,7 +14,7 @@ from edgelstm.errors import DataError, UnsupportedModelError
 from edgelstm.runtime.calls import Call, Misfit, Step
 from edgelstm.runtime.chunks import any_number_of_frames, cut, run_all
 from edgelstm.runtime.engine import Engine
-from edgelstm.runtime.frames import find_frames
+from edgelstm.runtime.frames import find_frames, told_axes
 from edgelstm.runtime.interpreters import Delegate
 from edgelstm.runtime.opened import OpenedModel
 from edgelstm.runtime.slots import find_slots
@@ -59,11 +59,12 @@ class Stream:
             backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
                 imports.
             threads: number of threads, 1 or more.
-            delegate: None takes XNNPACK, and the interpreter's own kernels where XNNPACK refuses
-                the model.
+            delegate: None takes the first that takes the model: the native one where it takes
+                fused ops of it, XNNPACK, the interpreter's own kernels.
             nan: what happens to inputs that hold NaN.
             batch: rows of the states where the file leaves the batch open; None is 1.
-            time_axis: the time axis of inputs and outputs; None finds it.
+            time_axis: the time axis of inputs and outputs; None takes what the file's metadata
+                tell, and finds it where they tell nothing.
 
         Raises:
             UnreadableModelError: the file is missing, damaged, or no TFLite file.
@@ -91,7 +92,11 @@ class Stream:
         self._output_names = outputs.keys()
         self._dynamic_batch = any(slot.dynamic_batch for slot in self._slots)
         self._frames = find_frames(
-            self.inputs, self.outputs, dynamic_batch=self._dynamic_batch, axis=time_axis
+            self.inputs,
+            self.outputs,
+            dynamic_batch=self._dynamic_batch,
+            axis=time_axis,
+            told=told_axes(model.metadata, model.where),
         )
         self._taken = any_number_of_frames(self.inputs, self._frames)
         self._engine = Engine(
