@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from edgelstm.converters.inspect import inspect_model
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.spec import Array, StatePolicy
 from edgelstm.errors import UnreadableModelError
+from edgelstm.runtime.model_file import read_model_file
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus" / "models"
+SPREAD, SQUEEZED = (1, 2, 1, 1), (0, 2, 3)
 CORPUS_FILES = sorted(CORPUS.glob("*/*.tflite"))
 
 
@@ -262,42 +265,109 @@ def test_shared_structures_cannot_multiply_the_work() -> None:
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """A copy with random bytes, extreme words, a moved block, or a cut."""
+    """A copy with random bytes, extreme words, a moved block, a cut, or a forged reference."""
     copy = bytearray(data)
-    kind = rng.integers(4)
+    kind = rng.integers(6)
     if kind == 0:
         for place in rng.integers(len(copy), size=rng.integers(1, 30)):
             copy[place] = rng.integers(256)
     elif kind == 1:
-        extremes = [0, 1, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, len(copy)]
         for place in rng.integers(len(copy) // 4, size=rng.integers(1, 8)):
-            struct.pack_into("<I", copy, 4 * place, int(rng.choice(extremes)))
+            struct.pack_into("<I", copy, 4 * place, extreme(copy, rng))
     elif kind == 2:
         to, source = (4 * int(place) for place in rng.integers(len(copy) // 4 - 16, size=2))
         copy[to : to + 64] = copy[source : source + 64]
-    else:
+    elif kind == 3:
         del copy[rng.integers(len(copy)) :]
+    else:
+        at = reference(copy, rng)
+        target = at + struct.unpack_from("<I", copy, at)[0]
+        if kind == 4:  # the reference itself, to anywhere inside the file or outside it
+            to = extreme(copy, rng) if rng.integers(3) == 0 else int(rng.integers(len(copy)))
+            struct.pack_into("<I", copy, at, (to - at) % 2**32)
+        else:  # what it points to: the length of a vector, or the field list of a table
+            struct.pack_into("<I", copy, target, extreme(copy, rng))
     return bytes(copy)
 
 
-@pytest.mark.parametrize("count", [500, pytest.param(5000, marks=pytest.mark.slow)])
+def extreme(data: bytearray, rng: np.random.Generator) -> int:
+    """A word that readers are likely to take badly."""
+    words = [0, 1, 255, 2**16, 2**29, 2**30, 2**31 - 1, 2**31, 2**32 - 4, 2**32 - 1]
+    return int(rng.choice([*words, len(data), len(data) - 4, len(data) // 4]))
+
+
+def reference(data: bytearray, rng: np.random.Generator) -> int:
+    """The place of a word that can be a reference: what it points to lies in the file."""
+    for _ in range(1000):
+        at = 4 * int(rng.integers(len(data) // 4))
+        offset = struct.unpack_from("<I", data, at)[0]
+        if 4 <= offset <= len(data) - at - 4:
+            return at
+    return 0
+
+
+def survives(data: bytes, path: Path) -> bool:
+    """Whether a file is read, edited, written and inspected; its only other end is a refusal."""
+    try:
+        model = Model.read(data)
+        model.prune()
+        model.to_bytes()
+        path.write_bytes(data)
+        inspect_model(path)
+        read_model_file(data)
+    except UnreadableModelError as error:
+        assert error.what
+        return False
+    return True
+
+
+@pytest.mark.timeout(600)  # a hang would end here
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_damaged_files_never_crash(count: int, tmp_path: Path) -> None:
     """Each of many damaged files is refused, or read, inspected and written."""
     rng = np.random.default_rng(count)
     sources = [path.read_bytes() for path in CORPUS_FILES if path.stat().st_size < 50_000]
-    sources.append(fused_bytes())
-    refused = read = 0
+    sources += [fused_bytes(), reshape_bytes()]
     path = tmp_path / "damaged.tflite"
-    for _ in range(count):
-        data = mutated(sources[rng.integers(len(sources))], rng)
-        try:
-            model = Model.read(data)
-            model.prune()
-            model.to_bytes()
-            path.write_bytes(data)
-            inspect_model(path)
-            read += 1
-        except UnreadableModelError:
-            refused += 1
-    assert refused > count / 4
-    assert read > count / 20
+    read = sum(
+        survives(mutated(sources[rng.integers(len(sources))], rng), path) for _ in range(count)
+    )
+    assert count / 20 < read < count * 3 / 4
+
+
+def reshape_bytes() -> bytes:
+    """A model whose operators have vectors among their options."""
+    model = Model()
+    main = model.add_subgraph("main")
+    x, y, z = main.add_tensor("x", (2,)), main.add_tensor("y", SPREAD), main.add_tensor("z", (2,))
+    dims = main.add_constant("dims", np.asarray(SPREAD, np.int32))
+    main.add_op("RESHAPE", [x, dims], [y], options={"new_shape": list(SPREAD)})
+    main.add_op("SQUEEZE", [y], [z], options={"squeeze_dims": list(SQUEEZED)})
+    main.inputs, main.outputs = [x], [z]
+    return model.to_bytes()
+
+
+@pytest.mark.parametrize("content", [SPREAD, SQUEEZED], ids=["RESHAPE", "SQUEEZE"])
+def test_vectors_in_the_options_of_operators_must_lie_in_the_file(content: tuple[int, ...]) -> None:
+    """Interpreters copy them without asking how long the file is."""
+    data = bytearray(reshape_bytes())
+    vector = struct.pack(f"<{len(content) + 1}i", len(content), *content)
+    places = [at for at in range(0, len(data), 4) if data[at : at + len(vector)] == vector]
+    refused = 0
+    for place in places:
+        forged = bytearray(data)
+        struct.pack_into("<I", forged, place, 2**24)
+        with contextlib.suppress(UnreadableModelError):
+            read_model_file(bytes(forged))
+            continue
+        refused += 1
+    assert refused == len(places) >= 1
+
+
+def test_a_text_without_end_is_refused() -> None:
+    """Interpreters read names up to a zero byte."""
+    data = bytearray(reshape_bytes())
+    at = data.index(struct.pack("<I", 4) + b"main\0")
+    data[at + 8] = ord("x")
+    with pytest.raises(UnreadableModelError, match="no end"):
+        read_model_file(bytes(data))

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.converters.flatbuffer import bounds, schema
+from edgelstm.converters.flatbuffer import schema
 from edgelstm.converters.flatbuffer.subgraph import Subgraph
 from edgelstm.converters.flatbuffer.tensor import text
 from edgelstm.converters.flatbuffer.write import pack
 from edgelstm.converters.spec import Array
 from edgelstm.errors import UnreadableModelError
+from edgelstm.runtime import structure
 
 # Metadata that names operators by position, which edits make wrong.
 _POSITIONAL_METADATA = frozenset({"model_control_dependencies"})
@@ -83,7 +84,7 @@ class Model:
         Raises:
             UnreadableModelError: the bytes are no TFLite model, truncated or damaged.
         """
-        bounds.check(data, where)
+        structure.check(data, where)
         model = cls.__new__(cls)
         try:
             model._raw = schema.module().ModelT.InitFromPackedBuf(data, 0)

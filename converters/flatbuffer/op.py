@@ -90,7 +90,15 @@ class Op:
         return self.subgraph.tensor(self.inputs[position])
 
     def output(self, position: int) -> Tensor:
-        """The tensor at an output position."""
+        """The tensor at an output position.
+
+        Raises:
+            UnreadableModelError: the operator has no such output.
+        """
+        if not 0 <= position < len(self.outputs) or self.outputs[position] == ABSENT:
+            raise UnreadableModelError(
+                f"operator {self.name} has no output {position}", where=self.subgraph.name
+            )
         return self.subgraph.tensor(self.outputs[position])
 
     def option(self, field: str) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.converters.flatbuffer.bounds import IDENTIFIER
 from edgelstm.errors import UnsupportedModelError
+from edgelstm.runtime.structure import IDENTIFIER
 
 # The schema's force_align, which the generated Python does not apply: kernels read constants in
 # place with vector loads.

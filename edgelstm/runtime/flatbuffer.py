@@ -33,11 +33,14 @@ class Budget:
 class Table:
     """One table; fields are addressed by their slot in the schema.
 
+    Attributes:
+        slots: how many fields its field list covers, absent ones included.
+
     Raises:
         Malformed: the table or its field list is not inside the file.
     """
 
-    __slots__ = ("data", "at", "budget", "_vtable", "_slots", "_bytes")
+    __slots__ = ("data", "at", "budget", "slots", "_vtable", "_bytes")
 
     def __init__(self, data: Buffer, at: int, budget: Budget) -> None:
         budget.spend(1)
@@ -55,7 +58,7 @@ class Table:
             raise Malformed(f"the field list at byte {self._vtable} is malformed")
         if self._bytes < 4 or at + self._bytes > size:
             raise Malformed(f"the table at byte {at} is longer than the file")
-        self._slots = (vtable_bytes - 4) // 2
+        self.slots = (vtable_bytes - 4) // 2
 
     @classmethod
     def root(cls, data: Buffer) -> Table:
@@ -63,7 +66,7 @@ class Table:
         return cls(data, _follow(data, 0), Budget(len(data)))
 
     def _field(self, slot: int, size: int) -> int | None:
-        if slot >= self._slots:
+        if slot >= self.slots:
             return None
         offset = int(struct.unpack_from("<H", self.data, self._vtable + 4 + 2 * slot)[0])
         if offset == 0:
@@ -75,6 +78,10 @@ class Table:
     def has(self, slot: int) -> bool:
         """Whether the field is present."""
         return self._field(slot, 1) is not None
+
+    def require(self, slot: int, size: int) -> None:
+        """Checks that a field of so many bytes, if present, lies inside the table."""
+        self._field(slot, size)
 
     def scalar(self, slot: int, code: str, default: int = 0) -> int:
         """An integer field; `code` is its little-endian struct code, e.g. "I"."""

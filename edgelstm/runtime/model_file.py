@@ -1,8 +1,4 @@
-"""What the runtime needs to know of a .tflite file before an interpreter touches it.
-
-tflite-runtime 2.14 reads files without checking them and dies on truncated ones, so every table
-and vector that an interpreter follows is checked here first.
-"""
+"""What the runtime needs to know of a .tflite file before an interpreter touches it."""
 
 from __future__ import annotations
 
@@ -14,35 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgelstm.errors import UnreadableModelError
+from edgelstm.runtime import structure
 from edgelstm.runtime.flatbuffer import Buffer, Malformed, Table
 
-IDENTIFIER = b"TFL3"
 _CURE = "fetch or write the file again"
-
-# What each field holds, by slot, in the TFLite schema: "." a scalar, a digit a vector of elements
-# of so many bytes, a name a table, [name] a vector of tables, "?" an option table, whose own
-# fields the interpreter reads as scalars or small vectors.
-_SCHEMA: Mapping[str, tuple[str, ...]] = {
-    table: tuple(fields.split())
-    for table, fields in {
-        "Model": ". [OperatorCode] [SubGraph] 1 [Buffer] 4 [Metadata] [SignatureDef]"
-        " [ExternalBufferGroup] [ExternalBuffer]",
-        "OperatorCode": ". 1 . .",
-        "SubGraph": "[Tensor] 4 4 [Operator] 1 .",
-        "Tensor": "4 . . 1 Quantization . Sparsity 4 . [VariantSubType] .",
-        "Quantization": "4 4 4 8 . ? .",
-        "Sparsity": "4 4 [DimensionMetadata]",
-        "DimensionMetadata": ". . . ? . ?",
-        "VariantSubType": "4 . .",
-        "Operator": ". 4 4 . ? 1 . 1 4 . . . ? .",
-        "Buffer": "1 . .",
-        "Metadata": "1 .",
-        "SignatureDef": "[TensorMap] [TensorMap] 1 1 .",
-        "TensorMap": "1 .",
-        "ExternalBufferGroup": "1",
-        "ExternalBuffer": ". . . . 1",
-    }.items()
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +55,9 @@ def opened(model: Path | bytes) -> Iterator[Buffer]:
     """
     where = place(model)
     if isinstance(model, bytes):
-        with _malformed_as_unreadable(where):
-            yield _identified(model, where)
+        structure.identify(model, where)
+        with structure.malformed_as_unreadable(where):
+            yield model
         return
     try:
         with open(model, "rb") as file:
@@ -104,8 +76,9 @@ def opened(model: Path | bytes) -> Iterator[Buffer]:
         raise UnreadableModelError(
             f"The model file cannot be read: {error.strerror}.", where=where
         ) from None
-    with contextlib.closing(mapped), _malformed_as_unreadable(where):
-        yield _identified(mapped, where)
+    with contextlib.closing(mapped), structure.malformed_as_unreadable(where):
+        structure.identify(mapped, where)
+        yield mapped
 
 
 def place(model: Path | bytes) -> str:
@@ -120,8 +93,7 @@ def read_model_file(model: Path | bytes) -> ModelFile:
         UnreadableModelError: it is missing, empty, truncated, damaged, or no TFLite file.
     """
     with opened(model) as data:
-        root = Table.root(data)
-        _check(root, "Model")
+        structure.check(data, place(model))
         fresh = Table.root(data)
         return ModelFile(
             signatures=tuple(_signature(table) for table in fresh.tables(7)),
@@ -144,62 +116,11 @@ def read_metadata_entries(data: Buffer) -> dict[str, bytes]:
     }
 
 
-def _identified(data: Buffer, where: str) -> Buffer:
-    if len(data) == 0:
-        raise UnreadableModelError("The model is empty.", where=where, cure=_CURE)
-    if bytes(data[4:8]) != IDENTIFIER:
-        raise UnreadableModelError(
-            "This is no TFLite model: the identifier TFL3 is missing.",
-            where=where,
-            cure="give a .tflite file; edgelstm convert writes one",
-        )
-    return data
-
-
-@contextlib.contextmanager
-def _malformed_as_unreadable(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (Malformed, struct.error) as error:
-        raise UnreadableModelError(
-            f"The TFLite file is damaged or truncated: {error}.", where=where, cure=_CURE
-        ) from None
-
-
-def _check(table: Table, kind: str) -> None:
-    for slot, content in enumerate(_SCHEMA[kind]):
-        if content == "." or not table.has(slot):
-            continue
-        if content.isdigit():
-            table.vector(slot, int(content))
-        elif content == "?":
-            table.table(slot)
-        elif content.startswith("["):
-            for element in table.tables(slot):
-                _check(element, content[1:-1])
-        else:
-            nested = table.table(slot)
-            if nested is not None:
-                _check(nested, content)
-    if kind == "Buffer":
-        _outside_content(table)
-
-
-def _outside_content(buffer: Table) -> tuple[int, int]:
-    # Content of large models stands behind the flatbuffer; offsets 0 and 1 mean that it does not.
-    offset, size = buffer.scalar(1, "Q"), buffer.scalar(2, "Q")
-    if offset <= 1 or size == 0:
-        return 0, 0
-    if offset + size > len(buffer.data):
-        raise Malformed(f"a buffer of {size} bytes at byte {offset} reaches beyond the file")
-    return offset, size
-
-
 def _buffer(model: Table, index: int, data: Buffer) -> bytes:
     buffer = model.element(4, index)
     if buffer is None:
         raise Malformed(f"there is no buffer {index}")
-    offset, size = _outside_content(buffer)
+    offset, size = structure.outside_content(buffer)
     return bytes(data[offset : offset + size]) if size else buffer.blob(0)
 
 
