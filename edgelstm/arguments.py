@@ -70,6 +70,23 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def pairs(option: str, texts: list[str]) -> dict[str, str]:
+    """Keys and values of `KEY=VALUE` texts.
+
+    Raises:
+        OptionError: a text is no such pair, or a key is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key or key in found:
+            raise OptionError(
+                f"{text!r} is no new pair.", where=option, cure="write KEY=VALUE, each key once"
+            )
+        found[key] = value
+    return found
+
+
 def numbers(option: str, text: str) -> tuple[int, ...]:
     """The whole numbers of a comma-separated list.
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 import edgelstm
+from edgelstm import cli_profile
 from edgelstm.cli_types import (
     AllowCodeOption,
     AllowNanOption,
@@ -19,7 +20,6 @@ from edgelstm.cli_types import (
     BatchOption,
     CustomObjectsOption,
     DataOption,
-    DelegateOption,
     JsonOption,
     KeepOption,
     ModelArgument,
@@ -49,6 +49,9 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"edgelstm {edgelstm.__version__}")
         raise typer.Exit
+
+
+cli_profile.add_to(app)
 
 
 @app.callback()
@@ -169,52 +172,6 @@ def inspect(model: ModelArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def profile(
-    model: ModelArgument,
-    on: Annotated[
-        str, typer.Option(metavar="DEVICE", help="Where to measure; see edgelstm devices.")
-    ] = "local",
-    delegate: DelegateOption = "cpu,xnnpack",
-    threads: Annotated[str, typer.Option(metavar="1,2", help="Numbers of threads.")] = "1",
-    time: Annotated[
-        int, typer.Option(min=1, help="Steps, where the model leaves them open.")
-    ] = 100,
-    budget: Annotated[
-        str | None, typer.Option(metavar="p99=5ms,peak=20MB", help="Fail above these limits.")
-    ] = None,
-    json_to: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="R.json|-", help="Write the report; - is stdout."),
-    ] = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Measure load, first and warm latency, and the memory of a fresh process."""
-    from edgelstm import arguments, files, terminal
-    from edgelstm.profiles import budget as limits
-    from edgelstm.profiles.report.terminal import print_profile
-    from edgelstm.profiles.runner import profile as measure
-    from edgelstm.profiles.settings import ProfileSettings
-    from edgelstm.runtime.model_file import read_model_file
-
-    to_stdout = json_to == Path("-")
-    if json_to is not None and not to_stdout:
-        files.check_output(json_to, may_replace=overwrite, besides=(model,))
-    settings = ProfileSettings(
-        device=on,
-        delegates=arguments.names(delegate),
-        threads=arguments.numbers("--threads", threads),
-        time_size=time,
-        budget=limits.parse(budget) if budget is not None else (),
-    )
-    read_model_file(model)  # a damaged one is no fault of the device's
-    report = measure(model, settings, progress=terminal.progress)
-    if json_to is not None and not to_stdout:
-        files.write_atomically(json_to, terminal.document(report.to_json()).encode())
-    terminal.show(report.to_json(), to_stdout, lambda console: print_profile(report, console))
-    limits.enforce(report)
-
-
-@app.command()
 def bench(
     sizes: SizesOption = "16x32,64x128,128x256,256x512",
     steps: StepsOption = 100,
@@ -225,15 +182,6 @@ def bench(
 
     result = bench.bench(bench.sizes(sizes), steps=steps, progress=terminal.progress)
     terminal.show(result, as_json, lambda console: bench.print_bench(result, console))
-
-
-@app.command()
-def devices(as_json: JsonOption = False) -> None:
-    """List the devices that models can be profiled on."""
-    from edgelstm import about, terminal
-
-    known = about.devices()
-    terminal.show(known, as_json, lambda console: about.print_devices(known, console))
 
 
 @app.command()

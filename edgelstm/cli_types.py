@@ -56,7 +56,12 @@ DataOption = Annotated[
     typer.Option(metavar="D.npz", help="Compare on these inputs too, arrays by input name."),
 ]
 DelegateOption = Annotated[
-    str, typer.Option(metavar="cpu,xnnpack,edgelstm", help="Delegates to measure.")
+    str | None,
+    typer.Option(
+        metavar="cpu,xnnpack,edgelstm,PATH",
+        help="Delegates to measure; a path is the library of an external delegate, built for the "
+        "device. Without: cpu and xnnpack.",
+    ),
 ]
 KeepOption = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Keep the converted models in this folder.")

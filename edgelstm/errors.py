@@ -8,10 +8,13 @@ EdgeLstmError
 │   ├── DataError                 calibration or test data do not fit the model
 │   ├── OptionError               an option's value, or a combination of options
 │   ├── OutputError               the output exists or cannot be written
-│   └── MissingPackageError       an optional package is not installed
+│   ├── MissingPackageError       an optional package is not installed
+│   └── DeviceError               the device cannot be reached, or cannot do what is asked
+│       └── ConnectionLost          it could, and then went away
 └── CheckFailed                 exit code 1: the work was done and a check failed
     ├── VerificationFailed        the result differs from its source
     ├── NotFusedError             --require-fused and a recurrence did not fuse
+    ├── MeasurementFailed         some of the configurations could not be measured
     └── BudgetExceeded            a measured figure is above its budget
 """
 
@@ -76,6 +79,14 @@ class MissingPackageError(InputError):
     """An optional package that this call needs is not installed."""
 
 
+class DeviceError(InputError):
+    """A device cannot be reached, or cannot do what is asked of it."""
+
+
+class ConnectionLost(DeviceError):
+    """The device was reached and then went away."""
+
+
 class CheckFailed(EdgeLstmError):
     """The work was done and a check failed."""
 
@@ -88,6 +99,10 @@ class VerificationFailed(CheckFailed):
 
 class NotFusedError(CheckFailed):
     """`--require-fused` was given and a recurrence did not become a fused op."""
+
+
+class MeasurementFailed(CheckFailed):
+    """Some configurations of a profile could not be measured; the others were."""
 
 
 class BudgetExceeded(CheckFailed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -24,6 +25,8 @@ BYTES = {
     "MiB": 2.0**20,
     "GiB": 2.0**30,
 }
+FRACTION = {"": 1.0, "%": 0.01}
+"""Of an output's range."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Figure:
     """Something a budget can limit.
 
     Attributes:
-        units: unit -> factor to nanoseconds or bytes.
+        units: unit -> factor to nanoseconds, bytes or a plain fraction.
         read: the measured value in that base unit; None where it could not be measured.
     """
 
@@ -56,6 +59,9 @@ FIGURES: dict[str, Figure] = {
     "process-peak": Figure(BYTES, lambda _, m: m.memory.process.peak_bytes),
     "process-steady": Figure(BYTES, lambda _, m: m.memory.process.steady_bytes),
     "model": Figure(BYTES, lambda r, _: r.model.bytes),
+    "step": Figure(NANOSECONDS, lambda _, m: m.step_ns),
+    "p99.9": Figure(NANOSECONDS, lambda _, m: m.percentile_ns(99.9)),
+    "error": Figure(FRACTION, lambda _, m: m.worst_error),
 }
 """`peak` and `steady` are the model's own, `process-…` include Python and the interpreter."""
 
@@ -86,6 +92,8 @@ class Check:
             measured = "could not be measured"
         elif FIGURES[self.limit.figure].units is NANOSECONDS:
             measured = f"is {self.value / 1e6:.4g} ms"
+        elif FIGURES[self.limit.figure].units is FRACTION:
+            measured = f"is {self.value:.2g} of the range"
         else:
             measured = f"is {self.value / 1e6:.4g} MB"
         return f"{self.limit.figure} {measured}, limit {self.limit.text} ({self.configuration})"
@@ -99,7 +107,7 @@ def parse(text: str) -> tuple[Limit, ...]:
     """
     limits: list[Limit] = []
     for entry in text.split(","):
-        match = re.fullmatch(r"\s*([\w-]+)\s*=\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(\S*)\s*", entry)
+        match = re.fullmatch(r"\s*([\w.-]+)\s*=\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(\S*)\s*", entry)
         if match is None:
             raise OptionError(
                 f"'{entry.strip()}' is no limit",
@@ -118,7 +126,7 @@ def parse(text: str) -> tuple[Limit, ...]:
             raise OptionError(
                 f"'{unit}' is no unit of {name}" if unit else f"{name}={number} has no unit",
                 where="--budget",
-                cure=f"use one of {', '.join(units)}",
+                cure=f"use one of {', '.join(filter(None, units))}",
             )
         try:
             value = float(number) * units[unit]
@@ -128,8 +136,23 @@ def parse(text: str) -> tuple[Limit, ...]:
             raise OptionError(f"'{number}' is no number", where="--budget", cure="write 5 or 0.5")
         if any(limit.figure == name for limit in limits):
             raise OptionError(f"{name} is given twice", where="--budget", cure="give it once")
-        limits.append(Limit(name, value, f"{number} {unit}"))
+        limits.append(Limit(name, value, f"{number} {unit}".strip()))
     return tuple(limits)
+
+
+def nanoseconds(option: str, text: str) -> int:
+    """A time like `10ms` in ns.
+
+    Raises:
+        OptionError: it is no time above zero.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-zµ]+)\s*", text)
+    with contextlib.suppress(ValueError, OverflowError):
+        if match is not None and match[2] in NANOSECONDS:
+            value = round(float(match[1]) * NANOSECONDS[match[2]])
+            if value > 0:
+                return value
+    raise OptionError(f"{text!r} is no time", where=option, cure="write a number and ms, us or s")
 
 
 def check(report: ProfileReport) -> tuple[Check, ...]:

@@ -20,13 +20,16 @@ FIRST_RUN_EXTRA_NS = 1_000_000
 
 TIMER_SHARE = 0.01
 OTHER_PROCESSORS = 0.1
+HOTTER, SLOWER = 5.0, 0.1
+GROWTH_BYTES = 100_000
+"""Growth over a whole soak below this is an allocator settling, whatever its trend."""
 
 
 def diagnose(
     settings: ProfileSettings,
     device: DeviceFacts,
     before: DeviceState,
-    after: DeviceState,
+    after: DeviceState | None,
     overhead: Overhead,
     measurements: Sequence[Measurement],
     own_cpu_s: float,
@@ -36,8 +39,12 @@ def diagnose(
     Args:
         own_cpu_s: processor seconds that our own processes used between `before` and `after`.
     """
-    found = list(_of_device(before, after, own_cpu_s, measurements))
+    found = list(_of_device(before, after or before, own_cpu_s, measurements))
+    if after is None:
+        found.append(ProfileWarning(WarningKind.DEVICE_LOST))
     for measurement in measurements:
+        found.extend(_of_outputs(settings, measurement))
+        found.extend(_of_soak(measurement))
         found.extend(_of_median(settings, measurement))
         found.extend(_of_samples(measurement, overhead))
         found.extend(_of_configuration(device, measurement))
@@ -66,8 +73,61 @@ def _of_device(
     others = other_processors(before, after, own_cpu_s)
     if others is not None and others > OTHER_PROCESSORS:
         yield ProfileWarning(WarningKind.OTHER_LOAD, values={"processors": others})
+    hotter, slower = _hotter(before, after), _slower_clock(before, after)
+    # Between runs the governor idles the clock; only heat together with a lower one is throttling.
+    if hotter is not None and slower is not None and hotter >= HOTTER and slower >= SLOWER:
+        values: dict[str, Value] = {"degrees": hotter, "share": slower}
+        yield ProfileWarning(WarningKind.THROTTLED, values=values)
     if any(each.memory.process.proportional_bytes is None for each in measurements):
         yield ProfileWarning(WarningKind.NO_PROPORTIONAL_MEMORY)
+
+
+def _of_outputs(settings: ProfileSettings, measurement: Measurement) -> Iterator[ProfileWarning]:
+    for each in measurement.accuracy:
+        if each.within:
+            continue
+        where = "" if each.first_step is None else f", first at step {each.first_step}"
+        values: dict[str, Value] = {
+            "output": each.output,
+            "error": each.relative,
+            "wanted": settings.tolerance,
+            "where": where,
+        }
+        yield ProfileWarning(WarningKind.DIFFERENT_OUTPUT, measurement.configuration.name, values)
+
+
+def _of_soak(measurement: Measurement) -> Iterator[ProfileWarning]:
+    soak = measurement.soak
+    if soak is None or soak.growth is None or not soak.growth.grows:
+        return
+    if soak.growth.value * soak.runs < GROWTH_BYTES:
+        return
+    values: dict[str, Value] = {
+        "bytes": soak.growth.value,
+        "total": soak.growth.value * soak.runs / 1e6,
+        "all_runs": soak.runs,
+    }
+    yield ProfileWarning(WarningKind.MEMORY_GROWS, measurement.configuration.name, values)
+
+
+def _hotter(before: DeviceState, after: DeviceState) -> float | None:
+    """The largest rise of a thermal zone in degrees; Linux tells thousandths."""
+    rises = [
+        (int(after.temperatures[zone]) - int(text)) / 1000
+        for zone, text in before.temperatures.items()
+        if text.lstrip("-").isdigit() and after.temperatures.get(zone, "").lstrip("-").isdigit()
+    ]
+    return max(rises, default=None)
+
+
+def _slower_clock(before: DeviceState, after: DeviceState) -> float | None:
+    """The largest fall of a processor's frequency, as a fraction."""
+    falls = [
+        1 - int(after.frequencies[core]) / int(text)
+        for core, text in before.frequencies.items()
+        if text.isdigit() and int(text) and after.frequencies.get(core, "").isdigit()
+    ]
+    return max(falls, default=None)
 
 
 def _of_median(settings: ProfileSettings, measurement: Measurement) -> Iterator[ProfileWarning]:

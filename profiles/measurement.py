@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from edgelstm.profiles import statistics
 from edgelstm.profiles.settings import ProfileSettings
@@ -19,11 +22,13 @@ class Configuration:
 
     delegate: str
     threads: int
+    cores: str | None = None
 
     @property
     def name(self) -> str:
-        """For messages: `xnnpack, 2 threads`."""
-        return f"{self.delegate}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        """For messages: `xnnpack, 2 threads on big`."""
+        on = "" if self.cores is None else f" on {self.cores}"
+        return f"{self.delegate}, {self.threads} thread{'s' if self.threads > 1 else ''}{on}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +97,92 @@ class MemoryFigures:
 
 
 @dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """One output beside the truth, from reset states.
+
+    Attributes:
+        worst: largest absolute error; None for NaN or infinity where the truth has a number.
+        span: largest absolute value of the truth.
+        first_step: the first step beyond the tolerance; None where none is, or there are no steps.
+        within: whether everything is within the tolerance.
+    """
+
+    output: str
+    worst: float | None
+    span: float
+    first_step: int | None
+    within: bool
+
+    @property
+    def relative(self) -> float:
+        """Worst error as a fraction of the truth's range, infinite where it is no number."""
+        if self.worst is None:
+            return math.inf
+        return self.worst / self.span if self.span else self.worst
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """User-space processor events of single inferences; None where they cannot be counted."""
+
+    instructions: tuple[int, ...] | None
+    cycles: tuple[int, ...] | None
+
+    def median(self, name: str) -> float | None:
+        """Of `instructions` or `cycles`."""
+        values: tuple[int, ...] | None = getattr(self, name)
+        return None if not values else float(statistics.median(np.asarray(values)) or 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """Frames fed at their own rate: frame k is due at k * period_ns and has that long.
+
+    Attributes:
+        started_ns, ended_ns: of each frame, from the time when the first was due.
+    """
+
+    period_ns: int
+    started_ns: tuple[int, ...]
+    ended_ns: tuple[int, ...]
+
+    @property
+    def misses(self) -> int:
+        """Frames that were not done when the next was due."""
+        return sum(end > (k + 1) * self.period_ns for k, end in enumerate(self.ended_ns))
+
+    @property
+    def jitter_ns(self) -> int:
+        """How late the latest start was."""
+        late = [start - k * self.period_ns for k, start in enumerate(self.started_ns)]
+        return max([0, *late])
+
+    @property
+    def response_ns(self) -> list[int]:
+        """From due to done, per frame."""
+        return [end - k * self.period_ns for k, end in enumerate(self.ended_ns)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Soak:
+    """Memory while one process runs many inferences: a reading at the start and after `every`."""
+
+    runs: int
+    every: int
+    readings: tuple[MemoryReading, ...]
+
+    @property
+    def growth(self) -> statistics.Slope | None:
+        """Bytes per run that the process grows by, with interval; None where it is not told."""
+        sizes = [each.private_bytes or each.resident_bytes for each in self.readings]
+        known = [size for size in sizes if size is not None]
+        if len(known) != len(sizes):
+            return None
+        runs = [min(k * self.every, self.runs) for k in range(len(known))]
+        return statistics.slope(runs, known)
+
+
+@dataclasses.dataclass(frozen=True)
 class Measurement:
     """What was measured of one configuration; every summary is computed from the raw samples.
 
@@ -102,6 +193,10 @@ class Measurement:
             still in it.
         cpu_ns: processor time that all batches took, over all threads.
         inputs: name, shape and dtype of each input as measured.
+        taken: what our own delegate says of itself: `ops` it took, `left` and the `reason`; None
+            of other delegates.
+        accuracy: per output, beside the golden data; () where there were none.
+        counts, cadence, soak: None where they were not asked for.
         ops: names of the graph's nodes, one `DELEGATE` more per partition that a delegate took;
             None where the interpreter does not tell.
     """
@@ -115,6 +210,29 @@ class Measurement:
     memory: MemoryFigures
     inputs: tuple[Mapping[str, Any], ...]
     ops: tuple[str, ...] | None
+    taken: Mapping[str, Any] | None = None
+    accuracy: tuple[Accuracy, ...] = ()
+    counts: Counts | None = None
+    cadence: Cadence | None = None
+    soak: Soak | None = None
+
+    @property
+    def worst_error(self) -> float | None:
+        """Largest error of any output as a fraction of its range; None if nothing was compared."""
+        return max((each.relative for each in self.accuracy), default=None)
+
+    @property
+    def steps(self) -> int | None:
+        """Length of axis 1 of the first input that has three axes; None where none has."""
+        shapes = [each["shape"] for each in self.inputs]
+        return next((int(shape[1]) for shape in shapes if len(shape) >= 3), None)
+
+    @property
+    def step_ns(self) -> float | None:
+        """The median by the number of steps."""
+        if self.median_ns is None or not self.steps:
+            return None
+        return self.median_ns / self.steps
 
     @functools.cached_property
     def warm(self) -> statistics.WarmPhase:
@@ -153,8 +271,28 @@ class Measurement:
 
 
 @dataclasses.dataclass(frozen=True)
+class Failure:
+    """A configuration that could not be measured, or not to its end.
+
+    Attributes:
+        kept: whether it had been run enough for the figures of the report to hold what there is.
+    """
+
+    configuration: Configuration
+    message: str
+    cure: str | None
+    kept: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class ProfileReport:
-    """A whole profile: what, where, how, the figures, and what to beware of."""
+    """A whole profile: what, where, how, the figures, and what to beware of.
+
+    Attributes:
+        after: None where the device could not be asked any more.
+        golden: whose outputs the accuracy is about; None where nothing was compared.
+        failures: configurations that are not in `measurements`, or only in part.
+    """
 
     created: str
     model: ModelFacts
@@ -163,10 +301,12 @@ class ProfileReport:
     backend: str
     backend_version: str | None
     before: DeviceState
-    after: DeviceState
+    after: DeviceState | None
     overhead: Overhead
     measurements: tuple[Measurement, ...]
     warnings: tuple[ProfileWarning, ...]
+    failures: tuple[Failure, ...] = ()
+    golden: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON document with every raw sample; see `report.document`."""

@@ -12,39 +12,32 @@ import contextlib
 import datetime
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from edgelstm.errors import MissingPackageError, OptionError, UnreadableModelError
-from edgelstm.profiles import devices, statistics
+from edgelstm.errors import (
+    DeviceError,
+    MeasurementFailed,
+    MissingPackageError,
+    OptionError,
+    UnreadableModelError,
+)
+from edgelstm.profiles import delegates, devices, golden
 from edgelstm.profiles.diagnosis import diagnose
 from edgelstm.profiles.measurement import (
     Configuration,
-    Measurement,
-    MemoryFigures,
     MemoryReading,
     ModelFacts,
     ProfileReport,
 )
-from edgelstm.profiles.settings import Backend, ProfileSettings, RunBounds
-from edgelstm.profiles.targets import DeviceFacts, Session, Target
+from edgelstm.profiles.settings import Backend, ProfileSettings
+from edgelstm.profiles.targets import DeviceFacts, DeviceState, Target
 from edgelstm.profiles.targets.local import LocalTarget
-from edgelstm.runtime import native
+from edgelstm.profiles.targets.ssh import SshTarget
+from edgelstm.profiles.trial import Trial, measure_latency, memory_reading
 
-TARGETS = {"local": LocalTarget}
+TARGETS: dict[str, Callable[..., Target]] = {"local": LocalTarget, "ssh": SshTarget}
 """Name in a device profile -> the target's class."""
-
-BATCHES_AT_LEAST = 20
-"""Batches that fit into min_seconds and max_runs; the median's interval rests on their number."""
-
-SHORTEST_BATCH_S = 0.001
-FIRST_BATCH_RUNS = 5
-
-MEMORY_RUNS = 10
-"""Inferences before the memory is read: what an interpreter allocates late, it has by then."""
 
 
 def open_target(settings: ProfileSettings) -> Target:
@@ -53,14 +46,22 @@ def open_target(settings: ProfileSettings) -> Target:
     Raises:
         OptionError: the device is unknown or its file is wrong.
     """
-    device = devices.find(settings.device)
+    return make_target(devices.find(settings.device), settings.time_limit_s)
+
+
+def make_target(device: devices.Device, time_limit_s: float) -> Target:
+    """The target that a device profile names.
+
+    Raises:
+        OptionError: there is no such target.
+    """
     if device.target not in TARGETS:
         raise OptionError(
             f"there is no target '{device.target}'",
             where=f"device profile '{device.name}'",
             cure=f"use one of {', '.join(TARGETS)}",
         )
-    return TARGETS[device.target](device, time_limit_s=settings.time_limit_s)
+    return TARGETS[device.target](device, time_limit_s=time_limit_s)
 
 
 def profile(
@@ -81,24 +82,40 @@ def profile(
             or an agent died or hung.
     """
     facts = read_model(model)
+    described = devices.find(settings.device)
+    delegates.check(settings, described)
     target = open_target(settings) if target is None else target
-    with target.connect() as device:
+    with contextlib.ExitStack() as stack:
+        device = stack.enter_context(target.connect())
         backend = choose_backend(settings.backend, device)
         remote = target.push(model)
-        libraries = push_libraries(target, settings)
+        placements = [
+            delegates.place(each, target, described, device, settings)
+            for each in configurations(settings)
+        ]
         overhead = target.overhead()
         before = target.calibrate()
         progress("memory of the interpreter alone")
         baseline, version, spent_ns = measure_baseline(target, backend, settings)
+        progress("outputs to compare with")
+        truth = golden.prepare(stack, target, described, model, remote, settings)
         trials = []
-        for each in configurations(settings):
+        for each, placement in zip(configurations(settings), placements, strict=True):
             progress(f"memory: {each.name}")
-            trial = Trial(each, target, remote, backend, settings, libraries)
-            trial.measure_memory(baseline)
+            trial = Trial(each, target, remote, backend, settings, placement, truth)
+            with trial.failing_alone():
+                trial.measure_memory(baseline)
             trials.append(trial)
         measure_latency(trials, settings.bounds, progress)
-        after = target.calibrate()
-    measurements = tuple(trial.result() for trial in trials)
+        for trial in trials:
+            with trial.failing_alone():
+                trial.soak()
+        after = _last_state(target)
+    results = [trial.result() for trial in trials]
+    measurements = tuple(result for result in results if result is not None)
+    if not measurements:
+        raise next(trial.error for trial in trials if trial.error is not None)
+    failures = [trial.failure() for trial in trials]
     own_cpu_s = (spent_ns + sum(trial.own_cpu_ns for trial in trials)) / 1e9
     return ProfileReport(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -112,27 +129,33 @@ def profile(
         overhead=overhead,
         measurements=measurements,
         warnings=diagnose(settings, device, before, after, overhead, measurements, own_cpu_s),
+        failures=tuple(each for each in failures if each is not None),
+        golden=truth.source,
     )
 
 
-def push_libraries(target: Target, settings: ProfileSettings) -> tuple[str, ...]:
-    """Path on the device of the native library; none where no configuration needs it.
+def enforce_complete(report: ProfileReport) -> None:
+    """Does nothing when every configuration was measured.
 
     Raises:
-        OptionError: the device is another machine, which this machine's library does not fit.
-        MissingPackageError: the library has not been built.
+        MeasurementFailed: some were not; the report names them.
     """
-    if "edgelstm" not in settings.delegates:
-        return ()
-    device = devices.find(settings.device)
-    if device.target != "local":
-        raise OptionError(
-            "the delegate edgelstm is measured on this machine only",
-            where=f"device profile '{device.name}'",
-            cure="leave edgelstm out of --delegate",
+    if report.failures:
+        first = report.failures[0]
+        count = len(configurations(report.settings))
+        raise MeasurementFailed(
+            f"{len(report.failures)} of {count} configurations failed: {first.message}",
+            where=first.configuration.name,
+            cure=first.cure,
         )
-    _, library = native.load()
-    return (target.push(library.path),)
+
+
+def _last_state(target: Target) -> DeviceState | None:
+    """None where the device has gone meanwhile: what was measured until then is kept."""
+    try:
+        return target.calibrate()
+    except DeviceError:
+        return None
 
 
 def read_model(model: Path) -> ModelFacts:
@@ -159,9 +182,9 @@ def read_model(model: Path) -> ModelFacts:
 
 
 def configurations(settings: ProfileSettings) -> tuple[Configuration, ...]:
-    """Every delegate with every number of threads."""
-    pairs = itertools.product(settings.delegates, settings.threads)
-    return tuple(Configuration(delegate, threads) for delegate, threads in pairs)
+    """Every delegate with every number of threads on every set of cores."""
+    ways = itertools.product(settings.delegates, settings.threads, settings.cores or (None,))
+    return tuple(Configuration(delegate, threads, cores) for delegate, threads, cores in ways)
 
 
 def choose_backend(wanted: Backend, device: DeviceFacts) -> str:
@@ -192,162 +215,4 @@ def measure_baseline(
     with target.run() as session:
         answer = session.ask("import", time_limit_s=limit, backend=backend)
         memory = session.ask("memory", time_limit_s=limit)
-        return _reading(memory), answer["version"], memory["cpu_ns"]
-
-
-class Trial:
-    """One configuration while it is being measured."""
-
-    def __init__(
-        self,
-        configuration: Configuration,
-        target: Target,
-        model: str,
-        backend: str,
-        settings: ProfileSettings,
-        libraries: tuple[str, ...] = (),
-    ) -> None:
-        self.configuration = configuration
-        self.own_cpu_ns = 0
-        self._target = target
-        self._model = model
-        self._backend = backend
-        self._settings = settings
-        self._libraries = libraries if configuration.delegate == "edgelstm" else ()
-        self._load_ns: list[int] = []
-        self._allocate_ns: list[int] = []
-        self._first_ns: list[int] = []
-        self._batches: list[tuple[int, ...]] = []
-        self._cpu_ns = 0
-        self._memory: MemoryFigures | None = None
-        self._inputs: tuple[dict[str, Any], ...] = ()
-        self._ops: tuple[str, ...] | None = None
-        self._session: Session | None = None
-
-    def measure_memory(self, baseline: MemoryReading) -> None:
-        """Runs the model a little in a process of its own and reads its memory."""
-        with self._target.run() as session:
-            self._start(session)
-            self._warm(session, MEMORY_RUNS, limit_ns=1_000_000_000)
-            memory = self._ask(session, "memory")
-            self.own_cpu_ns += memory["cpu_ns"]
-            self._memory = MemoryFigures(baseline, _reading(memory))
-
-    def open(self, stack: contextlib.ExitStack) -> None:
-        """Starts the process that stays alive for the latency."""
-        self._session = stack.enter_context(self._target.run())
-        self._start(self._session)
-
-    def turn(self) -> None:
-        """One batch, sized so that about BATCHES_AT_LEAST fit into min_seconds."""
-        assert self._session is not None
-        bounds = self._settings.bounds
-        batch_ns = max(bounds.min_seconds / BATCHES_AT_LEAST, SHORTEST_BATCH_S) * 1e9
-        n = FIRST_BATCH_RUNS
-        if self._batches:
-            last = statistics.median(np.asarray(self._batches[-1], np.int64))
-            n = max(1, round(batch_ns / max(1.0, last or 1.0)))
-        n = min(n, max(1, bounds.max_runs // BATCHES_AT_LEAST))
-        n = min(n, max(1, bounds.max_runs - sum(map(len, self._batches))))
-        answer = self._warm(self._session, n, limit_ns=round(4 * batch_ns))
-        self._batches.append(tuple(answer["samples_ns"]))
-        self._cpu_ns += answer["cpu_ns"]
-
-    def close(self) -> None:
-        """Reads the processor time used in all, for the account of other programs' load."""
-        assert self._session is not None
-        self.own_cpu_ns += self._ask(self._session, "memory")["cpu_ns"]
-
-    def result(self) -> Measurement:
-        """What is known so far."""
-        assert self._memory is not None
-        return Measurement(
-            configuration=self.configuration,
-            load_ns=tuple(self._load_ns),
-            allocate_ns=tuple(self._allocate_ns),
-            first_ns=tuple(self._first_ns),
-            batches=tuple(self._batches),
-            cpu_ns=self._cpu_ns,
-            memory=self._memory,
-            inputs=self._inputs,
-            ops=self._ops,
-        )
-
-    def _start(self, session: Session) -> None:
-        settings = self._settings
-        loaded = self._ask(
-            session,
-            "load",
-            path=self._model,
-            backend=self._backend,
-            delegate=self.configuration.delegate,
-            threads=self.configuration.threads,
-            libraries=list(self._libraries),
-        )
-        allocated = self._ask(
-            session,
-            "allocate",
-            shapes={name: list(shape) for name, shape in settings.shapes.items()},
-            time=settings.time_size,
-            integer_ranges={name: list(pair) for name, pair in settings.integer_ranges.items()},
-            seed=settings.seed,
-        )
-        first = self._ask(session, "first")
-        self._load_ns.append(loaded["load_ns"])
-        self._allocate_ns.append(allocated["allocate_ns"])
-        self._first_ns.append(first["first_ns"])
-        self._inputs = tuple(allocated["inputs"])
-        self._ops = None if allocated["ops"] is None else tuple(allocated["ops"])
-
-    def _warm(self, session: Session, n: int, *, limit_ns: int) -> dict[str, Any]:
-        variables = self._settings.variables.value
-        return self._ask(session, "warm", n=n, limit_ns=limit_ns, variables=variables)
-
-    def _ask(self, session: Session, command: str, **arguments: Any) -> dict[str, Any]:
-        return session.ask(command, time_limit_s=self._settings.time_limit_s, **arguments)
-
-
-def measure_latency(
-    trials: Iterable[Trial], bounds: RunBounds, progress: Callable[[str], None]
-) -> None:
-    """Lets the configurations take turns until each has been run enough."""
-    trials = list(trials)
-    with contextlib.ExitStack() as stack:
-        for trial in trials:
-            trial.open(stack)
-        open_trials = trials
-        while open_trials:
-            # A configuration that is done leaves the rounds; the others go on.
-            for trial in open_trials:
-                trial.turn()
-            open_trials = [each for each in open_trials if not _enough(each, bounds, progress)]
-        for trial in trials:
-            trial.close()
-
-
-def _enough(trial: Trial, bounds: RunBounds, progress: Callable[[str], None]) -> bool:
-    """Whether a configuration has been run enough, by RunBounds."""
-    so_far = trial.result()
-    if so_far.seconds < bounds.max_seconds and so_far.runs < bounds.max_runs:
-        if so_far.seconds < bounds.min_seconds or so_far.runs < bounds.min_runs:
-            return False
-        width = so_far.half_width
-        if width is None or width > bounds.stable_within:
-            return False
-    median, width = so_far.median_ns, so_far.half_width
-    known = "" if width is None else f" ±{width:.1%}"
-    progress(
-        f"{trial.configuration.name}: {so_far.runs} runs, median "
-        f"{(median or 0) / 1e6:.4g} ms{known}"
-    )
-    return True
-
-
-def _reading(answer: dict[str, Any]) -> MemoryReading:
-    return MemoryReading(
-        peak_bytes=answer["peak_bytes"],
-        peak_source=answer["peak_source"],
-        resident_bytes=answer["resident_bytes"],
-        proportional_bytes=answer["proportional_bytes"],
-        private_bytes=answer["private_bytes"],
-    )
+        return memory_reading(memory), answer["version"], memory["cpu_ns"]

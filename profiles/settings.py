@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from edgelstm.errors import OptionError
 from edgelstm.profiles.budget import Limit
 
 DELEGATES = ("cpu", "xnnpack", "edgelstm")
-"""Delegates that this build measures. `cpu` is the interpreter with no delegate at all; `edgelstm`
-is our native library, and XNNPACK for what that leaves."""
+"""Delegates that every device knows by name. `cpu` is the interpreter with no delegate at all;
+`edgelstm` is our native library, and XNNPACK for what that leaves. Others are named in the
+device's profile or by the path of their library."""
 
 DEFAULT_DELEGATES = ("cpu", "xnnpack")
 
@@ -30,6 +33,13 @@ class Variables(enum.Enum):
 
     KEEP = "keep"
     RESET = "reset"
+
+
+class IdlePolicy(enum.Enum):
+    """What a delegate that takes no part of the graph is: an error, or a warning only."""
+
+    FAIL = "fail"
+    WARN = "warn"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +85,10 @@ class ProfileSettings:
 
     Attributes:
         device: name of a device profile (`profiles/devices/NAME.toml`).
-        delegates, threads: every delegate is measured with every number of threads.
+        delegates, threads, cores: every delegate is measured with every number of threads on
+            every set of processors; no cores means all processors.
+        delegate_options: key and value, for delegates that are given by path.
+        idle: about delegates that take nothing.
         shapes: input name -> shape; the other inputs take `time_size` for dynamic dimensions,
             and 1 for a dynamic first one.
         integer_ranges: input name -> lowest and highest value drawn, both inclusive; without
@@ -84,11 +97,19 @@ class ProfileSettings:
         time_limit_s: longest wait for one answer of the device; a single inference, load or
             allocation that takes longer counts as hung.
         budget: limits to check afterwards, from `edgelstm.profiles.budget.parse`.
+        golden: an .npz with `in:NAME` and `out:NAME` arrays, the truth to compare outputs with;
+            None takes the outputs of the interpreter's own kernels.
+        tolerance: largest error that is agreement, as a fraction of an output's range.
+        cadence_ns: also feed frames at this period; None does not.
+        soak_runs: also run so many inferences in one process and watch its memory.
     """
 
     device: str = "local"
     delegates: tuple[str, ...] = DEFAULT_DELEGATES
     threads: tuple[int, ...] = (1,)
+    cores: tuple[str, ...] = ()
+    delegate_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    idle: IdlePolicy = IdlePolicy.WARN
     backend: Backend = Backend.AUTO
     bounds: RunBounds = RunBounds()
     shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
@@ -98,17 +119,31 @@ class ProfileSettings:
     seed: int = 0
     time_limit_s: float = 120.0
     budget: tuple[Limit, ...] = ()
+    golden: Path | None = None
+    tolerance: float = 1e-3
+    cadence_ns: int | None = None
+    soak_runs: int = 0
+
+    def allocation(self) -> dict[str, Any]:
+        """The arguments of the agent's `allocate`."""
+        return {
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "time": self.time_size,
+            "integer_ranges": {name: list(pair) for name, pair in self.integer_ranges.items()},
+            "seed": self.seed,
+        }
 
     def __post_init__(self) -> None:
-        for name in self.delegates:
-            if name not in DELEGATES:
-                raise OptionError(
-                    f"there is no delegate '{name}'",
-                    where="--delegate",
-                    cure=f"use one or more of {', '.join(DELEGATES)}",
-                )
         _distinct("--delegate", self.delegates)
         _distinct("--threads", self.threads)
+        if self.cores:
+            _distinct("--cores", self.cores)
+        if self.cadence_ns is not None and self.cadence_ns < 1:
+            raise OptionError("a cadence of no time", where="--cadence", cure="write 10ms")
+        if self.soak_runs < 0:
+            raise OptionError(f"{self.soak_runs} runs are no soak", where="--soak")
+        if not 0 <= self.tolerance < 1:
+            raise OptionError(f"a tolerance of {self.tolerance:g} is no fraction of a range")
         for count in self.threads:
             if count < 1:
                 raise OptionError(

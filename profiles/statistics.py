@@ -219,3 +219,39 @@ def drift(batches: Sequence[Samples]) -> float:
         return 0.0
     slope = float(np.median(change / (second - first)))
     return slope * (n - 1) / float(np.median(medians))
+
+
+@dataclasses.dataclass(frozen=True)
+class Slope:
+    """A trend per unit of x, and where it lies with probability CONFIDENCE."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def grows(self) -> bool:
+        """Whether the whole interval is above zero."""
+        return self.low > 0.0
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> Slope | None:
+    """Theil-Sen slope of y over x with Sen's interval; None below ten points.
+
+    The first tenth is left out: an allocator fills its pools then. Ranks make one large step
+    (a pool that doubled) no trend. Sen, Estimates of the Regression Coefficient Based on Kendall's
+    Tau, 1968: the interval runs between the slopes that are z * sqrt(variance of tau) from the
+    middle.
+    """
+    n = len(x)
+    if n < 10:
+        return None
+    start = max(1, n // 10)
+    points_x, points_y = np.asarray(x[start:], float), np.asarray(y[start:], float)
+    n = len(points_x)
+    first, second = np.triu_indices(n, 1)
+    slopes = np.sort((points_y[second] - points_y[first]) / (points_x[second] - points_x[first]))
+    reach = 1.96 * math.sqrt(n * (n - 1) * (2 * n + 5) / 18.0)
+    low = max(0, math.floor((len(slopes) - reach) / 2.0))
+    high = min(len(slopes) - 1, math.ceil((len(slopes) + reach) / 2.0))
+    return Slope(float(np.median(slopes)), float(slopes[low]), float(slopes[high]))

@@ -28,6 +28,10 @@ class WarningKind(enum.Enum):
     MORE_THREADS_THAN_PROCESSORS = "more_threads_than_processors"
     IDLE_DELEGATE = "idle_delegate"
     NO_PROPORTIONAL_MEMORY = "no_proportional_memory"
+    DIFFERENT_OUTPUT = "different_output"
+    MEMORY_GROWS = "memory_grows"
+    THROTTLED = "throttled"
+    DEVICE_LOST = "device_lost"
 
 
 Value = float | int | str
@@ -75,6 +79,16 @@ _TEXTS: dict[WarningKind, str] = {
     WarningKind.NO_PROPORTIONAL_MEMORY: (
         "this kernel does not tell PSS: the process's steady memory is its resident set, shared pages included"
     ),
+    WarningKind.DIFFERENT_OUTPUT: (
+        "output '{output}' is {error:.2g} of its range off, wanted {wanted:g}{where}"
+    ),
+    WarningKind.MEMORY_GROWS: (
+        "memory grows by {bytes:.1f} bytes per run, {total:.2f} MB in {all_runs} runs"
+    ),
+    WarningKind.THROTTLED: (
+        "the device got {degrees:.0f} degrees hotter and its clock fell by {share:.0%}"
+    ),
+    WarningKind.DEVICE_LOST: "the device was lost: what it had measured until then is shown",
 }
 
 
@@ -113,5 +127,15 @@ def _advice(warning: ProfileWarning, settings: ProfileSettings) -> str | None:
             if "cpu" in settings.delegates:
                 return f"leave {values['delegate']} out: cpu is in this report"
             return "add cpu to compare with"
-        case WarningKind.NO_PROPORTIONAL_MEMORY:
+        case WarningKind.DIFFERENT_OUTPUT:
+            if "cpu" in settings.delegates and settings.golden is None:
+                return "compare with the cpu's row: an error that it shares comes from the model"
+            return "measure cpu beside it, to see whether the delegate or the model is off"
+        case WarningKind.MEMORY_GROWS:
+            if "cpu" in settings.delegates and len(settings.delegates) > 1:
+                return "see whether cpu's memory grows too"
+            return "measure cpu beside it, and make a new interpreter from time to time until then"
+        case WarningKind.THROTTLED:
+            return "cool the device, or read p99 and the drift as its sustained speed"
+        case WarningKind.NO_PROPORTIONAL_MEMORY | WarningKind.DEVICE_LOST:
             return None

@@ -16,6 +16,7 @@ from typing import Any
 
 import profile_models
 import pytest
+from ssh_server import is_running
 
 import edgelstm
 from edgelstm.errors import (
@@ -65,15 +66,6 @@ def start(session: AgentProcess, model: Path, **allocate: Any) -> dict[str, Any]
     return ask(session, "allocate", **{"time": 100, "seed": 0, **allocate})
 
 
-def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
-
-
 def wait_for_end(pid: int, limit_s: float = 10.0) -> bool:
     end = time.monotonic() + limit_s
     while is_running(pid):
@@ -90,14 +82,15 @@ def test_the_agent_imports_nothing_of_ours_and_no_interpreter_before_it_must() -
     """After `hello`, `state` and `overhead` neither numpy nor an interpreter is loaded."""
     code = textwrap.dedent(
         """
-        import json, sys, agent
-        served = agent.Agent()
+        import json, sys
+        from edgelstm_agent.serve import Agent
+        served = Agent()
         for command in ("hello", "state", "overhead"):
             getattr(served, "do_" + command)({"runs": 10})
         print(json.dumps(sorted(name.partition(".")[0] for name in sys.modules)))
         """
     )
-    folder = str(agent.source_path().parent)
+    folder = str(agent.archive_path())
     env = {**os.environ, "PYTHONPATH": folder}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
@@ -202,15 +195,16 @@ def test_a_damaged_model_is_an_error_and_no_traceback(
 
 def test_what_native_code_prints_does_not_disturb_the_protocol() -> None:
     """A line written to descriptor 1 after the start goes to stderr."""
-    source = str(agent.source_path())
+    source = str(agent.archive_path())
     code = f"""
-        import os, runpy
+        import os, sys
+        sys.path.insert(0, {source!r})
+        from edgelstm_agent.serve import Agent, serve
         def noisy(self, request):
             os.write(1, b"INFO: delegate created\\n")
             return {{"protocol": 1}}
-        ran = runpy.run_path({source!r})
-        ran["Agent"].do_hello = noisy
-        ran["serve"]()
+        Agent.do_hello = noisy
+        serve(Agent())
     """
     with python(code) as session:
         assert ask(session, "hello")["protocol"] == 1

@@ -67,12 +67,12 @@ def test_configurations_take_turns(model: Path) -> None:
 
 
 def test_memory_is_read_in_a_process_of_its_own(model: Path) -> None:
-    """One process for the baseline, then per configuration one for memory and one for latency;
-    the former end before the latter start."""
+    """One process for the baseline, one for the outputs to compare with, then per configuration
+    one for memory and one for latency; the former end before the latter start."""
     target = FakeTarget(latency=jitter(MS))
     profile(model, ProfileSettings(bounds=QUICK), target=target)
     loads = [delegate for command, delegate, _ in target.asked if command == "load"]
-    assert loads == ["cpu", "xnnpack", "cpu", "xnnpack"]
+    assert loads == ["cpu", "cpu", "xnnpack", "cpu", "xnnpack"]
     assert target.sessions == []
 
 
@@ -172,7 +172,10 @@ def test_a_device_without_the_wanted_interpreter_says_which_it_has(model: Path) 
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: ProfileSettings(delegates=("cpu", "tpu")),
+        lambda: ProfileSettings(cores=("0", "0")),
+        lambda: ProfileSettings(cadence_ns=0),
+        lambda: ProfileSettings(soak_runs=-1),
+        lambda: ProfileSettings(tolerance=1.0),
         lambda: ProfileSettings(delegates=()),
         lambda: ProfileSettings(delegates=("cpu", "cpu")),
         lambda: ProfileSettings(threads=(0,)),
@@ -189,6 +192,14 @@ def test_settings_that_cannot_be_meant_are_refused(build: Callable[[], object]) 
     """Each is an OptionError when it is made, before anything is measured."""
     with pytest.raises(OptionError):
         build()
+
+
+def test_an_unknown_delegate_is_refused_before_the_device_is_used(model: Path) -> None:
+    """With those that the device knows."""
+    target = FakeTarget()
+    with pytest.raises(OptionError, match="no delegate 'tpu'"):
+        profile(model, ProfileSettings(delegates=("cpu", "tpu")), target=target)
+    assert target.asked == []
 
 
 def test_an_unknown_device_is_refused_with_the_known_ones(model: Path) -> None:
@@ -363,7 +374,9 @@ def test_a_kernel_without_pss_is_said_and_the_resident_set_is_used(model: Path) 
 
 
 def test_every_kind_of_warning_is_tested_here() -> None:
-    """A new kind needs a test in this file."""
-    source = Path(__file__).read_text(encoding="utf-8")
+    """A new kind needs a test in this file or in test_profile_figures.py."""
+    here = Path(__file__)
+    files = (here, here.with_name("test_profile_figures.py"))
+    source = "".join(path.read_text(encoding="utf-8") for path in files)
     missing = [kind.name for kind in WarningKind if f"WarningKind.{kind.name}" not in source]
     assert missing == []

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from edgelstm.errors import EdgeLstmError
 from edgelstm.profiles import runner
+from edgelstm.profiles.delegates import Placement
 from edgelstm.profiles.diagnosis import other_processors
 from edgelstm.profiles.measurement import Configuration, Measurement
 from edgelstm.profiles.settings import ProfileSettings, RunBounds
 from edgelstm.profiles.targets import DeviceFacts
+from edgelstm.profiles.trial import Trial, measure_latency
 
 DELEGATE = "xnnpack"
 BOUNDS = RunBounds(min_seconds=0.4, max_seconds=1.0, max_runs=20_000)
@@ -45,7 +47,7 @@ def compare(
     settings = ProfileSettings(delegates=(DELEGATE,), bounds=BOUNDS, time_size=steps)
     target = runner.open_target(settings)
     configuration = Configuration(DELEGATE, 1)
-    trials: dict[str, runner.Trial] = {}
+    trials: dict[str, Trial] = {}
     refused: dict[str, str] = {}
     with target.connect() as device:
         backend = runner.choose_backend(settings.backend, device)
@@ -53,7 +55,15 @@ def compare(
         baseline, version, spent_ns = runner.measure_baseline(target, backend, settings)
         for key, path in models.items():
             progress(f"measuring memory: {path.name}")
-            trial = runner.Trial(configuration, target, target.push(path), backend, settings)
+            trial = Trial(
+                configuration,
+                target,
+                target.push(path),
+                backend,
+                settings,
+                Placement(DELEGATE),
+                golden=None,
+            )
             try:
                 trial.measure_memory(baseline)
             except EdgeLstmError as error:
@@ -61,13 +71,20 @@ def compare(
             else:
                 trials[key] = trial
         progress(f"measuring latency: {len(trials)} models in turns")
-        runner.measure_latency(trials.values(), settings.bounds, lambda line: None)
+        measure_latency(list(trials.values()), settings.bounds, lambda line: None)
         after = target.calibrate()
+    measurements = {}
+    for key, trial in trials.items():
+        result = trial.result()
+        if trial.error is not None or result is None:
+            refused[key] = "no result" if trial.error is None else trial.error.what
+        else:
+            measurements[key] = result
     own_cpu_s = (spent_ns + sum(trial.own_cpu_ns for trial in trials.values())) / 1e9
     return Comparison(
         device=device,
         interpreter=f"{backend} {version or ''}".strip(),
-        measurements={key: trial.result() for key, trial in trials.items()},
+        measurements=measurements,
         refused=refused,
         other_processors=other_processors(before, after, own_cpu_s),
     )

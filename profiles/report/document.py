@@ -5,19 +5,22 @@ Everything computed can be computed again from `batches_ns`.
 
 History of the format:
     1  the first: one device, cpu and xnnpack, latency and memory.
+    2  `state.after` is null where the device was lost; `failures`, `golden`, `cores`, `accuracy`,
+       `counts`, `cadence` and `soak`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import math
 from typing import Any
 
 from edgelstm.profiles import budget
 from edgelstm.profiles.measurement import Measurement, MemoryReading, ProfileReport
 from edgelstm.profiles.settings import ProfileSettings
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever a key changes its meaning or goes; a new key does not raise it."""
 
 
@@ -28,17 +31,32 @@ def to_document(report: ProfileReport) -> dict[str, Any]:
         "edgelstm": _version(),
         "created": report.created,
         "model": dataclasses.asdict(report.model),
-        "device": {**dataclasses.asdict(report.device), "backends": dict(report.device.backends)},
+        "device": {
+            **dataclasses.asdict(report.device),
+            "backends": dict(report.device.backends),
+            "libc": list(report.device.libc),
+            "features": list(report.device.features),
+        },
         "backend": {"name": report.backend, "version": report.backend_version},
         "settings": _settings(report.settings),
         "state": {
             "before": dataclasses.asdict(report.before),
-            "after": dataclasses.asdict(report.after),
+            "after": None if report.after is None else dataclasses.asdict(report.after),
         },
         "overhead": {
             "timer_ns": report.overhead.timer_ns,
             "round_trip_ms": report.overhead.round_trip_s * 1e3,
         },
+        "golden": report.golden,
+        "failures": [
+            {
+                "configuration": each.configuration.name,
+                "message": each.message,
+                "cure": each.cure,
+                "kept": each.kept,
+            }
+            for each in report.failures
+        ],
         "configurations": [_measurement(each) for each in report.measurements],
         "warnings": [
             {
@@ -68,6 +86,12 @@ def _settings(settings: ProfileSettings) -> dict[str, Any]:
         "device": settings.device,
         "delegates": list(settings.delegates),
         "threads": list(settings.threads),
+        "cores": list(settings.cores),
+        "delegate_options": dict(settings.delegate_options),
+        "golden": None if settings.golden is None else str(settings.golden),
+        "tolerance": settings.tolerance,
+        "cadence_ns": settings.cadence_ns,
+        "soak_runs": settings.soak_runs,
         "backend": settings.backend.value,
         "bounds": dataclasses.asdict(settings.bounds),
         "shapes": {name: list(shape) for name, shape in settings.shapes.items()},
@@ -86,6 +110,8 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
     return {
         "delegate": measurement.configuration.delegate,
         "threads": measurement.configuration.threads,
+        "cores": measurement.configuration.cores,
+        "taken": None if measurement.taken is None else dict(measurement.taken),
         "inputs": [dict(each) for each in measurement.inputs],
         "ops": None if measurement.ops is None else list(measurement.ops),
         "load_ms": [value / 1e6 for value in measurement.load_ns],
@@ -105,7 +131,17 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
             "p99_ms": _ms(measurement.percentile_ns(99)),
             "max_ms": _ms(max(warm.samples, default=None)),
             "cpu_ms": measurement.cpu_ns / 1e6,
+            "steps": measurement.steps,
+            "p50_per_step_ms": _ms(measurement.step_ns),
+            "p99_9_ms": _ms(measurement.percentile_ns(99.9)),
         },
+        "accuracy": [
+            {**dataclasses.asdict(each), "relative": _finite(each.relative)}
+            for each in measurement.accuracy
+        ],
+        "counts": _counts(measurement),
+        "cadence": _cadence(measurement),
+        "soak": _soak(measurement),
         "memory": {
             "peak_bytes": measurement.memory.peak_bytes,
             "steady_bytes": measurement.memory.steady_bytes,
@@ -114,6 +150,51 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         },
         "batches_ns": [list(batch) for batch in measurement.batches],
     }
+
+
+def _counts(measurement: Measurement) -> dict[str, Any] | None:
+    counts = measurement.counts
+    if counts is None:
+        return None
+    return {
+        "instructions": counts.median("instructions"),
+        "cycles": counts.median("cycles"),
+        "instructions_raw": None if counts.instructions is None else list(counts.instructions),
+        "cycles_raw": None if counts.cycles is None else list(counts.cycles),
+    }
+
+
+def _cadence(measurement: Measurement) -> dict[str, Any] | None:
+    cadence = measurement.cadence
+    if cadence is None:
+        return None
+    return {
+        "period_ms": cadence.period_ns / 1e6,
+        "frames": len(cadence.ended_ns),
+        "misses": cadence.misses,
+        "jitter_ms": cadence.jitter_ns / 1e6,
+        "started_ns": list(cadence.started_ns),
+        "ended_ns": list(cadence.ended_ns),
+    }
+
+
+def _soak(measurement: Measurement) -> dict[str, Any] | None:
+    soak = measurement.soak
+    if soak is None:
+        return None
+    growth = soak.growth
+    return {
+        "runs": soak.runs,
+        "every": soak.every,
+        "bytes_per_run": None if growth is None else growth.value,
+        "interval": None if growth is None else [growth.low, growth.high],
+        "grows": None if growth is None else growth.grows,
+        "readings": [_reading(each) for each in soak.readings],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _reading(reading: MemoryReading) -> dict[str, Any]:

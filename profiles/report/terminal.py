@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,12 +19,21 @@ def print_profile(report: ProfileReport, console: Console) -> None:
     console.print(_headline(report), highlight=False, soft_wrap=True)
     console.print(_latency(report))
     console.print(_memory(report))
+    if any(each.accuracy for each in report.measurements):
+        console.print(_outputs(report))
+    for line in _extras(report):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(_overhead(report), highlight=False, style="dim")
     for warning in report.warnings:
         place = "" if warning.configuration is None else f"{warning.configuration}: "
         advice = warning.advice(report.settings)
         line = f"{place}{warning.text()}" + (f"; {advice}" if advice else "")
         console.print(f"[yellow]warning[/] {escape(line)}", highlight=False, soft_wrap=True)
+    for failure in report.failures:
+        part = " (what there is stands above)" if failure.kept else ""
+        cure = f"; {failure.cure}" if failure.cure else ""
+        line = f"{failure.configuration.name}: {failure.message}{part}{cure}"
+        console.print(f"[red]failed[/] {escape(line)}", highlight=False, soft_wrap=True)
     for check in budget.check(report):
         mark = "[green]kept[/]" if check.passed else "[red]exceeded[/]"
         console.print(f"{mark} {escape(str(check))}", highlight=False, soft_wrap=True)
@@ -41,14 +52,26 @@ def _headline(report: ProfileReport) -> str:
 
 def _latency(report: ProfileReport) -> Table:
     table = Table(title="Latency (ms)", title_justify="left")
-    table.add_column("delegate")
-    for heading in ("threads", "load", "alloc", "first", "p50", "±", "p90", "p99", "min", "max"):
+    table.add_column("delegate", no_wrap=True)
+    for heading in (
+        "threads",
+        "load",
+        "alloc",
+        "first",
+        "p50",
+        "±",
+        "p90",
+        "p99",
+        "min",
+        "max",
+        "p50/step",
+    ):
         table.add_column(heading, justify="right")
     table.add_column("runs", justify="right")
     for each in report.measurements:
         samples = each.warm.samples
         table.add_row(
-            each.configuration.delegate,
+            _delegate(each),
             str(each.configuration.threads),
             _ms(min(each.load_ns)),
             _ms(min(each.allocate_ns)),
@@ -59,6 +82,7 @@ def _latency(report: ProfileReport) -> Table:
             _ms(each.percentile_ns(99)),
             _ms(min(samples, default=None)),
             _ms(max(samples, default=None)),
+            MISSING if each.step_ns is None else f"{each.step_ns / 1e3:.3g}",
             f"{len(samples)}",
         )
     return table
@@ -66,13 +90,13 @@ def _latency(report: ProfileReport) -> Table:
 
 def _memory(report: ProfileReport) -> Table:
     table = Table(title="Memory of a fresh process (MB)", title_justify="left")
-    table.add_column("delegate")
+    table.add_column("delegate", no_wrap=True)
     for heading in ("threads", "peak", "steady", "process peak", "process steady"):
         table.add_column(heading, justify="right")
     for each in report.measurements:
         process = each.memory.process
         table.add_row(
-            each.configuration.delegate,
+            _delegate(each),
             str(each.configuration.threads),
             _mb(each.memory.peak_bytes),
             _mb(each.memory.steady_bytes),
@@ -83,6 +107,64 @@ def _memory(report: ProfileReport) -> Table:
     if baseline is not None:
         table.add_row("[dim]interpreter alone[/]", "", "", "", *baseline)
     return table
+
+
+def _outputs(report: ProfileReport) -> Table:
+    title = f"Outputs beside {report.golden}"
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("delegate", no_wrap=True)
+    table.add_column("threads", justify="right")
+    table.add_column("output")
+    for heading in ("worst error", "of range", "first step beyond", "within"):
+        table.add_column(heading, justify="right")
+    for each in report.measurements:
+        for row in each.accuracy:
+            table.add_row(
+                _delegate(each),
+                str(each.configuration.threads),
+                escape(row.output),
+                "no number" if row.worst is None else f"{row.worst:.2g}",
+                f"{row.relative:.2g}",
+                MISSING if row.first_step is None else str(row.first_step),
+                "yes" if row.within else "[red]no[/]",
+            )
+    return table
+
+
+def _extras(report: ProfileReport) -> Iterator[str]:
+    """One line per figure that not every profile has."""
+    for each in report.measurements:
+        name = escape(each.configuration.name)
+        if each.taken is not None:
+            why = f" ({escape(str(each.taken['reason']))})" if each.taken["reason"] else ""
+            yield f"{name}: took {each.taken['ops']} ops and left {each.taken['left']}{why}"
+        if each.counts is not None:
+            parts = [
+                f"{value / 1e6:.4g} M {what}"
+                for what in ("instructions", "cycles")
+                if (value := each.counts.median(what)) is not None
+            ]
+            if parts:
+                yield f"{name}: {', '.join(parts)} per run"
+        if each.cadence is not None:
+            cadence = each.cadence
+            yield (
+                f"{name}: a frame every {cadence.period_ns / 1e6:g} ms: {cadence.misses} of "
+                f"{len(cadence.ended_ns)} late, worst start {cadence.jitter_ns / 1e6:.3f} ms late, "
+                f"worst response {max(cadence.response_ns) / 1e6:.3f} ms"
+            )
+        if each.soak is not None and each.soak.growth is not None:
+            growth = each.soak.growth
+            verdict = "grows" if growth.grows else "no growth"
+            yield (
+                f"{name}: {each.soak.runs} runs in one process: {verdict}, {growth.value:+.2f} "
+                f"bytes per run, within {growth.low:+.2f} and {growth.high:+.2f}"
+            )
+
+
+def _delegate(measurement: Measurement) -> str:
+    configuration = measurement.configuration
+    return escape(" on ".join(filter(None, (configuration.delegate, configuration.cores))))
 
 
 def _baseline(measurements: tuple[Measurement, ...]) -> tuple[str, str] | None:

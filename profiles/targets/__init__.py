@@ -20,6 +20,9 @@ class DeviceFacts:
     Attributes:
         processors: how many the agent may use; cpusets make it fewer than the machine has.
         backends: interpreters found on the device -> version, in the order of preference.
+        pointer_bits: of the device's Python, which may be 32 under a 64-bit kernel.
+        libc: name and version of its C library; "" where they are not told.
+        features: instruction set flags as /proc/cpuinfo names them.
     """
 
     name: str
@@ -32,6 +35,9 @@ class DeviceFacts:
     python: str
     numpy: str | None
     backends: Mapping[str, str | None]
+    pointer_bits: int = 64
+    libc: tuple[str, str] = ("", "")
+    features: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +48,8 @@ class DeviceState:
         load: the three load averages; None where they are not told.
         busy_s: processor seconds spent since boot, all processors together; None likewise.
         clock_s: the device's own monotonic clock.
-        governors, frequencies, temperatures: file -> its text, for the files that can be read.
+        governors, frequencies, temperatures, batteries: file -> its text, for the files that can
+            be read.
     """
 
     load: tuple[float, ...] | None
@@ -51,6 +58,7 @@ class DeviceState:
     governors: Mapping[str, str]
     frequencies: Mapping[str, str]
     temperatures: Mapping[str, str]
+    batteries: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Session(Protocol):
     """A running agent. Leaving the context ends its process, whatever it does."""
 
     def ask(self, command: str, *, time_limit_s: float, **arguments: Any) -> dict[str, Any]:
-        """Sends one command (see `agent/agent.py`) and returns its answer.
+        """Sends one command (see `agent/serve.py`) and returns its answer.
 
         Raises:
             EdgeLstmError: the agent refused, died (the signal is named) or did not answer

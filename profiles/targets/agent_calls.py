@@ -35,6 +35,9 @@ def ask_facts(session: Session, device: Device, time_limit_s: float) -> DeviceFa
         python=answer["python"],
         numpy=answer["numpy"],
         backends=answer["backends"],
+        pointer_bits=answer["pointer_bits"],
+        libc=tuple(answer["libc"]),
+        features=tuple(answer["features"]),
     )
 
 
@@ -46,6 +49,7 @@ def ask_state(session: Session, device: Device, time_limit_s: float) -> DeviceSt
         governors=list(device.governors),
         frequencies=list(device.frequencies),
         temperatures=list(device.temperatures),
+        batteries=list(device.batteries),
     )
     return DeviceState(
         load=None if answer["load"] is None else tuple(answer["load"]),
@@ -54,6 +58,7 @@ def ask_state(session: Session, device: Device, time_limit_s: float) -> DeviceSt
         governors=answer["governors"],
         frequencies=answer["frequencies"],
         temperatures=answer["temperatures"],
+        batteries=answer["batteries"],
     )
 
 

@@ -5,11 +5,15 @@ Nothing is run and nothing waits; latencies, memory and faults are what the test
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
+import io
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgelstm.errors import EdgeLstmError
 from edgelstm.profiles.targets import DeviceFacts, DeviceState, Overhead
@@ -46,6 +50,24 @@ def _baseline_memory() -> dict[str, Any]:
     }
 
 
+EQUAL = {
+    "name": "y",
+    "worst": 0.0,
+    "range": 1.0,
+    "first_step": None,
+    "within": True,
+    "zero": False,
+}
+
+
+def golden_npz() -> str:
+    """One input and one output, as the agent's `save` sends them."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {"in:x": np.ones((1, 100, 3)), "out:y": np.ones((1, 4))}
+    np.savez(buffer, **arrays)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
 @dataclasses.dataclass
 class FakeTarget:
     """A target whose every answer is given beforehand.
@@ -53,6 +75,7 @@ class FakeTarget:
     Attributes:
         model_bytes: what a loaded model adds to each memory figure.
         memory: figures of a process without a model, under the agent's names.
+        outputs: what `compare` finds.
         faults: command -> what asking it raises.
         states: the answers of `calibrate`, in turn; the last is repeated.
         asked: every command with its delegate and threads, in the order of asking.
@@ -61,15 +84,24 @@ class FakeTarget:
 
     latency: Latency = lambda delegate, threads, run: 1_000_000
     model_bytes: int = 5_000_000
-    memory: Mapping[str, Any] = dataclasses.field(default_factory=_baseline_memory)
+    memory: dict[str, Any] = dataclasses.field(default_factory=_baseline_memory)
     faults: Mapping[str, EdgeLstmError] = dataclasses.field(default_factory=dict)
     facts: DeviceFacts = FACTS
     states: tuple[DeviceState, ...] = (STATE,)
     timer_ns: float = 50.0
+    outputs: tuple[Mapping[str, Any], ...] = (EQUAL,)
     ops: tuple[str, ...] = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
     asked: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
     sessions: list[FakeSession] = dataclasses.field(default_factory=list)
     _calibrated: int = 0
+
+    def soak(self, n: int, every: int) -> dict[str, Any]:
+        """The answer to `soak`: memory before and after."""
+        return {"readings": [dict(self.memory), dict(self.memory)]}
+
+    def fault(self, command: str, delegate: str) -> EdgeLstmError | None:
+        """What asking a command raises; None for nothing."""
+        return self.faults.get(command)
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[DeviceFacts]:
@@ -115,8 +147,9 @@ class FakeSession:
         if command == "load":
             self._delegate, self._threads = arguments["delegate"], arguments["threads"]
         target.asked.append((command, self._delegate, self._threads))
-        if command in target.faults:
-            raise target.faults[command]
+        fault = target.fault(command, self._delegate)
+        if fault is not None:
+            raise fault
         answers: dict[str, Callable[[], dict[str, Any]]] = {
             "import": lambda: {"backend": arguments["backend"], "version": "2.0.0", "import_ns": 1},
             "load": lambda: {"load_ns": 100_000},
@@ -124,6 +157,10 @@ class FakeSession:
             "first": lambda: {"first_ns": self._run()},
             "warm": lambda: self._warm(arguments["n"], arguments["limit_ns"]),
             "memory": self._memory,
+            "count": lambda: {"instructions": None, "cycles": None},
+            "save": lambda: {"npz": golden_npz()},
+            "soak": lambda: target.soak(arguments["n"], arguments["every"]),
+            "compare": lambda: {"outputs": [dict(each) for each in target.outputs]},
         }
         return answers[command]()
 

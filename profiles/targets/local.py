@@ -51,7 +51,7 @@ class LocalTarget:
         python = self._device.python or sys.executable
         # The interpreters' own messages would bury the cause when an agent dies.
         env = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
-        session = AgentProcess([python, str(agent.source_path())], name=self._device.name, env=env)
+        session = AgentProcess([python, str(agent.archive_path())], name=self._device.name, env=env)
         self._sessions.append(session)
         return session
 

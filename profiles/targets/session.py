@@ -11,9 +11,10 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from edgelstm.errors import (
+    ConnectionLost,
     EdgeLstmError,
     MissingPackageError,
     OptionError,
@@ -28,12 +29,27 @@ _REFUSALS: dict[str, tuple[type[EdgeLstmError], str, str | None]] = {
     "model": (UnreadableModelError, "the interpreter cannot read the model", None),
     "unsupported": (UnsupportedModelError, "the interpreter cannot run the model", None),
     "input": (OptionError, "the model does not fit the call", None),
+    "delegate": (OptionError, "the delegate cannot be loaded", "check the library and its options"),
     "package": (
         MissingPackageError,
         "no interpreter to measure",
         "install ai-edge-litert, or tflite-runtime where it has no wheel",
     ),
 }
+
+
+class Far(Protocol):
+    """The far end of a session whose process here is only a connection to the true one."""
+
+    def ended(self, last_words: Sequence[str]) -> tuple[int | None, list[str]]:
+        """From the lines of stderr: the exit status there, None where the connection ended
+        before it was told, and the lines that the process itself wrote."""
+
+    def explain(self, status: int | None) -> str | None:
+        """What the device's kernel knows of that end; None where it tells nothing."""
+
+    def kill(self) -> None:
+        """Ends the process there. Raises nothing: the device may be gone."""
 
 
 class AgentProcess:
@@ -43,9 +59,18 @@ class AgentProcess:
     Ctrl-C in the terminal reaches the host alone.
     """
 
-    def __init__(self, argv: Sequence[str], *, name: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        name: str,
+        env: Mapping[str, str],
+        far: Far | None = None,
+    ) -> None:
         self._name = name
+        self._far = far
         self._closed = False
+        self._gone = False
         self._stderr = tempfile.TemporaryFile()
         self._answers: queue.Queue[str | None] = queue.Queue()
         try:
@@ -81,7 +106,7 @@ class AgentProcess:
         try:
             stdin.write(json.dumps({"command": command, **arguments}) + "\n")
             stdin.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             raise self._died(command) from None
         try:
             line = self._answers.get(timeout=time_limit_s)
@@ -113,6 +138,8 @@ class AgentProcess:
         if self._closed:
             return
         self._closed = True
+        if self._far is not None and not self._gone:
+            self._far.kill()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -138,27 +165,47 @@ class AgentProcess:
 
     def _died(self, command: str) -> EdgeLstmError:
         try:
-            status = self._process.wait(_END_LIMIT_S)
+            status: int | None = self._process.wait(_END_LIMIT_S)
         except subprocess.TimeoutExpired:
             status = None
-        tail = self._stderr_tail()
+        lines = self._last_words()
+        if self._far is None:
+            self.close()
+            return self._ended(command, status, lines, None)
+        local, (status, lines) = status, self._far.ended(lines)
+        self._gone = status is not None
+        if self._gone:
+            why = self._far.explain(status)
+            self.close()
+            return self._ended(command, status, lines, why)
         self.close()
+        said = f" ({lines[-1]})" if lines else ""
+        return ConnectionLost(
+            f"the connection was lost during '{command}': {describe_exit(local)}{said}",
+            where=self._name,
+            cure="check the device's power and network, and whether it has restarted",
+        )
+
+    def _ended(
+        self, command: str, status: int | None, lines: Sequence[str], why: str | None
+    ) -> EdgeLstmError:
         return EdgeLstmError(
             f"the agent ended during '{command}': {describe_exit(status)}"
-            + (f"; it last said: {tail}" if tail else ""),
+            + (f"; {why}" if why else "")
+            + (f"; it last said: {lines[-1]}" if lines else ""),
             where=self._name,
             cure=_cure_of(status),
         )
 
-    def _stderr_tail(self) -> str:
+    def _last_words(self) -> list[str]:
+        """The last lines of stderr that are not empty, blanks made single."""
         try:
             size = self._stderr.seek(0, os.SEEK_END)
             self._stderr.seek(max(0, size - _TAIL_BYTES))
             text = self._stderr.read().decode("utf-8", "replace")
         except (OSError, ValueError):
-            return ""
-        lines = [line for line in text.splitlines() if line.strip()]
-        return " ".join(lines[-1].split()) if lines else ""
+            return []
+        return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
     def _refused(self, command: str, answer: Mapping[str, Any]) -> EdgeLstmError:
         message = str(answer.get("message", "no reason given"))

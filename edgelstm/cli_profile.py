@@ -1,0 +1,140 @@
+"""The commands that measure: profile, compare, devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgelstm.cli_types import DelegateOption, JsonOption, ModelArgument, OverwriteOption
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands to the program."""
+    for command in (profile, devices):
+        app.command()(command)
+
+
+def profile(
+    model: ModelArgument,
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICE",
+            help="Where to measure: a name that edgelstm devices lists, a host of ~/.ssh/config, "
+            "user@host[:port], adb, or adb:SERIAL.",
+        ),
+    ] = "local",
+    delegate: DelegateOption = None,
+    delegate_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="For delegates given by path; may be repeated."),
+    ] = None,
+    threads: Annotated[str, typer.Option(metavar="1,2", help="Numbers of threads.")] = "1",
+    cores: Annotated[
+        str | None,
+        typer.Option(
+            metavar="big,little|0+1,2+3",
+            help="Sets of processors to run on, by the names of the device's profile or by number.",
+        ),
+    ] = None,
+    time: Annotated[
+        int, typer.Option(min=1, help="Steps, where the model leaves them open.")
+    ] = 100,
+    golden: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="G.npz",
+            help="Inputs in:NAME and outputs out:NAME to compare with; without, the outputs of "
+            "the interpreter's own kernels.",
+        ),
+    ] = None,
+    cadence: Annotated[
+        str | None,
+        typer.Option(metavar="10ms", help="Also feed frames at this period; count the late ones."),
+    ] = None,
+    soak: Annotated[
+        int,
+        typer.Option(min=0, metavar="RUNS", help="Also run so often in one process; watch memory."),
+    ] = 0,
+    time_limit: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Longest wait for one answer of the device.")
+    ] = 120.0,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="p99=5ms,peak=20MB,error=1e-3", help="Fail above these limits."),
+    ] = None,
+    json_to: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="R.json|-", help="Write the report; - is stdout."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Measure latency, memory and the error of the outputs, here or on another device."""
+    from edgelstm import arguments, files, terminal
+    from edgelstm.profiles import budget as limits
+    from edgelstm.profiles import settings as options
+    from edgelstm.profiles.report.terminal import print_profile
+    from edgelstm.profiles.runner import enforce_complete
+    from edgelstm.profiles.runner import profile as measure
+    from edgelstm.runtime.model_file import read_model_file
+
+    to_stdout = json_to == Path("-")
+    if json_to is not None and not to_stdout:
+        files.check_output(json_to, may_replace=overwrite, besides=(model,))
+    default = delegate is None
+    settings = options.ProfileSettings(
+        device=on,
+        delegates=options.DEFAULT_DELEGATES if delegate is None else arguments.names(delegate),
+        idle=options.IdlePolicy.WARN if default else options.IdlePolicy.FAIL,
+        delegate_options=arguments.pairs("--delegate-option", delegate_option or []),
+        threads=arguments.numbers("--threads", threads),
+        cores=() if cores is None else arguments.names(cores),
+        time_size=time,
+        golden=golden,
+        cadence_ns=None if cadence is None else limits.nanoseconds("--cadence", cadence),
+        soak_runs=soak,
+        time_limit_s=time_limit,
+        budget=limits.parse(budget) if budget is not None else (),
+    )
+    read_model_file(model)  # a damaged one is no fault of the device's
+    report = measure(model, settings, progress=terminal.progress)
+    if json_to is not None and not to_stdout:
+        files.write_atomically(json_to, terminal.document(report.to_json()).encode())
+    terminal.show(report.to_json(), to_stdout, lambda console: print_profile(report, console))
+    limits.enforce(report)
+    enforce_complete(report)
+
+
+def devices(
+    probe: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="Ask a device what it is; write its profile."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the profile that --probe writes.")
+    ] = None,
+    remove: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="Remove everything of ours from a device."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the devices that models can be profiled on, or ask one what it is."""
+    from edgelstm import about, terminal
+
+    if remove is not None:
+        from edgelstm.profiles.probe import clean
+
+        clean(remove)
+    elif probe is not None:
+        from edgelstm.profiles.probe import print_probe
+        from edgelstm.profiles.probe import probe as ask
+
+        found = ask(probe, name, may_replace=overwrite)
+        terminal.show(found.to_json(), as_json, lambda console: print_probe(found, console))
+    else:
+        known = about.devices()
+        terminal.show(known, as_json, lambda console: about.print_devices(known, console))

@@ -1,0 +1,149 @@
+"""Which delegates there are, what each can take, and how it is given to an interpreter."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from edgelstm.errors import OptionError
+from edgelstm.profiles.devices import Device
+from edgelstm.profiles.measurement import Configuration
+from edgelstm.profiles.settings import DELEGATES, ProfileSettings
+from edgelstm.profiles.targets import DeviceFacts, Target
+from edgelstm.runtime import native
+
+LSTM_OPS = frozenset(
+    {
+        "UNIDIRECTIONAL_SEQUENCE_LSTM",
+        "BIDIRECTIONAL_SEQUENCE_LSTM",
+        "LSTM",
+        "UNIDIRECTIONAL_SEQUENCE_RNN",
+        "RNN",
+    }
+)
+
+NEVER_TAKEN: dict[str, frozenset[str]] = {
+    # delegates/xnnpack names no LSTM; it does not look into the bodies of loops.
+    "xnnpack": LSTM_OPS | {"WHILE", "IF", "CALL_ONCE"},
+}
+"""Delegate -> ops that no version of it takes."""
+
+ONLY_TAKEN: dict[str, frozenset[str]] = {
+    "edgelstm": frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM"}),
+}
+"""Delegate -> the only ops it can take; it may still leave some of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """How a configuration is given to the interpreter on the device.
+
+    Attributes:
+        kind: what the agent calls the delegate.
+        libraries: paths on the device of external delegates. options: theirs.
+        processors: the only ones to run on; () for all.
+    """
+
+    kind: str
+    libraries: tuple[str, ...] = ()
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    processors: tuple[int, ...] = ()
+
+
+def may_take(delegate: str, ops: Iterable[str]) -> tuple[str, ...]:
+    """The ops, by name and without repetition, that a delegate could take; all of them of one
+    that the tables do not know."""
+    names = sorted(set(ops))
+    if delegate == "cpu":
+        return ()
+    if delegate in ONLY_TAKEN:
+        return tuple(name for name in names if name in ONLY_TAKEN[delegate])
+    return tuple(name for name in names if name not in NEVER_TAKEN.get(delegate, frozenset()))
+
+
+def check(settings: ProfileSettings, device: Device) -> None:
+    """Refuses delegates that nothing knows, before the device is reached.
+
+    Raises:
+        OptionError: a name is neither ours nor the device profile's, nor a path.
+    """
+    for name in settings.delegates:
+        if name in DELEGATES or name in device.delegates or "/" in name:
+            continue
+        raise OptionError(
+            f"there is no delegate '{name}'",
+            where="--delegate",
+            cure=f"use {', '.join((*DELEGATES, *device.delegates))}, or the path of a library "
+            "that was built for the device",
+        )
+
+
+def place(
+    configuration: Configuration,
+    target: Target,
+    device: Device,
+    facts: DeviceFacts,
+    settings: ProfileSettings,
+) -> Placement:
+    """Brings what the configuration needs to the device.
+
+    Raises:
+        OptionError: the cores or the delegate are not known there.
+        MissingPackageError: our library has not been built.
+    """
+    processors = _processors(configuration, device)
+    name = configuration.delegate
+    if name in ("cpu", "xnnpack"):
+        return Placement(name, processors=processors)
+    if name == "edgelstm":
+        library = _own_library(device, facts)
+        options = {"claim": "required"}
+    else:
+        library = Path(device.delegates.get(name, name)).expanduser()
+        options = dict(settings.delegate_options)
+        if not library.is_file():
+            raise OptionError(
+                f"there is no delegate library {str(library)!r}",
+                where="--delegate",
+                cure="give the path of a library here that was built for the device",
+            )
+    kind = "edgelstm" if name == "edgelstm" else "external"
+    return Placement(kind, (target.push(library.resolve()),), options, processors)
+
+
+def _own_library(device: Device, facts: DeviceFacts) -> Path:
+    if "edgelstm" in device.delegates:
+        library = Path(device.delegates["edgelstm"]).expanduser()
+        if library.is_file():
+            return library
+        raise OptionError(
+            "there is no such library", where=f"{device.name}: delegates.edgelstm = {library}"
+        )
+    if (facts.system, facts.machine) != (platform.system(), platform.machine()):
+        raise OptionError(
+            f"the native library here is for {platform.machine()}, the device is {facts.machine}",
+            where=f"{device.name}, --delegate edgelstm",
+            cure="build it for the device (edgelstm/native/README.md) and name the file as "
+            "delegates.edgelstm in the device's profile",
+        )
+    _, library_here = native.load()
+    return library_here.path
+
+
+def _processors(configuration: Configuration, device: Device) -> tuple[int, ...]:
+    cores = configuration.cores
+    if cores is None:
+        return ()
+    if cores in device.cores:
+        return tuple(device.cores[cores])
+    try:
+        return tuple(int(part) for part in cores.split("+"))
+    except ValueError:
+        known = ", ".join(device.cores) or "none in its profile"
+        raise OptionError(
+            f"the device has no cores '{cores}'",
+            where="--cores",
+            cure=f"use a name of its profile ({known}) or processors like 0+1",
+        ) from None

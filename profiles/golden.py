@@ -1,0 +1,117 @@
+"""The truth that a device's outputs are compared with."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import dataclasses
+import io
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgelstm.errors import DataError, EdgeLstmError
+from edgelstm.profiles import devices
+from edgelstm.profiles.devices import Device
+from edgelstm.profiles.settings import ProfileSettings
+from edgelstm.profiles.targets import Target
+from edgelstm.profiles.targets.local import LocalTarget
+
+IN, OUT = "in:", "out:"
+"""Prefixes of the arrays' names in the .npz: inputs, and the outputs that belong to them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """Inputs and true outputs, on the device.
+
+    Attributes:
+        remote: path there of an .npz with `in:NAME` and `out:NAME` arrays.
+        source: whose outputs these are, in words.
+        shapes: input name -> shape. steps: length of axis 1 of the first input that has one.
+    """
+
+    remote: str
+    source: str
+    shapes: Mapping[str, tuple[int, ...]]
+    steps: int | None
+
+
+def prepare(
+    stack: contextlib.ExitStack,
+    target: Target,
+    device: Device,
+    model: Path,
+    remote_model: str,
+    settings: ProfileSettings,
+) -> Golden:
+    """Takes the user's golden data, or makes some: the outputs of the interpreter's own kernels
+    on the inputs that are measured, on this machine if it can, else on the device.
+
+    Args:
+        stack: holds the file for as long as it may be read.
+
+    Raises:
+        DataError: the user's file is no such .npz.
+        EdgeLstmError: the model does not run.
+    """
+    if settings.golden is not None:
+        try:
+            content = settings.golden.read_bytes()
+        except OSError as error:
+            where = str(settings.golden)
+            raise DataError(f"cannot read the golden data: {error.strerror}", where=where) from None
+        return _push(stack, target, content, settings.golden.name, str(settings.golden))
+    if device.target != "local":
+        here = LocalTarget(devices.find("local"), time_limit_s=settings.time_limit_s)
+        try:
+            content = _outputs_of(here, str(model.resolve()), settings)
+            return _push(stack, target, content, "the cpu of the host", "the host's outputs")
+        except EdgeLstmError:
+            # The host may lack an interpreter, or one that reads this model.
+            pass
+    content = _outputs_of(target, remote_model, settings)
+    return _push(stack, target, content, "the cpu of the device", "the device's outputs")
+
+
+def _outputs_of(target: Target, model: str, settings: ProfileSettings) -> bytes:
+    limit = settings.time_limit_s
+    with target.run() as session:
+        session.ask("load", time_limit_s=limit, path=model, delegate="cpu", threads=1)
+        session.ask("allocate", time_limit_s=limit, **settings.allocation())
+        answer = session.ask("save", time_limit_s=limit)
+    try:
+        return base64.b64decode(answer["npz"], validate=True)
+    except (binascii.Error, ValueError, KeyError) as error:
+        raise EdgeLstmError("the agent's outputs cannot be read") from error
+
+
+def _push(
+    stack: contextlib.ExitStack, target: Target, content: bytes, source: str, where: str
+) -> Golden:
+    arrays = _arrays(content, where)
+    shapes = {k[len(IN) :]: a.shape for k, a in arrays.items() if k.startswith(IN)}
+    if not shapes or not any(key.startswith(OUT) for key in arrays):
+        raise DataError(
+            "the golden data lack inputs or outputs",
+            where=where,
+            cure="write them with numpy.savez(path, **{'in:x': inputs, 'out:y': outputs})",
+        )
+    steps = next((shape[1] for shape in shapes.values() if len(shape) >= 2), None)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgelstm-"))
+    local = Path(folder) / "golden.npz"
+    local.write_bytes(content)
+    return Golden(target.push(local), source, shapes, steps)
+
+
+def _arrays(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise DataError(f"cannot read the golden data: {error}", where=where) from error

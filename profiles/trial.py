@@ -1,0 +1,321 @@
+"""One configuration while it is being measured, and the turns that configurations take."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgelstm.errors import EdgeLstmError, UnsupportedModelError
+from edgelstm.profiles import statistics
+from edgelstm.profiles.delegates import Placement
+from edgelstm.profiles.golden import Golden
+from edgelstm.profiles.measurement import (
+    Accuracy,
+    Cadence,
+    Configuration,
+    Counts,
+    Failure,
+    Measurement,
+    MemoryFigures,
+    MemoryReading,
+    Soak,
+)
+from edgelstm.profiles.settings import IdlePolicy, ProfileSettings, RunBounds
+from edgelstm.profiles.targets import Session, Target
+
+BATCHES_AT_LEAST = 20
+"""Batches that fit into min_seconds and max_runs; the median's interval rests on their number."""
+
+SHORTEST_BATCH_S = 0.001
+FIRST_BATCH_RUNS = 5
+
+MEMORY_RUNS = 10
+"""Inferences before the memory is read: what an interpreter allocates late, it has by then."""
+
+
+SOAK_READINGS = 50
+CADENCE_S = 2.0
+"""How long frames are fed at their own rate."""
+
+COUNTED_RUNS = 5
+
+
+class Trial:
+    """One configuration: memory and accuracy in one process, latency in another, soak in a third.
+
+    An error ends this configuration and no other; it is kept in `failure`.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        target: Target,
+        model: str,
+        backend: str,
+        settings: ProfileSettings,
+        placement: Placement,
+        golden: Golden | None,
+    ) -> None:
+        self.configuration = configuration
+        self.own_cpu_ns = 0
+        self.error: EdgeLstmError | None = None
+        self._target = target
+        self._model = model
+        self._backend = backend
+        self._settings = settings
+        self._placement = placement
+        self._golden = golden
+        self._load_ns: list[int] = []
+        self._allocate_ns: list[int] = []
+        self._first_ns: list[int] = []
+        self._batches: list[tuple[int, ...]] = []
+        self._cpu_ns = 0
+        self._memory: MemoryFigures | None = None
+        self._inputs: tuple[dict[str, Any], ...] = ()
+        self._ops: tuple[str, ...] | None = None
+        self._taken: dict[str, Any] | None = None
+        self._accuracy: tuple[Accuracy, ...] = ()
+        self._counts: Counts | None = None
+        self._cadence: Cadence | None = None
+        self._soak: Soak | None = None
+        self._session: Session | None = None
+
+    @contextlib.contextmanager
+    def failing_alone(self) -> Iterator[None]:
+        """Keeps an error of the device instead of letting it end the other configurations."""
+        try:
+            yield
+        except EdgeLstmError as error:
+            self.error = error
+
+    def measure_memory(self, baseline: MemoryReading) -> None:
+        """Runs the model a little in a process of its own and reads its memory; compares its
+        outputs afterwards, when that can no longer disturb the reading."""
+        with self._target.run() as session:
+            self._start(session)
+            self._warm(session, MEMORY_RUNS, limit_ns=1_000_000_000)
+            memory = self._ask(session, "memory")
+            self._memory = MemoryFigures(baseline, memory_reading(memory))
+            self._count(session)
+            if self._golden is not None:
+                self._compare(session, self._golden)
+            self.own_cpu_ns += self._ask(session, "memory")["cpu_ns"]
+
+    def open(self, stack: contextlib.ExitStack) -> None:
+        """Starts the process that stays alive for the latency."""
+        self._session = stack.enter_context(self._target.run())
+        self._start(self._session)
+
+    def turn(self) -> None:
+        """One batch, sized so that about BATCHES_AT_LEAST fit into min_seconds."""
+        assert self._session is not None
+        bounds = self._settings.bounds
+        batch_ns = max(bounds.min_seconds / BATCHES_AT_LEAST, SHORTEST_BATCH_S) * 1e9
+        n = FIRST_BATCH_RUNS
+        if self._batches:
+            last = statistics.median(np.asarray(self._batches[-1], np.int64))
+            n = max(1, round(batch_ns / max(1.0, last or 1.0)))
+        n = min(n, max(1, bounds.max_runs // BATCHES_AT_LEAST))
+        n = min(n, max(1, bounds.max_runs - sum(map(len, self._batches))))
+        answer = self._warm(self._session, n, limit_ns=round(4 * batch_ns))
+        self._batches.append(tuple(answer["samples_ns"]))
+        self._cpu_ns += answer["cpu_ns"]
+
+    def close(self) -> None:
+        """Feeds frames at their rate if that is asked for, and reads the processor time used in
+        all, for the account of other programs' load."""
+        assert self._session is not None
+        period_ns = self._settings.cadence_ns
+        if period_ns is not None:
+            answer = self._ask(
+                self._session,
+                "cadence",
+                n=max(10, round(CADENCE_S * 1e9 / period_ns)),
+                period_ns=period_ns,
+                variables=self._settings.variables.value,
+            )
+            self._cadence = Cadence(
+                period_ns, tuple(answer["started_ns"]), tuple(answer["ended_ns"])
+            )
+        self.own_cpu_ns += self._ask(self._session, "memory")["cpu_ns"]
+
+    def soak(self) -> None:
+        """Many runs in a fresh process, with its memory read along the way."""
+        runs = self._settings.soak_runs
+        if not runs or self.error is not None:
+            return
+        every = max(1, runs // SOAK_READINGS)
+        readings: list[MemoryReading] = []
+        with self._target.run() as session:
+            self._start(session)
+            for done in range(0, runs, every):
+                # One question per stretch, so that the time limit is one for a stretch.
+                answer = self._ask(session, "soak", n=min(every, runs - done), every=every)
+                new = [memory_reading(each) for each in answer["readings"]]
+                readings.extend(new[1:] if readings else new)
+        self._soak = Soak(runs, every, tuple(readings))
+
+    def result(self) -> Measurement | None:
+        """What is known so far; None before the first batch."""
+        if self._memory is None or not self._batches:
+            return None
+        return Measurement(
+            configuration=self.configuration,
+            load_ns=tuple(self._load_ns),
+            allocate_ns=tuple(self._allocate_ns),
+            first_ns=tuple(self._first_ns),
+            batches=tuple(self._batches),
+            cpu_ns=self._cpu_ns,
+            memory=self._memory,
+            inputs=self._inputs,
+            ops=self._ops,
+            taken=self._taken,
+            accuracy=self._accuracy,
+            counts=self._counts,
+            cadence=self._cadence,
+            soak=self._soak,
+        )
+
+    def failure(self) -> Failure | None:
+        """What ended it; None where nothing did."""
+        if self.error is None:
+            return None
+        kept = self.result() is not None
+        return Failure(self.configuration, self.error.what, self.error.cure, kept)
+
+    def _start(self, session: Session) -> None:
+        settings = self._settings
+        loaded = self._ask(
+            session,
+            "load",
+            path=self._model,
+            backend=self._backend,
+            delegate=self._placement.kind,
+            threads=self.configuration.threads,
+            libraries=list(self._placement.libraries),
+            options=dict(self._placement.options),
+            processors=list(self._placement.processors),
+        )
+        allocated = self._ask(session, "allocate", **settings.allocation())
+        first = self._ask(session, "first")
+        self._load_ns.append(loaded["load_ns"])
+        self._allocate_ns.append(allocated["allocate_ns"])
+        self._first_ns.append(first["first_ns"])
+        self._inputs = tuple(allocated["inputs"])
+        self._ops = None if allocated["ops"] is None else tuple(allocated["ops"])
+        self._taken = allocated.get("taken")
+        self._refuse_idle()
+
+    def _refuse_idle(self) -> None:
+        idle = self._ops is not None and "DELEGATE" not in self._ops
+        if idle and self._placement.kind != "cpu" and self._settings.idle is IdlePolicy.FAIL:
+            name = self.configuration.delegate
+            raise UnsupportedModelError(
+                f"the delegate {name} took no part of the graph: it would be the cpu's latency",
+                where=self.configuration.name,
+                cure=f"leave {name} out of --delegate",
+            )
+
+    def _count(self, session: Session) -> None:
+        variables = self._settings.variables.value
+        answer = self._ask(session, "count", n=COUNTED_RUNS, variables=variables)
+        events = {
+            name: None if v is None else tuple(v) for name, v in answer.items() if name != "ok"
+        }
+        self._counts = Counts(events.get("instructions"), events.get("cycles"))
+
+    def _compare(self, session: Session, golden: Golden) -> None:
+        settings = self._settings
+        shapes = {name: list(shape) for name, shape in golden.shapes.items()}
+        self._ask(session, "allocate", **{**settings.allocation(), "shapes": shapes})
+        answer = self._ask(
+            session,
+            "compare",
+            path=golden.remote,
+            tolerance=settings.tolerance,
+            time=golden.steps,
+        )
+        self._accuracy = tuple(
+            Accuracy(
+                output=each["name"],
+                worst=each["worst"],
+                span=each["range"],
+                first_step=each["first_step"],
+                within=each["within"],
+            )
+            for each in answer["outputs"]
+        )
+        wrong = [each for each in answer["outputs"] if each["worst"] is None or each["zero"]]
+        if wrong and self._placement.kind != "cpu":
+            (first, *_) = wrong
+            how = "zeros" if first["zero"] else "NaN or infinities"
+            raise UnsupportedModelError(
+                f"the delegate {self.configuration.delegate} gives {how} in output "
+                f"'{first['name']}' where {golden.source} gives numbers",
+                where=self.configuration.name,
+                cure=f"leave {self.configuration.delegate} out, or update it on the device",
+            )
+
+    def _warm(self, session: Session, n: int, *, limit_ns: int) -> dict[str, Any]:
+        variables = self._settings.variables.value
+        return self._ask(session, "warm", n=n, limit_ns=limit_ns, variables=variables)
+
+    def _ask(self, session: Session, command: str, **arguments: Any) -> dict[str, Any]:
+        return session.ask(command, time_limit_s=self._settings.time_limit_s, **arguments)
+
+
+def memory_reading(answer: dict[str, Any]) -> MemoryReading:
+    """The agent's answer to `memory`."""
+    return MemoryReading(
+        peak_bytes=answer["peak_bytes"],
+        peak_source=answer["peak_source"],
+        resident_bytes=answer["resident_bytes"],
+        proportional_bytes=answer["proportional_bytes"],
+        private_bytes=answer["private_bytes"],
+    )
+
+
+def measure_latency(
+    trials: Sequence[Trial], bounds: RunBounds, progress: Callable[[str], None]
+) -> None:
+    """Lets the configurations take turns until each has been run enough."""
+    with contextlib.ExitStack() as stack:
+        for trial in trials:
+            if trial.error is None:
+                with trial.failing_alone():
+                    trial.open(stack)
+        open_trials = [trial for trial in trials if trial.error is None]
+        done: list[Trial] = []
+        while open_trials:
+            # A configuration that is done or has failed leaves the rounds; the others go on.
+            for trial in open_trials:
+                with trial.failing_alone():
+                    trial.turn()
+            open_trials = [each for each in open_trials if each.error is None]
+            done += [each for each in open_trials if _enough(each, bounds, progress)]
+            open_trials = [each for each in open_trials if each not in done]
+        for trial in done:
+            with trial.failing_alone():
+                trial.close()
+
+
+def _enough(trial: Trial, bounds: RunBounds, progress: Callable[[str], None]) -> bool:
+    """Whether a configuration has been run enough, by RunBounds."""
+    so_far = trial.result()
+    assert so_far is not None
+    if so_far.seconds < bounds.max_seconds and so_far.runs < bounds.max_runs:
+        if so_far.seconds < bounds.min_seconds or so_far.runs < bounds.min_runs:
+            return False
+        width = so_far.half_width
+        if width is None or width > bounds.stable_within:
+            return False
+    median, width = so_far.median_ns, so_far.half_width
+    known = "" if width is None else f" ±{width:.1%}"
+    progress(
+        f"{trial.configuration.name}: {so_far.runs} runs, median "
+        f"{(median or 0) / 1e6:.4g} ms{known}"
+    )
+    return True
