@@ -25,6 +25,10 @@ class Weight(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("type", ctypes.c_int32), ("scale", ctypes.c_float))
 
 
+class Affine(ctypes.Structure):
+    _fields_ = (("scale", ctypes.c_float), ("zero_point", ctypes.c_int32))
+
+
 class Layer(ctypes.Structure):
     _fields_ = (
         *[(name, ctypes.c_int32) for name in ("inputs", "units", "outputs")],
@@ -32,6 +36,8 @@ class Layer(ctypes.Structure):
         *[(name, ctypes.c_float) for name in ("cell_clip", "projection_clip")],
         *[(name, Weight * 4) for name in ("kernel", "recurrent", "peephole", "bias", "layer_norm")],
         *[(name, Weight) for name in ("projection", "projection_bias")],
+        *[(f"{name}_quantization", Affine) for name in ("input", "output", "h", "c", "hidden")],
+        ("gate_scale", ctypes.c_float * 4),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from edgelstm.errors import MissingPackageError, OptionError
 
 LIBRARY = "libedgelstm_delegate.so"
-ABI = 2
+ABI = 3
 ENVIRONMENT = "EDGELSTM_DELEGATE"
 
 _CURE = "run: pip install --force-reinstall edgelstm (in a checkout: pip install .)"

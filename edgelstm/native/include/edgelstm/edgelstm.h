@@ -11,7 +11,7 @@
 #endif
 
 // Raised whenever a function below changes its meaning or its signature.
-#define EDGELSTM_ABI_VERSION 2
+#define EDGELSTM_ABI_VERSION 3
 
 // The EDGELSTM_ABI_VERSION that the library was built with.
 EDGELSTM_API int edgelstm_abi_version(void);
@@ -41,7 +41,8 @@ enum EdgeLstmType {
   EDGELSTM_FLOAT32 = 0,
   EDGELSTM_FLOAT16 = 1,
   EDGELSTM_INT16 = 2,
-  EDGELSTM_INT8 = 3
+  EDGELSTM_INT8 = 3,
+  EDGELSTM_INT32 = 4
 };
 
 enum EdgeLstmActivation {
@@ -53,13 +54,25 @@ enum EdgeLstmActivation {
 
 // EDGELSTM_HYBRID multiplies int8 weights with vectors that are quantized symmetrically to int8,
 // one scale per vector; all multiplied matrices must then be int8 within [-127, 127].
-enum EdgeLstmArithmetic { EDGELSTM_FLOAT = 0, EDGELSTM_HYBRID = 1 };
+//
+// EDGELSTM_INTEGER is TFLite's "8x8_16", bit for bit: input, output and h are int8, c is int16 and
+// has a scale of 2^-15 to 2^-9, matrices are int8 within [-127, 127], peephole and layer norm int16,
+// biases int32. The activation is tanh whatever is asked for. `input_quantization` and its
+// neighbours count for it alone. With a peephole O must be U or the equations are followed where
+// the stock kernel reads its vectors with a wrong length.
+enum EdgeLstmArithmetic { EDGELSTM_FLOAT = 0, EDGELSTM_HYBRID = 1, EDGELSTM_INTEGER = 2 };
 
 typedef struct EdgeLstmWeight {
   const void* data;  // row-major, at any address; NULL if the layer has no such weight
   int32_t type;      // EdgeLstmType
   float scale;
 } EdgeLstmWeight;
+
+// real = scale * (stored - zero_point)
+typedef struct EdgeLstmQuantization {
+  float scale;
+  int32_t zero_point;
+} EdgeLstmQuantization;
 
 // F inputs, U units, O outputs; O = U without projection. Gates stand in the order input, forget,
 // cell, output. Without an input gate (coupled) the first of every four is NULL. Weights of
@@ -79,15 +92,19 @@ typedef struct EdgeLstmLayer {
   EdgeLstmWeight layer_norm[4];  // [U]
   EdgeLstmWeight projection;     // [O, U]
   EdgeLstmWeight projection_bias;  // [O]
+  EdgeLstmQuantization input_quantization, output_quantization, h_quantization, c_quantization;
+  EdgeLstmQuantization hidden_quantization;  // of o tanh(c), before a projection
+  float gate_scale[4];                       // of the gate sums before layer norm
 } EdgeLstmLayer;
 
-// One call: B rows of T steps. Row b of step t begins at input + b * input_row + t * input_step,
-// counted in floats, and likewise for the output. Arrays may begin at any float.
+// One call: B rows of T steps. Row b of step t begins at element b * input_row + t * input_step of
+// the input, and likewise for the output. All are float32 but in integer arithmetic. Arrays may
+// begin at any element.
 typedef struct EdgeLstmCall {
-  const float* input;
-  float* output;
-  float* h;  // [B, O], read and written
-  float* c;  // [B, U], read and written
+  const void* input;
+  void* output;
+  void* h;  // [B, O], read and written
+  void* c;  // [B, U], read and written
   int64_t input_row, input_step, output_row, output_step;
   int32_t batch, steps;
 } EdgeLstmCall;

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "delegate/lstm_node.h"
+#include "delegate/op.h"
 #include "delegate/tflite_abi.h"
 #include "edgelstm/edgelstm.h"
 #include "kernels/lstm.h"
@@ -25,112 +26,9 @@ struct Delegate {
 
 Delegate* Ours(TfLiteDelegate* delegate) { return reinterpret_cast<Delegate*>(delegate); }
 
-// One LSTM operator of one interpreter.
-struct Op {
-  LstmNode node;
-  EdgeLstm* lstm;
-};
-
-void FreeOp(TfLiteContext*, void* data) {
-  Op* op = static_cast<Op*>(data);
-  if (op == nullptr) return;
-  edgelstm_delete(op->lstm);
-  std::free(op);
-}
-
-// Null if memory is short: then `PrepareOp` fails.
 void* InitOp(TfLiteContext* context, const char* buffer, size_t) {
-  const auto* params = reinterpret_cast<const TfLiteDelegateParams*>(buffer);
-  Op* op = static_cast<Op*>(std::malloc(sizeof(Op)));
-  if (op == nullptr) return nullptr;
-  op->lstm = nullptr;
-  const Graph graph(context);
-  for (int i = 0; graph.ok() && i < params->nodes_to_replace->size; ++i) {
-    if (ReadLstmNode(context, graph, params->nodes_to_replace->data[i], &op->node) != nullptr) {
-      continue;
-    }
-    op->lstm = MakeLstm(op->node.layer, *Ours(params->delegate)->kernels);
-  }
-  if (op->lstm == nullptr) {
-    FreeOp(context, op);
-    return nullptr;
-  }
-  return op;
-}
-
-struct Extent {
-  int batch, steps;
-};
-
-Extent ExtentOf(const LstmNode& node, const TfLiteTensor& input) {
-  const int* dims = input.dims->data;
-  return node.time_major ? Extent{dims[1], dims[0]} : Extent{dims[0], dims[1]};
-}
-
-TfLiteStatus PrepareOp(TfLiteContext* context, TfLiteNode* node) {
-  const Op* op = static_cast<const Op*>(node->user_data);
-  if (op == nullptr) {
-    context->ReportError(context, "edgelstm: no memory for the packed weights of an LSTM");
-    return kTfLiteError;
-  }
-  const EdgeLstmLayer& layer = op->node.layer;
-  const TfLiteTensor& input = context->tensors[op->node.input];
-  if (input.dims->size != 3 || input.dims->data[2] != layer.inputs) {
-    context->ReportError(context, "edgelstm: the input of an LSTM has not %d features",
-                         layer.inputs);
-    return kTfLiteError;
-  }
-  const int64_t batch = ExtentOf(op->node, input).batch;
-  if (Elements(context->tensors[op->node.h]) != batch * layer.outputs ||
-      Elements(context->tensors[op->node.c]) != batch * layer.units) {
-    context->ReportError(context, "edgelstm: the states of an LSTM do not fit its batch of %d",
-                         static_cast<int>(batch));
-    return kTfLiteError;
-  }
-  auto* dims = static_cast<TfLiteIntArray*>(std::malloc(4 * sizeof(int)));
-  if (dims == nullptr) return kTfLiteError;
-  dims->size = 3;
-  dims->data[0] = input.dims->data[0];
-  int* rest = dims->data;
-  rest[1] = input.dims->data[1];
-  rest[2] = layer.outputs;
-  return context->ResizeTensor(context, &context->tensors[op->node.output], dims);
-}
-
-TfLiteStatus InvokeOp(TfLiteContext* context, TfLiteNode* node) {
-  const Op* op = static_cast<const Op*>(node->user_data);
-  const EdgeLstmLayer& layer = op->node.layer;
-  const TfLiteTensor& input = context->tensors[op->node.input];
-  TfLiteTensor& output = context->tensors[op->node.output];
-  const TfLiteTensor& h = context->tensors[op->node.h];
-  const TfLiteTensor& c = context->tensors[op->node.c];
-  const Extent extent = ExtentOf(op->node, input);
-  const int64_t in = layer.inputs, out = layer.outputs;
-  const int64_t rows = int64_t{extent.batch} * extent.steps;
-  constexpr int64_t kFloat = sizeof(float);
-  // Tensors that change size between preparing and invoking do not get here in a sound graph.
-  if (rows * in * kFloat > static_cast<int64_t>(input.bytes) ||
-      rows * out * kFloat > static_cast<int64_t>(output.bytes) ||
-      extent.batch * out * kFloat > static_cast<int64_t>(h.bytes) ||
-      extent.batch * layer.units * kFloat > static_cast<int64_t>(c.bytes)) {
-    return kTfLiteError;
-  }
-  if (rows == 0) return kTfLiteOk;
-  if (!input.data || !output.data || !h.data || !c.data) return kTfLiteError;
-  EdgeLstmCall call;
-  call.input = static_cast<const float*>(input.data);
-  call.output = static_cast<float*>(output.data);
-  call.h = static_cast<float*>(h.data);
-  call.c = static_cast<float*>(c.data);
-  call.batch = extent.batch;
-  call.steps = extent.steps;
-  const bool time_major = op->node.time_major;
-  call.input_row = time_major ? in : in * extent.steps;
-  call.input_step = time_major ? in * extent.batch : in;
-  call.output_row = time_major ? out : out * extent.steps;
-  call.output_step = time_major ? out * extent.batch : out;
-  edgelstm_run(op->lstm, &call);
-  return kTfLiteOk;
+  const auto& params = *reinterpret_cast<const TfLiteDelegateParams*>(buffer);
+  return MakeOp(context, params, *Ours(params.delegate)->kernels);
 }
 
 TfLiteRegistration OpRegistration() {
@@ -158,11 +56,11 @@ TfLiteStatus PrepareDelegate(TfLiteContext* context, TfLiteDelegate* base) {
     TfLiteNode* op = nullptr;
     TfLiteRegistration* registration = nullptr;
     if (context->GetNodeAndRegistration(context, index, &op, &registration) != kTfLiteOk ||
-        registration->builtin_code != kTfLiteBuiltinUnidirectionalSequenceLstm) {
+        !IsLstm(*registration)) {
       continue;
     }
-    LstmNode node;
-    const char* problem = ReadLstmNode(context, graph, index, &node);
+    LstmNodes nodes;
+    const char* problem = ReadLstmNodes(context, graph, index, &nodes);
     if (problem != nullptr) {
       context->ReportError(context, "edgelstm: node %d is left to the interpreter: %s", index,
                            problem);
@@ -171,9 +69,9 @@ TfLiteStatus PrepareDelegate(TfLiteContext* context, TfLiteDelegate* base) {
       last_problem = problem;
       continue;
     }
-    const TfLiteIntArray nodes = {1, {index}};
+    const TfLiteIntArray taken_node = {1, {index}};
     const TfLiteStatus status = context->ReplaceNodeSubsetsWithDelegateKernels(
-        context, OpRegistration(), &nodes, base);
+        context, OpRegistration(), &taken_node, base);
     if (status != kTfLiteOk) return status;
     delegate->claimed.fetch_add(1);
     ++taken;

@@ -15,6 +15,7 @@ enum TfLiteStatus { kTfLiteOk = 0, kTfLiteError = 1, kTfLiteDelegateError = 2 };
 
 enum TfLiteType : int {
   kTfLiteFloat32 = 1,
+  kTfLiteInt32 = 2,
   kTfLiteInt16 = 7,
   kTfLiteInt8 = 9,
   kTfLiteFloat16 = 10,
@@ -28,9 +29,11 @@ enum TfLiteDelegateFlags { kTfLiteDelegateFlagsAllowDynamicTensors = 1 };
 
 enum TfLiteBuiltinOperator {
   kTfLiteBuiltinDequantize = 6,
+  kTfLiteBuiltinLstm = 16,
   kTfLiteBuiltinReshape = 22,
   kTfLiteBuiltinUnidirectionalSequenceLstm = 44,
   kTfLiteBuiltinDelegate = 51,
+  kTfLiteBuiltinBidirectionalSequenceLstm = 52,
 };
 
 enum TfLiteFusedActivation { kTfLiteActRelu = 1, kTfLiteActReluN1To1 = 2, kTfLiteActRelu6 = 3,
@@ -161,6 +164,25 @@ struct TfLiteUnidirectionalSequenceLSTMParams {
   bool diagonal_recurrent_tensors;
 };
 
+enum TfLiteLSTMKernelType : int { kTfLiteLstmFullKernel = 0, kTfLiteLstmBasicKernel = 1 };
+
+struct TfLiteLSTMParams {
+  int activation;
+  float cell_clip;
+  float proj_clip;
+  TfLiteLSTMKernelType kernel_type;
+  bool asymmetric_quantize_inputs;
+};
+
+struct TfLiteBidirectionalSequenceLSTMParams {
+  int activation;
+  float cell_clip;
+  float proj_clip;
+  bool merge_outputs;
+  bool time_major;
+  bool asymmetric_quantize_inputs;
+};
+
 }  // extern "C"
 
 #if UINTPTR_MAX == UINT64_MAX
@@ -200,5 +222,9 @@ EDGELSTM_OFFSET(TfLiteContext, AllocatePersistentBuffer, 112);
 EDGELSTM_OFFSET(TfLiteContext, ReleaseSubgraphContext, 192);
 static_assert(sizeof(TfLiteUnidirectionalSequenceLSTMParams) == 16, "LSTM options");
 EDGELSTM_OFFSET(TfLiteUnidirectionalSequenceLSTMParams, time_major, 12);
+static_assert(sizeof(TfLiteLSTMParams) == 20, "LSTM options");
+EDGELSTM_OFFSET(TfLiteLSTMParams, asymmetric_quantize_inputs, 16);
+static_assert(sizeof(TfLiteBidirectionalSequenceLSTMParams) == 16, "LSTM options");
+EDGELSTM_OFFSET(TfLiteBidirectionalSequenceLSTMParams, time_major, 13);
 #undef EDGELSTM_OFFSET
 #endif

@@ -3,11 +3,12 @@
 #include <cstdlib>
 #include <initializer_list>
 
+#include "kernels/integer.h"
 #include "kernels/lstm.h"
 
 struct EdgeLstm {
   EdgeLstmLayer layer;
-  const edgelstm::LstmKernels* kernels;
+  const edgelstm::LayerKernels* kernels;
   void* packed;
   void* scratch;
 };
@@ -30,6 +31,34 @@ bool Int8(const EdgeLstmWeight& weight, int64_t count) {
     if (Int8At(weight, i) == INT8_MIN) return false;
   }
   return true;
+}
+
+bool Int8Matrices(const EdgeLstmLayer& layer) {
+  const int64_t units = layer.units;
+  bool fits = Int8(layer.projection, units * layer.outputs);
+  for (int gate = 0; gate < 4; ++gate) {
+    fits = fits && Int8(layer.kernel[gate], units * layer.inputs) &&
+           (layer.diagonal || Int8(layer.recurrent[gate], units * layer.outputs));
+  }
+  return fits;
+}
+
+bool IsOf(const EdgeLstmWeight& weight, int32_t type) {
+  return weight.data == nullptr || weight.type == type;
+}
+
+const char* IntegerProblem(const EdgeLstmLayer& layer) {
+  if (layer.diagonal) return "integer arithmetic has no diagonal recurrent kernel";
+  for (int gate = 0; gate < 4; ++gate) {
+    if (!IsOf(layer.peephole[gate], EDGELSTM_INT16) ||
+        !IsOf(layer.layer_norm[gate], EDGELSTM_INT16) ||
+        !IsOf(layer.bias[gate], EDGELSTM_INT32)) {
+      return "an integer peephole or layer norm is not int16, or a bias not int32";
+    }
+  }
+  if (!IsOf(layer.projection_bias, EDGELSTM_INT32)) return "the projection bias is not int32";
+  IntegerScales scales;
+  return DeriveScales(layer, &scales);
 }
 
 }  // namespace
@@ -57,30 +86,30 @@ const char* LayerProblem(const EdgeLstmLayer& layer) {
     return "the activation is not covered";
   }
   if (!(layer.cell_clip >= 0) || !(layer.projection_clip >= 0)) return "a clip is negative";
-  if (layer.arithmetic == EDGELSTM_HYBRID) {
-    const int64_t units = layer.units;
-    bool fits = Int8(layer.projection, units * layer.outputs);
-    for (int gate = 0; gate < 4; ++gate) {
-      fits = fits && Int8(layer.kernel[gate], units * layer.inputs) &&
-             (layer.diagonal || Int8(layer.recurrent[gate], units * layer.outputs));
-    }
-    if (!fits) return "hybrid weights are not int8 within [-127, 127]";
-  } else if (layer.arithmetic != EDGELSTM_FLOAT) {
-    return "the arithmetic is not known";
+  switch (layer.arithmetic) {
+    case EDGELSTM_FLOAT:
+      return nullptr;
+    case EDGELSTM_HYBRID:
+      return Int8Matrices(layer) ? nullptr : "hybrid weights are not int8 within [-127, 127]";
+    case EDGELSTM_INTEGER:
+      return Int8Matrices(layer) ? IntegerProblem(layer)
+                                 : "integer matrices are not int8 within [-127, 127]";
+    default:
+      return "the arithmetic is not known";
   }
-  return nullptr;
 }
 
 EdgeLstm* MakeLstm(const EdgeLstmLayer& layer, const LstmKernels& kernels) {
   EdgeLstm* lstm = static_cast<EdgeLstm*>(std::malloc(sizeof(EdgeLstm)));
   if (lstm == nullptr) return nullptr;
-  *lstm = {layer, &kernels, nullptr, nullptr};
-  if (posix_memalign(&lstm->packed, kAlignment, kernels.packed_bytes(layer)) != 0 ||
-      posix_memalign(&lstm->scratch, kAlignment, kernels.scratch_bytes(layer)) != 0) {
+  const LayerKernels& chosen = KernelsFor(kernels, layer);
+  *lstm = {layer, &chosen, nullptr, nullptr};
+  if (posix_memalign(&lstm->packed, kAlignment, chosen.packed_bytes(layer)) != 0 ||
+      posix_memalign(&lstm->scratch, kAlignment, chosen.scratch_bytes(layer)) != 0) {
     edgelstm_delete(lstm);
     return nullptr;
   }
-  kernels.pack(layer, lstm->packed);
+  chosen.pack(layer, lstm->packed);
   return lstm;
 }
 

@@ -9,25 +9,17 @@
 #include <cstdint>
 
 #include "kernels/activation-inl.h"
+#include "kernels/integer-inl.h"
 #include "kernels/lstm.h"
-
-#define EDGELSTM_UNROLL _Pragma("GCC unroll 16")
+#include "kernels/memory.h"
 
 namespace edgelstm {
 namespace {
 
-// Rows that are computed together, whatever the batch.
-constexpr int64_t kMaxRows = 24;
-// What the gate sums of the projected steps may take, unless one step of kMaxRows takes more.
-constexpr int64_t kChunkBytes = 256 * 1024;
 // Weights that as float32 exceed the first cache are kept as float16 if they are stored so. Smaller
 // ones are not: widening them in every step made 16 -> 32 1.8 times slower.
 constexpr int64_t kHalfFromBytes = 32 * 1024;
 constexpr float kLayerNormEpsilon = 1e-8f;
-
-inline int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-inline int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t Larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <class V>
 class Lstm {
@@ -104,31 +96,26 @@ class Lstm {
       const int64_t multiplied = units * gates * (input_depth + output_depth);
       half = V::kHasHalf && 4 * multiplied > kHalfFromBytes && AllHalf(layer);
       const int64_t element = hybrid ? 1 : half ? 2 : 4;
-      int64_t end = 0;
-      const auto place = [&end](int64_t bytes) {
-        const int64_t offset = end;
-        end = RoundUp(end + bytes, kAlignment);
-        return offset;
-      };
-      kernel = place(units * gates * input_depth * element);
-      recurrent = place(layer.diagonal ? 16 * units : units * gates * output_depth * element);
-      bias = place(16 * units);
-      peephole = place(HasPeephole(layer) ? 16 * units : 0);
-      layer_norm = place(HasLayerNorm(layer) ? 16 * units : 0);
-      projection = place(HasProjection(layer) ? outputs * unit_depth * element : 0);
-      projection_bias = place(HasProjection(layer) ? 4 * outputs : 0);
-      scales = place(9 * 4);
-      packed = end;
+      Layout layout;
+      kernel = layout.Place(units * gates * input_depth * element);
+      recurrent = layout.Place(layer.diagonal ? 16 * units : units * gates * output_depth * element);
+      bias = layout.Place(16 * units);
+      peephole = layout.Place(HasPeephole(layer) ? 16 * units : 0);
+      layer_norm = layout.Place(HasLayerNorm(layer) ? 16 * units : 0);
+      projection = layout.Place(HasProjection(layer) ? outputs * unit_depth * element : 0);
+      projection_bias = layout.Place(HasProjection(layer) ? 4 * outputs : 0);
+      scales = layout.Place(9 * 4);
+      packed = layout.end();
 
-      end = 0;
+      Layout memory;
       sums_row = units * gates;
       chunk_rows = Larger(kMaxRows, kChunkBytes / (4 * sums_row));
-      sums = place(4 * sums_row * chunk_rows);
-      hidden = place(HasProjection(layer) ? 4 * units * kMaxRows : 0);
-      projected = place(HasProjection(layer) ? 4 * outputs * kMaxRows : 0);
+      sums = memory.Place(4 * sums_row * chunk_rows);
+      hidden = memory.Place(HasProjection(layer) ? 4 * units * kMaxRows : 0);
+      projected = memory.Place(HasProjection(layer) ? 4 * outputs * kMaxRows : 0);
       const int64_t longest = Larger(input_depth, Larger(output_depth, unit_depth));
-      vectors = place(hybrid ? kMaxRows * longest : 0);
-      scratch = end;
+      vectors = memory.Place(hybrid ? kMaxRows * longest : 0);
+      scratch = memory.end();
       vector_depth = longest;
     }
 
@@ -227,19 +214,19 @@ class Lstm {
     if (call_.steps == 0) return;
     for (int64_t row = first; row < first + count; ++row) {
       const float* last = Output(row, call_.steps - 1);
-      float* h = call_.h + row * layer_.outputs;
+      float* h = static_cast<float*>(call_.h) + row * layer_.outputs;
       for (int64_t i = 0; i < layer_.outputs; ++i) h[i] = last[i];
     }
   }
 
   const float* Input(int64_t row, int64_t step) const {
-    return call_.input + row * call_.input_row + step * call_.input_step;
+    return static_cast<const float*>(call_.input) + row * call_.input_row + step * call_.input_step;
   }
   float* Output(int64_t row, int64_t step) const {
-    return call_.output + row * call_.output_row + step * call_.output_step;
+    return static_cast<float*>(call_.output) + row * call_.output_row + step * call_.output_step;
   }
   const float* Before(int64_t row, int64_t step) const {
-    return step == 0 ? call_.h + row * layer_.outputs : Output(row, step - 1);
+    return step == 0 ? static_cast<const float*>(call_.h) + row * layer_.outputs : Output(row, step - 1);
   }
 
   // sums[step][row] = bias + kernel x; without the bias where layer norm adds it later.
@@ -284,7 +271,7 @@ class Lstm {
       before[r] = Before(first + r, step);
       hidden[r] = has_projection_ ? hidden_ + r * sizes_.units : Output(first + r, step);
     }
-    float* c = call_.c + first * layer_.units;
+    float* c = static_cast<float*>(call_.c) + first * layer_.units;
     const int64_t blocks = sizes_.units / kLanes;
     if (layer_.diagonal || hybrid_ || has_layer_norm_) {
       if (!layer_.diagonal) {
@@ -468,8 +455,11 @@ class Lstm {
                     const float* const* rows, int64_t count, const float* scales, int scale_step,
                     float* sums, int64_t sums_row) {
     float row_scale[kMaxRows];
+    int32_t corrections[kMaxRows];
     for (int64_t r = 0; r < count; ++r) {
-      row_scale[r] = Quantize(rows[r], depth, padded, vectors_ + r * sizes_.vector_depth);
+      int8_t* vector = vectors_ + r * sizes_.vector_depth;
+      row_scale[r] = Quantize(rows[r], depth, padded, vector);
+      corrections[r] = V::DotCorrection(vector, padded);
     }
     for (int64_t block = 0; block < blocks; ++block) {
       const int8_t* from = weights + block * padded * kGates * kLanes;
@@ -477,17 +467,17 @@ class Lstm {
       int64_t r = 0;
       for (; r + V::kInt8Rows <= count; r += V::kInt8Rows) {
         AddInt8Tile<V::kInt8Rows, 1, kGates>(from, padded, vectors_ + r * sizes_.vector_depth,
-                                             row_scale + r, scales, scale_step,
+                                             corrections + r, row_scale + r, scales, scale_step,
                                              to + r * sums_row, sums_row);
       }
       for (; r < count; ++r) {
         if (count == 1 && block + 1 < blocks) {
-          AddInt8Tile<1, 2, kGates>(from, padded, vectors_, row_scale, scales, scale_step, to,
+          AddInt8Tile<1, 2, kGates>(from, padded, vectors_, corrections, row_scale, scales, scale_step, to,
                                     sums_row);
           ++block;
         } else {
           AddInt8Tile<1, 1, kGates>(from, padded, vectors_ + r * sizes_.vector_depth,
-                                    row_scale + r, scales, scale_step, to + r * sums_row,
+                                    corrections + r, row_scale + r, scales, scale_step, to + r * sums_row,
                                     sums_row);
         }
       }
@@ -495,14 +485,17 @@ class Lstm {
   }
 
   template <int kRows, int kBlocks, int kGates>
-  inline void AddInt8Tile(const int8_t* weights, int64_t depth, const int8_t* vectors,
-                          const float* row_scale, const float* scales, int scale_step,
+  EDGELSTM_NOINLINE void AddInt8Tile(
+      const int8_t* weights, int64_t depth, const int8_t* vectors, const int32_t* corrections,
+      const float* row_scale, const float* scales, int scale_step,
                           float* sums, int64_t sums_row) const {
     const int64_t stride = depth * kGates * kLanes;
     const int64_t vector_depth = sizes_.vector_depth;
     Int sum[kRows * kBlocks * kGates];
     EDGELSTM_UNROLL
-    for (int i = 0; i < kRows * kBlocks * kGates; ++i) sum[i] = V::ZeroInt();
+    for (int i = 0; i < kRows * kBlocks * kGates; ++i) {
+      sum[i] = V::SetInt(corrections[i / (kBlocks * kGates)]);
+    }
     for (int64_t k = 0; k < depth; k += 4) {
       typename V::Quad x[kRows];
       EDGELSTM_UNROLL
@@ -768,10 +761,9 @@ template <class V>
 constexpr LstmKernels KernelsOf(const char* name, bool (*runs_on)(const CpuFeatures&)) {
   return {name,
           runs_on,
-          Lstm<V>::PackedBytes,
-          Lstm<V>::Pack,
-          Lstm<V>::ScratchBytes,
-          Lstm<V>::Run,
+          {Lstm<V>::PackedBytes, Lstm<V>::Pack, Lstm<V>::ScratchBytes, Lstm<V>::Run},
+          {IntegerLstm<V>::PackedBytes, IntegerLstm<V>::Pack, IntegerLstm<V>::ScratchBytes,
+           IntegerLstm<V>::Run},
           ForEach<V, Sigmoid<V>>,
           ForEach<V, Tanh<V>>};
 }

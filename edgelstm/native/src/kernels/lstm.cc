@@ -77,6 +77,18 @@ int8_t Int8At(const EdgeLstmWeight& weight, int64_t index) {
   return weight.data == nullptr ? static_cast<int8_t>(0) : At<int8_t>(weight, index);
 }
 
+int32_t IntegerAt(const EdgeLstmWeight& weight, int64_t index) {
+  if (weight.data == nullptr) return 0;
+  switch (weight.type) {
+    case EDGELSTM_INT8:
+      return At<int8_t>(weight, index);
+    case EDGELSTM_INT16:
+      return At<int16_t>(weight, index);
+    default:
+      return At<int32_t>(weight, index);
+  }
+}
+
 const LstmKernels* NextKernels(const LstmKernels* after) {
   bool passed = after == nullptr;
   for (const LstmKernels* kernels : kKernels) {

@@ -8,11 +8,9 @@
 
 namespace edgelstm {
 
-// All functions are free of allocations, locks, output and exceptions. Buffers that the caller
-// provides are aligned to kAlignment.
-struct LstmKernels {
-  const char* name;
-  bool (*runs_on)(const CpuFeatures& features);
+// The functions of one arithmetic. All are free of allocations, locks, output and exceptions.
+// Buffers that the caller provides are aligned to kAlignment.
+struct LayerKernels {
   // Size of the packed weights; they depend on nothing but the layer.
   size_t (*packed_bytes)(const EdgeLstmLayer& layer);
   void (*pack)(const EdgeLstmLayer& layer, void* packed);
@@ -21,6 +19,13 @@ struct LstmKernels {
   // Of the layer's weight pointers only those that are null are told from the others.
   void (*run)(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
               void* scratch);
+};
+
+struct LstmKernels {
+  const char* name;
+  bool (*runs_on)(const CpuFeatures& features);
+  LayerKernels floating;  // float and hybrid
+  LayerKernels integer;
   void (*sigmoid)(const float* in, float* out, int64_t n);
   void (*tanh)(const float* in, float* out, int64_t n);
 };
@@ -41,6 +46,10 @@ inline bool HasLayerNorm(const EdgeLstmLayer& layer) {
 }
 inline bool HasProjection(const EdgeLstmLayer& layer) { return layer.projection.data != nullptr; }
 
+inline const LayerKernels& KernelsFor(const LstmKernels& kernels, const EdgeLstmLayer& layer) {
+  return layer.arithmetic == EDGELSTM_INTEGER ? kernels.integer : kernels.floating;
+}
+
 // Whether all matrices that are multiplied are stored as float16.
 bool AllHalf(const EdgeLstmLayer& layer);
 // Element `index` of a weight as a real number; 0 where the layer has no such weight.
@@ -48,6 +57,8 @@ float WeightAt(const EdgeLstmWeight& weight, int64_t index);
 // The same as stored in float16 or int8, without its scale.
 uint16_t HalfAt(const EdgeLstmWeight& weight, int64_t index);
 int8_t Int8At(const EdgeLstmWeight& weight, int64_t index);
+// An int8, int16 or int32 weight as stored; 0 where the layer has no such weight.
+int32_t IntegerAt(const EdgeLstmWeight& weight, int64_t index);
 
 // Why a layer cannot be computed, or null. Never freed.
 const char* LayerProblem(const EdgeLstmLayer& layer);

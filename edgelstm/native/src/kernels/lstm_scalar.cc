@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/integer.h"
 #include "kernels/lstm.h"
 
 namespace edgelstm {
@@ -113,13 +114,14 @@ class Sequence {
   }
 
   void Run(int64_t row) {
-    float* h = call_.h + row * parts_.outputs;
-    float* c = call_.c + row * parts_.units;
+    float* h = static_cast<float*>(call_.h) + row * parts_.outputs;
+    float* c = static_cast<float*>(call_.c) + row * parts_.units;
     for (int64_t i = 0; i < parts_.outputs; ++i) h_[i] = h[i];
     for (int64_t i = 0; i < parts_.units; ++i) c_[i] = c[i];
     for (int64_t step = 0; step < call_.steps; ++step) {
-      Step(call_.input + row * call_.input_row + step * call_.input_step);
-      float* to = call_.output + row * call_.output_row + step * call_.output_step;
+      Step(static_cast<const float*>(call_.input) + row * call_.input_row +
+           step * call_.input_step);
+      float* to = static_cast<float*>(call_.output) + row * call_.output_row + step * call_.output_step;
       for (int64_t i = 0; i < parts_.outputs; ++i) to[i] = static_cast<float>(h_[i]);
     }
     for (int64_t i = 0; i < parts_.outputs; ++i) h[i] = static_cast<float>(h_[i]);
@@ -246,7 +248,8 @@ bool RunsOn(const CpuFeatures&) { return true; }
 
 }  // namespace
 
-const LstmKernels kLstmScalar = {"scalar", RunsOn,      PackedBytes, Pack, ScratchBytes,
-                                 Run,      SigmoidEach, TanhEach};
+const LstmKernels kLstmScalar = {
+    "scalar",       RunsOn,      {PackedBytes, Pack, ScratchBytes, Run},
+    kIntegerScalar, SigmoidEach, TanhEach};
 
 }  // namespace edgelstm

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/integer.h"
+
 namespace edgelstm {
 namespace {
 
@@ -64,24 +66,42 @@ struct Avx2 {
   static Float ToFloat(Int a) { return _mm256_cvtepi32_ps(a); }
   // Four consecutive values for every lane.
   struct Quad {
-    Int value, magnitude;
+    Int negative, magnitude;
   };
   static Quad LoadQuad(const int8_t* values) {
     int32_t bits;
     std::memcpy(&bits, values, 4);
     const Int value = _mm256_set1_epi32(bits);
-    return {value, _mm256_abs_epi8(value)};
+    return {_mm256_cmpgt_epi8(ZeroInt(), value), _mm256_abs_epi8(value)};
   }
   static Int LoadWeights(const int8_t* from) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
-  // Adds to each lane the products of its four weights with the quad. All values are within
-  // [-127, 127]: pairs of products then fit into the 16 bits of the intermediate sums, and moving
-  // the sign to the weights cannot overflow.
+  // Adds to each lane the products of its four weights with the quad, less the magnitudes of the
+  // quad's negative values: those turn a weight w into -w - 1, which saves the instruction that
+  // would make it -w. Weights are within [-127, 127]: pairs of products then fit into the 16 bits
+  // of the intermediate sums.
   static Int AddDot(Int sum, Int weights, Quad quad) {
     const Int pairs =
-        _mm256_maddubs_epi16(quad.magnitude, _mm256_sign_epi8(weights, quad.value));
+        _mm256_maddubs_epi16(quad.magnitude, _mm256_xor_si256(weights, quad.negative));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  // What sums of AddDot over `count` values lack, a multiple of four.
+  static int32_t DotCorrection(const int8_t* values, int64_t count) {
+    Int sum = ZeroInt();
+    int64_t k = 0;
+    for (; k + 32 <= count; k += 32) {
+      const Int value = LoadWeights(values + k);
+      sum = _mm256_add_epi64(
+          sum, _mm256_sad_epu8(_mm256_and_si256(_mm256_abs_epi8(value),
+                                                _mm256_cmpgt_epi8(ZeroInt(), value)),
+                               ZeroInt()));
+    }
+    int64_t parts[4];
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(parts), sum);
+    int64_t total = parts[0] + parts[1] + parts[2] + parts[3];
+    for (; k < count; ++k) total -= values[k] < 0 ? values[k] : 0;
+    return static_cast<int32_t>(total);
   }
 
   // kLanes values, rounded to nearest with halves away from zero and cut to [-127, 127]; their
@@ -96,7 +116,133 @@ struct Avx2 {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(words, words));
   }
 
+  // --- 16-bit lanes, for integer arithmetic ---
+
+  using Words = __m256i;
+  struct Pair {
+    Int first, second;
+  };
+  static constexpr int kIntegerRows = 1;
+  // Which 16-bit lane comes from lane `lane` of the first or second half of a pair.
+  static constexpr int WordOf(int half, int lane) { return lane / 4 * 8 + half * 4 + lane % 4; }
+
+  static Words SetWords(int16_t value) { return _mm256_set1_epi16(value); }
+  static Words LoadWords(const int16_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  static void StoreWords(int16_t* to, Words value) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), value);
+  }
+  // The words cut to 8 bits.
+  static void StoreBytes(int8_t* to, Words value) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm_packs_epi16(_mm256_castsi256_si128(value),
+                                     _mm256_extracti128_si256(value, 1)));
+  }
+  static Words AddWords(Words a, Words b) { return _mm256_add_epi16(a, b); }
+  static Words SubWords(Words a, Words b) { return _mm256_sub_epi16(a, b); }
+  static Words AddSaturated(Words a, Words b) { return _mm256_adds_epi16(a, b); }
+  static Words AndWords(Words a, Words b) { return _mm256_and_si256(a, b); }
+  static Words MinWords(Words a, Words b) { return _mm256_min_epi16(a, b); }
+  static Words MaxWords(Words a, Words b) { return _mm256_max_epi16(a, b); }
+  static Words EqualWords(Words a, Words b) { return _mm256_cmpeq_epi16(a, b); }
+  static Words GreaterWords(Words a, Words b) { return _mm256_cmpgt_epi16(a, b); }
+  static Words ChooseWords(Words mask, Words yes, Words no) {
+    return _mm256_blendv_epi8(no, yes, mask);
+  }
+  static Words ShiftLeftWords(Words a, int bits) {
+    return _mm256_sll_epi16(a, _mm_cvtsi32_si128(bits));
+  }
+  // a / 2^kBits to nearest, halves away from zero; a + 2^kBits does not overflow.
+  template <int kBits>
+  static Words RoundedWords(Words a) {
+    const Words half = _mm256_set1_epi16(1 << (kBits - 1));
+    const Words sum = _mm256_add_epi16(_mm256_add_epi16(a, half), _mm256_srai_epi16(a, 15));
+    return _mm256_srai_epi16(sum, kBits);
+  }
+  // a * b / 2^15 to nearest, halves up; not both are -2^15.
+  static Words MulHigh(Words a, Words b) { return _mm256_mulhrs_epi16(a, b); }
+  // (a + 2^15) / 2 for a >= 0.
+  static Words HalfOfOnePlus(Words a) { return _mm256_avg_epu16(a, SetWords(INT16_MAX)); }
+  static Pair Product(Words a, Words b) {
+    const Words low = _mm256_mullo_epi16(a, b), high = _mm256_mulhi_epi16(a, b);
+    return {_mm256_unpacklo_epi16(low, high), _mm256_unpackhi_epi16(low, high)};
+  }
+  static Pair Widen(Words a) {
+    return {_mm256_srai_epi32(_mm256_unpacklo_epi16(a, a), 16),
+            _mm256_srai_epi32(_mm256_unpackhi_epi16(a, a), 16)};
+  }
+  // Cut to 16 bits.
+  static Words Narrow(Pair pair) { return _mm256_packs_epi32(pair.first, pair.second); }
+  // a * b / 2^bits to nearest, halves away from zero; bits > 0, and the result has 16 bits.
+  static Words RoundedProduct(Words a, Words b, int bits) {
+    const __m128i count = _mm_cvtsi32_si128(bits);
+    const Int half = _mm256_set1_epi32(1 << (bits - 1));
+    const Pair product = Product(a, b);
+    const auto rounded = [half, count](Int part) {
+      const Int sum = _mm256_add_epi32(_mm256_add_epi32(part, half), _mm256_srai_epi32(part, 31));
+      return _mm256_sra_epi32(sum, count);
+    };
+    return Narrow({rounded(product.first), rounded(product.second)});
+  }
+
+  static Int SetInt(int32_t value) { return _mm256_set1_epi32(value); }
+  static Int LoadInt(const int32_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  // The lanes that a half of a pair takes of 2 * kLanes values in their natural order.
+  static Int LoadHalf(const int32_t* from, int half) {
+    const auto* at = reinterpret_cast<const __m128i*>(from + 4 * half);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(at)),
+                                   _mm_loadu_si128(at + 2), 1);
+  }
+  static Int AddInt(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static Int SubInt(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+  static Int MulInt(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
+  template <int kBits>
+  static Int ShiftLeftInt(Int a) {
+    return _mm256_slli_epi32(a, kBits);
+  }
+  // a / 1024 to nearest, halves away from zero; -0.5 to 0.5 is 0 and the sum may take 33 bits.
+  static Int NearestOf1024(Int a) {
+    // |a| as an unsigned number has room for 512 more.
+    const Int magnitude = _mm256_srli_epi32(_mm256_add_epi32(_mm256_abs_epi32(a), SetInt(512)), 10);
+    return _mm256_sign_epi32(magnitude, a);
+  }
+
+  struct Scaling {
+    Int factor, mask, half;
+    __m128i left, right;
+  };
+  static Scaling ScalingOf(const Multiplier& by) {
+    const int right = by.shift < 0 ? -by.shift : 0;
+    const auto mask = static_cast<int32_t>((int64_t{1} << right) - 1);
+    return {SetInt(by.factor), SetInt(mask), SetInt(mask >> 1),
+            _mm_cvtsi32_si128(by.shift > 0 ? by.shift : 0), _mm_cvtsi32_si128(right)};
+  }
+  // Twice rounded: the high half of the doubled product, then the shift, halves away from zero.
+  static Int Scaled(Int a, const Scaling& by) {
+    const Int high = HighProduct(a, by);
+    const Int rest = _mm256_and_si256(high, by.mask);
+    const Int limit = _mm256_sub_epi32(by.half, _mm256_srai_epi32(high, 31));
+    return _mm256_sub_epi32(_mm256_sra_epi32(high, by.right), _mm256_cmpgt_epi32(rest, limit));
+  }
+  // The same with halves up.
+  static Int ScaledUp(Int a, const Scaling& by) {
+    const Int high = HighProduct(a, by);
+    const Int rest = _mm256_and_si256(high, by.mask);
+    return _mm256_sub_epi32(_mm256_sra_epi32(high, by.right), _mm256_cmpgt_epi32(rest, by.half));
+  }
+
  private:
+  static Int HighProduct(Int a, const Scaling& by) {
+    a = _mm256_sll_epi32(a, by.left);
+    const Int half = _mm256_set1_epi64x(int64_t{1} << 30);
+    const Int even = _mm256_add_epi64(_mm256_mul_epi32(a, by.factor), half);
+    const Int odd =
+        _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(a, 32), by.factor), half);
+    return _mm256_blend_epi32(_mm256_srli_epi64(even, 31), _mm256_slli_epi64(odd, 1), 0xaa);
+  }
   static __m256i Mask(int n) {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lanes);

@@ -1,0 +1,39 @@
+// How kernels place their arrays in memory.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/lstm.h"
+
+#define EDGELSTM_UNROLL _Pragma("GCC unroll 16")
+#define EDGELSTM_NOINLINE __attribute__((noinline))
+
+// Inline functions in the unnamed namespace: files with instruction sets of their own include this.
+namespace edgelstm {
+namespace {
+
+// Rows that are computed together, whatever the batch.
+constexpr int64_t kMaxRows = 24;
+// What the gate sums of the projected steps may take, unless one step of kMaxRows takes more.
+constexpr int64_t kChunkBytes = 256 * 1024;
+
+inline int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+inline int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t Larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Gives arrays their places one after the other, each aligned.
+class Layout {
+ public:
+  int64_t Place(int64_t bytes) {
+    const int64_t offset = end_;
+    end_ = RoundUp(end_ + bytes, static_cast<int64_t>(kAlignment));
+    return offset;
+  }
+  int64_t end() const { return end_; }
+
+ private:
+  int64_t end_ = 0;
+};
+
+}  // namespace
+}  // namespace edgelstm
