@@ -7,6 +7,9 @@ import enum
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgelstm.converters.quantize.calibration_data import CalibrationData
+from edgelstm.converters.quantize.graph_io import GraphIo
+from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.spec import Array, Precision, StatePolicy
 
 
@@ -53,6 +56,8 @@ class ConvertOptions:
         state: None follows the source: `carry` for stateful Keras layers, else `reset`.
         batch, time: a number fixes the size; `Size.SOURCE` keeps what the source has.
         data: inputs by name for verification, besides random ones.
+        calibration: what int8 and int16 take their ranges from; other precisions need none.
+        observer: how these ranges are chosen; graph_io: what the model takes and gives then.
         tolerance: largest error relative to an output's range; None takes the precision's own.
     """
 
@@ -68,3 +73,6 @@ class ConvertOptions:
     overwrite: OverwritePolicy = OverwritePolicy.KEEP
     data: Mapping[str, Array] | None = None
     tolerance: float | None = None
+    calibration: CalibrationData | None = None
+    observer: ObserverKind = ObserverKind.MINMAX
+    graph_io: GraphIo = GraphIo.FLOAT

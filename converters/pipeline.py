@@ -16,8 +16,15 @@ from edgelstm.converters.lowering.bind_state import StatePair, bind_states
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
 from edgelstm.converters.quantize import quantize_fused
+from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
 from edgelstm.converters.quantize.legality import require_written
 from edgelstm.converters.quantize.result import QuantizedOp
+from edgelstm.converters.quantize.with_data import (
+    STATIC,
+    QuantizedModel,
+    quantize_with_data,
+    require_data,
+)
 from edgelstm.converters.report import (
     ConversionReport,
     RecurrenceReport,
@@ -30,7 +37,7 @@ from edgelstm.converters.sources.keras_trace import MarkedModel
 from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
-from edgelstm.errors import NotFusedError, UnsupportedModelError
+from edgelstm.errors import NotFusedError, OptionError, UnsupportedModelError
 
 Progress = Callable[[str], None]
 
@@ -48,6 +55,7 @@ def convert(
     """
     clock = _Clock()
     require_written(FUSED_OP, options.precision)
+    require_data(options.precision, options.calibration)
     sources = (source_path, options.architecture, options.custom_objects)
     check_output(output, options.overwrite, besides=sources)
     with clock.stage("read", progress, f"reading {source_path.name}"):
@@ -58,8 +66,14 @@ def convert(
         model = write_recurrences(marked)
         refuse_foreign_ops(model)
         quantized = quantize_fused(model, options.precision)
+    static = None
+    if options.precision in STATIC:
+        with clock.stage("quantize", progress, "calibrating"):
+            static = _with_data(model, source, marked, policy, options, progress)
+            model, quantized = static.model, static.records
     report = _report(source, marked, model, options.precision, policy)
-    report = dataclasses.replace(report, notes=(*report.notes, *left_as_they_were(quantized)))
+    notes = (*left_as_they_were(quantized), *(static.notes if static else ()))
+    report = dataclasses.replace(report, notes=(*report.notes, *notes))
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
     model.set_metadata(METADATA, _metadata(report, marked, source))
@@ -72,9 +86,16 @@ def convert(
             precision=options.precision,
             tolerance=options.tolerance,
             data=options.data,
+            samples=None if static is None else static.samples,
             progress=progress,
         )
     verification.raise_if_failed()
+    if options.graph_io is not GraphIo.FLOAT:
+        report = dataclasses.replace(
+            report, notes=(*report.notes, *_left_float(to_integer_io(model, options.graph_io)))
+        )
+        report = dataclasses.replace(report, ops=model.op_counts())
+        content = model.to_bytes()
     with clock.stage("write", progress, f"writing {output}"):
         files.write_atomically(output, content)
     return dataclasses.replace(
@@ -94,17 +115,52 @@ def verify(
         state=options.state or written.state_policy,
         precision=written.precision,
     )
+    if options.precision in STATIC and options.data is None:
+        raise OptionError(
+            f"a file in {options.precision.value} holds for inputs like its calibration data",
+            where="--data",
+            cure="give such inputs, .npz by input name",
+        )
     progress(f"reading {source_path.name}")
     source = open_source(source_path, options)
     return verify_model(
         source,
-        model_path,
+        to_float_io(model_path) if options.precision in STATIC else model_path,
         policy=state_policy(source.slots),
         precision=options.precision,
         tolerance=options.tolerance,
         data=options.data,
+        samples=options.data if options.precision in STATIC else None,
         progress=progress,
     )
+
+
+def _with_data(
+    model: Model,
+    source: KerasSource,
+    marked: MarkedModel,
+    policy: StatePolicy,
+    options: ConvertOptions,
+    progress: Progress,
+) -> QuantizedModel:
+    assert options.calibration is not None
+    pairs = {s.pair.input: s.pair.output for s in marked.slots if s.home is StateHome.CALLER}
+    return quantize_with_data(
+        model,
+        source,
+        pairs,
+        policy,
+        options.precision,
+        options.calibration,
+        options.observer,
+        progress,
+    )
+
+
+def _left_float(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"These inputs and outputs stay float32, nothing quantizes them: {', '.join(names)}."]
 
 
 def state_policy(slots: Iterable[StateSlot]) -> StatePolicy:

@@ -65,6 +65,34 @@ def convert_options(
     )
 
 
+def calibration(text: str | None, stream: bool, observer: str, graph_io: str) -> dict[str, Any]:
+    """The choices of `ConvertOptions` that calibration data come with.
+
+    Raises:
+        DataError: the text names no data.
+        OptionError: a stream without data.
+    """
+    from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
+    from edgelstm.converters.quantize.graph_io import GraphIo
+    from edgelstm.converters.quantize.observer import ObserverKind
+
+    continuity = Continuity.STREAM if stream else Continuity.SAMPLES
+    data = None
+    if text == RANDOM:
+        data = CalibrationData(RANDOM, lambda: iter(()), Continuity.SAMPLES)
+    elif text is not None:
+        data = CalibrationData.read(text, continuity)
+    elif stream:
+        raise OptionError(
+            "there is no recording", where="--stream", cure="give one with --calibration"
+        )
+    return {
+        "calibration": data,
+        "observer": ObserverKind(observer),
+        "graph_io": GraphIo(graph_io),
+    }
+
+
 def names(text: str) -> tuple[str, ...]:
     """The parts of a comma-separated list."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,23 +17,26 @@ from edgelstm.cli_types import (
     AllowNanOption,
     ArchitectureOption,
     BatchOption,
+    CalibrationOption,
     CustomObjectsOption,
     DataOption,
+    GraphIoName,
+    GraphIoOption,
     JsonOption,
     KeepOption,
     ModelArgument,
+    ObserverName,
+    ObserverOption,
     OverwriteOption,
     PrecisionName,
     SizesOption,
     SourceArgument,
     StateOption,
     StepsOption,
+    StreamOption,
     TargetName,
     ToleranceOption,
 )
-from edgelstm.errors import EdgeLstmError
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     help="LSTM models into fused TFLite, proven equal to their source, measured on the device.",
@@ -96,6 +98,10 @@ def convert(
     ] = None,
     data: DataOption = None,
     tolerance: ToleranceOption = None,
+    calibration: CalibrationOption = None,
+    stream: StreamOption = False,
+    observer: ObserverOption = ObserverName.MINMAX,
+    io: GraphIoOption = GraphIoName.FLOAT,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a trained model to TFLite with fused LSTM ops, and compare the two."""
@@ -121,6 +127,7 @@ def convert(
         time=arguments.size("--time", time),
         fuse=FusePolicy.REQUIRE if require_fused else FusePolicy.PREFER,
         overwrite=OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP,
+        **arguments.calibration(calibration, stream, observer.value, io.value),
     )
     with quiet():
         done = pipeline.convert(source, output, options, progress=terminal.progress)
@@ -216,32 +223,6 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns the exit code."""
-    from edgelstm import terminal
+    from edgelstm.exits import guarded
 
-    try:
-        code = app(list(arguments), prog_name="edgelstm", standalone_mode=False)
-        sys.stdout.flush()
-    except EdgeLstmError as error:
-        terminal.print_error(str(error))
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone: give the buffered rest somewhere to go when Python flushes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        if hasattr(error, "show"):  # a wrong call; typer has no public name for these
-            error.show()
-            return 2
-        if os.environ.get("EDGELSTM_DEBUG") == "1":
-            raise
-        terminal.print_error(
-            f"internal error: {type(error).__name__}: {error}\n"
-            "  do:    run again with EDGELSTM_DEBUG=1 and report what it prints, with the command\n"
-            "         and the output of: edgelstm info"
-        )
-        return 2
-    if code == INTERRUPTED:
-        terminal.print_error("interrupted")
-    return code if isinstance(code, int) else 0
+    return guarded(app, arguments)

@@ -15,6 +15,22 @@ class PrecisionName(str, enum.Enum):
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     DYNAMIC = "dynamic"
+    INT8 = "int8"
+
+
+class ObserverName(str, enum.Enum):
+    """What --observer takes."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+
+
+class GraphIoName(str, enum.Enum):
+    """What --io takes."""
+
+    FLOAT = "float"
+    INT8 = "int8"
 
 
 class StateName(str, enum.Enum):
@@ -54,6 +70,23 @@ AllowNanOption = Annotated[
 DataOption = Annotated[
     Path | None,
     typer.Option(metavar="D.npz", help="Compare on these inputs too, arrays by input name."),
+]
+CalibrationOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="D.npz|FOLDER|M:F|random",
+        help="Inputs that int8 takes its ranges from, arrays by input name.",
+    ),
+]
+StreamOption = Annotated[
+    bool,
+    typer.Option("--stream", help="Calibration data are one recording: carry the states along."),
+]
+ObserverOption = Annotated[
+    ObserverName, typer.Option(help="How ranges are chosen from the calibration data.")
+]
+GraphIoOption = Annotated[
+    GraphIoName, typer.Option("--io", help="What a quantized model takes and gives.")
 ]
 DelegateOption = Annotated[
     str | None,

@@ -218,7 +218,7 @@ def test_layers_with_equal_weights_are_quantized_each_by_itself() -> None:
     assert not set(first.inputs[1:]) & set(second.inputs[1:]) - {-1}
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT16])
+@pytest.mark.parametrize("precision", [Precision.INT16])
 def test_precisions_that_are_not_written_say_what_to_choose(precision: Precision) -> None:
     """The error names the precisions that this version writes."""
     with pytest.raises(UnsupportedModelError, match="float32 or float16 or dynamic"):

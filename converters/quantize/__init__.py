@@ -17,6 +17,8 @@ __all__ = ["QuantizedOp", "quantize_fused"]
 def quantize_fused(model: Model, precision: Precision) -> list[QuantizedOp]:
     """Brings the fused operators' weights into a precision; one record per operator.
 
+    Precisions with integer activations need calibration data (`with_data.py`); this leaves them.
+
     Args:
         model: with its markers lowered; edited in place.
 

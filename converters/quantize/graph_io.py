@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import enum
+from pathlib import Path
 
-from edgelstm.converters.flatbuffer import Model, Op, Subgraph
+from edgelstm.converters.flatbuffer import Model, Op, Subgraph, Tensor
+
+_STORED = ("int8", "int16")
+_VERSION = 2
 
 
 class GraphIo(enum.Enum):
@@ -59,6 +63,44 @@ def to_integer_io(model: Model, io: GraphIo) -> list[str]:
                 signature.replace_output(index, stored)
     model.prune()
     return left
+
+
+def to_float_io(path: Path) -> bytes:
+    """The content of a file with every integer input and output that has a scale as float32."""
+    model = Model.read(path.read_bytes(), where=str(path))
+    widen_edges(model)
+    return model.to_bytes()
+
+
+def widen_edges(model: Model) -> None:
+    """Makes every integer input and output that has a scale float32; names stay."""
+    subgraph = model.main
+    for index in list(subgraph.inputs):
+        stored = subgraph.tensor(index)
+        if stored.dtype not in _STORED or stored.quantization is None:
+            continue
+        first = subgraph.ops[0] if subgraph.ops else None
+        wide = _wide(subgraph, stored)
+        _replace_input(model, subgraph, index, wide)
+        version = _VERSION if stored.dtype == "int16" else 1
+        subgraph.add_op("QUANTIZE", [wide], [index], version=version, before=first)
+    for index in dict.fromkeys(subgraph.outputs):
+        stored = subgraph.tensor(index)
+        if stored.dtype not in _STORED or stored.quantization is None:
+            continue
+        wide = _wide(subgraph, stored)
+        subgraph.add_op("DEQUANTIZE", [index], [wide], version=_VERSION)
+        subgraph.outputs = [wide if i == index else i for i in subgraph.outputs]
+        for signature in model.signatures:
+            if signature.subgraph == subgraph.index:
+                signature.replace_output(index, wide)
+
+
+def _wide(subgraph: Subgraph, stored: Tensor) -> int:
+    """A float32 tensor that takes over the name of an integer one."""
+    name = stored.name
+    stored.name = f"{name}_{stored.dtype}"
+    return subgraph.add_tensor(name, stored.signature)
 
 
 def _narrow_alike(readers: list[Op], io: GraphIo) -> bool:

@@ -132,8 +132,10 @@ def _write_weights(op: Op, seen: LayerRanges, acts: Activations, rounded: Rounde
         if values is None:
             source = rounded.biases.get(position, tensor.data())
             values = rng.stored(source, affine, dtype)
+        name = tensor.name
+        tensor.name = f"{name}_float32"  # it has no reader any more
         op.inputs[position] = op.subgraph.add_tensor(
-            tensor.name, tensor.shape, data=values, quantization=_per_tensor(affine)
+            name, tensor.shape, data=values, quantization=_per_tensor(affine)
         )
 
     def largest(position: int) -> float:

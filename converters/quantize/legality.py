@@ -33,7 +33,7 @@ TABLE: tuple[Legality, ...] = (
     Legality(_UNI, Precision.FLOAT32, RUNTIMES, True, "weights, activations and states float32"),
     Legality(_UNI, Precision.FLOAT16, RUNTIMES, True, "weights through DEQUANTIZE to float32"),
     Legality(_UNI, Precision.DYNAMIC, RUNTIMES, True, "weights int8, one scale per tensor"),
-    Legality(_UNI, Precision.INT8, RUNTIMES, False, "8-bit activations, 16-bit cell state"),
+    Legality(_UNI, Precision.INT8, RUNTIMES, True, "8-bit activations, 16-bit cell state"),
     Legality(_UNI, Precision.INT16, (), False, "only TensorFlow Lite Micro has a kernel"),
     Legality(_FULL, Precision.FLOAT32, RUNTIMES, False, "one step"),
     Legality(_FULL, Precision.FLOAT16, RUNTIMES, False, "weights through DEQUANTIZE to float32"),

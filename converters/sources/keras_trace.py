@@ -157,7 +157,7 @@ def _stock_convert(live: LiveModel, function: Any, precision: Precision) -> byte
         tf.saved_model.save(holder, folder, signatures={_SIGNATURE: function})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.allow_custom_ops = True
-        if precision is not Precision.FLOAT32:
+        if precision in (Precision.FLOAT16, Precision.DYNAMIC):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if precision is Precision.DYNAMIC:
             # FULLY_CONNECTED with a scale per channel is version 12; tflite-runtime 2.14 has 11.

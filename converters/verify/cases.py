@@ -12,6 +12,7 @@ from edgelstm.converters.verify.axes import InputAxes, ModelAxes
 from edgelstm.errors import UnsupportedModelError
 
 TYPICAL_STEPS = 20
+RANDOM_SAMPLES = 64
 LONG_STEPS = 10 * TYPICAL_STEPS
 SHORT_STEPS = 7
 SPARE_STEPS = 40  # in place of short lengths that the source does not take
@@ -76,12 +77,17 @@ def plan(
     policy: StatePolicy,
     precision: Precision = Precision.FLOAT32,
     seed: int = 0,
+    samples: Mapping[str, Array] | None = None,
 ) -> tuple[Case, ...]:
     """The cases of a model, the same for the same seed.
 
     As few distinct shapes as possible: a framework traces its model anew for each.
+
+    Args:
+        samples: by input name; float inputs are then rows of these, repeated along time as needed,
+            and there are neither inputs of zero nor large ones.
     """
-    maker = _Maker(axes, np.random.default_rng(seed))
+    maker = _Maker(axes, np.random.default_rng(seed), samples or {})
     rows = len(MASK_PATTERNS) if axes.masked else 3
     batch = axes.batch or 1
     if axes.batch_varies:
@@ -108,6 +114,8 @@ def plan(
         if small != large:
             cases.append(maker.case("single row", small, typical))
         edge = typical
+    if samples is not None:
+        return tuple(cases)
     cases.append(
         dataclasses.replace(
             maker.case("inputs of zero", small, edge, scale=0.0), ordinary=False, optional=True
@@ -117,6 +125,14 @@ def plan(
         large_case = maker.case("large inputs", large, typical, scale=LARGE_INPUT)
         cases.append(dataclasses.replace(large_case, ordinary=False))
     return tuple(cases)
+
+
+def random_samples(axes: ModelAxes, seed: int = 0) -> dict[str, Array]:
+    """A batch of random sequences by input name, for calibration without data."""
+    maker = _Maker(axes, np.random.default_rng(seed))
+    batch = RANDOM_SAMPLES if axes.batch_varies else axes.batch or 1
+    steps = TYPICAL_STEPS if axes.time_varies else axes.time or 1
+    return dict(maker.case("random", batch, steps).calls[0])
 
 
 def spare_case(axes: ModelAxes, seed: int = 1) -> Case:
@@ -129,6 +145,7 @@ def spare_case(axes: ModelAxes, seed: int = 1) -> Case:
 class _Maker:
     axes: ModelAxes
     random: np.random.Generator
+    samples: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
     def case(
         self, name: str, batch: int, time: int, *, scale: float = 1.0, optional: bool = False
@@ -223,7 +240,23 @@ class _Maker:
             if scale == 0:
                 return np.full(shape, min(max(low, 0), high - 1), dtype)
             return np.asarray(self.random.integers(low, high, shape), dtype)
+        if spec.name in self.samples:
+            return self._drawn(inputs, shape)
         return np.asarray(self.random.standard_normal(shape) * scale, dtype)
+
+    def _drawn(self, inputs: InputAxes, shape: tuple[int, ...]) -> Array:
+        """Rows of the samples in another order, from a random step on, starting over at the end."""
+        array = self.samples[inputs.spec.name]
+        if inputs.batch is not None:
+            rows = self.random.permutation(array.shape[inputs.batch])
+            taken = np.resize(rows, shape[inputs.batch])
+            array = np.take(array, taken, axis=inputs.batch)
+        if inputs.time is not None:
+            steps = array.shape[inputs.time]
+            first = 0 if steps == shape[inputs.time] else int(self.random.integers(steps))
+            taken = (first + np.arange(shape[inputs.time])) % steps
+            array = np.take(array, taken, axis=inputs.time)
+        return np.ascontiguousarray(array, np.dtype(inputs.spec.dtype))
 
     def _mask(self, call: dict[str, Array], patterns: list[int]) -> dict[str, Array]:
         """Writes the mask value into the masked steps; each further input is shifted by one."""

@@ -38,6 +38,7 @@ def verify(
     precision: Precision,
     tolerance: float | None = None,
     data: Mapping[str, Array] | None = None,
+    samples: Mapping[str, Array] | None = None,
     backends: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Verification:
@@ -57,6 +58,8 @@ def verify(
         tolerance: largest error relative to an output's range; None takes the precision's own.
             Of quantized files it is the rms error (the reason is in `tolerance.py`).
         data: the user's samples by input name, compared besides the random ones.
+        samples: inputs that cases draw from instead of random numbers, where a file holds for
+            such inputs only (int8 and int16).
         backends: interpreters to run in; None takes the preferred one installed.
         progress: called with one line before each run.
 
@@ -100,7 +103,7 @@ def verify(
 
     comparison = _Comparison(source, policy, axes, state_inputs, allowed)
     expected, notes = comparison.references(
-        plan(axes, policy, precision),
+        plan(axes, policy, precision, samples=samples),
         data_cases(data, axes, state_inputs) if data is not None else (),
     )
     results: list[CaseResult] = []

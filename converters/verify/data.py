@@ -27,7 +27,7 @@ def data_cases(
     Raises:
         DataError: names, shapes, dtypes or values do not fit the model.
     """
-    arrays = _check(data, axes, optional_names)
+    arrays = checked_data(data, axes, optional_names)
     count = next(
         (arrays[i.spec.name].shape[i.batch] for i in axes.inputs if i.batch is not None), 1
     )
@@ -54,9 +54,14 @@ def data_cases(
     return tuple(cases)
 
 
-def _check(
-    data: Mapping[str, Array], axes: ModelAxes, optional_names: Collection[str]
+def checked_data(
+    data: Mapping[str, Array], axes: ModelAxes, optional_names: Collection[str] = ()
 ) -> dict[str, Array]:
+    """The arrays in the inputs' dtypes.
+
+    Raises:
+        DataError: as `data_cases`.
+    """
     names = [i.spec.name for i in axes.inputs]
     for name in data:
         if name not in names and name not in optional_names:

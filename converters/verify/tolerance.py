@@ -43,6 +43,12 @@ DEFAULTS: Mapping[Precision, Tolerance] = MappingProxyType(
             "weights keep 8 bits per tensor, activations 8 per row; trained models measured 2.7e-2",
             outliers=5.0,
         ),
+        Precision.INT8: Tolerance(
+            5e-2, "weights, activations and outputs keep 8 bits per tensor", outliers=10.0
+        ),
+        Precision.INT16: Tolerance(
+            5e-2, "weights keep 8 bits per tensor, activations and outputs 16", outliers=10.0
+        ),
     }
 )
 

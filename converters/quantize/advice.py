@@ -1,0 +1,58 @@
+"""What calibration shows that a user should know, each with its cure."""
+
+from __future__ import annotations
+
+from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
+from edgelstm.converters.quantize.ranges import CELL_EXPONENTS
+from edgelstm.converters.spec import Precision
+
+_GATES = ("input", "forget", "cell", "output")
+_SATURATED_SHARE = 0.9
+_OUTLIER_RATIO = 4.0
+_LARGEST_CELL = 32768 * 2.0 ** CELL_EXPONENTS[-1]
+
+
+def advice(calibration: Calibration, precision: Precision) -> list[str]:
+    """Notes, one sentence each with its cure."""
+    notes = []
+    for layer in calibration.layers.values():
+        notes += _of_layer(layer, precision)
+    still = [
+        name
+        for name, seen in calibration.tensors.items()
+        if seen.seen and seen.extremes.low == seen.extremes.high
+    ]
+    if still:
+        notes.append(
+            f"Constant over all calibration data: {', '.join(sorted(still)[:5])}"
+            f"{' and others' if len(still) > 5 else ''}. Calibrate with data that vary."
+        )
+    return notes
+
+
+def _of_layer(layer: LayerStatistics, precision: Precision) -> list[str]:
+    notes = []
+    name = layer.name
+    if not layer.vectors:
+        return [f"No calibration data reached {name}: it stays float32."]
+    largest = layer.cell.extremes.largest
+    if largest > _LARGEST_CELL:
+        notes.append(
+            f"The cell state of {name} reaches {largest:.3g}, the integer kernel holds "
+            f"{_LARGEST_CELL:.0f}: it saturates. Train with a cell clip, or keep the layer float."
+        )
+    for gate, share in zip(_GATES, layer.saturated / layer.vectors, strict=True):
+        if share > _SATURATED_SHARE:
+            notes.append(
+                f"The {gate} gate of {name} is at a limit {share:.0%} of the time: check the scale "
+                "of the inputs, which the model may expect normalised."
+            )
+    if precision is Precision.INT8:
+        for what, observer in (("input", layer.x), ("output", layer.h)):
+            if observer.outlier_ratio > _OUTLIER_RATIO:
+                notes.append(
+                    f"One in 10,000 values of the {what} of {name} is up to "
+                    f"{observer.outlier_ratio:.1f} times larger than all others and sets the "
+                    "range: try --observer percentile or --observer mse."
+                )
+    return notes

@@ -1,0 +1,55 @@
+"""Weights rounded so that their errors cancel on the calibration data.
+
+Optimal brain quantization column by column (Frantar et al. 2022, GPTQ), with one scale per tensor:
+after a column is rounded, the columns still to come and at last the bias take over its error, as
+far as inputs of the calibration data are correlated. The bias is the column of an input that is
+always one, so that the mean error goes there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edgelstm.converters.spec import Array, FloatArray
+
+_DAMPING = 0.01
+_INT8_MAX = 127
+
+Wide = npt.NDArray[np.float64]
+
+
+def round_together(
+    weights: FloatArray, scales: FloatArray, moments: Wide, bias: FloatArray | None
+) -> tuple[Array, FloatArray | None]:
+    """int8 values for weights [N, K], and the bias [N] that goes with them.
+
+    Args:
+        scales: [N, K], of each weight.
+        moments: [K + 1, K + 1], mean of v v^T over inputs v with a 1 behind them.
+        bias: None where no bias takes part (behind a layer normalisation).
+    """
+    columns = weights.shape[1]
+    size = columns if bias is None else columns + 1
+    hessian = moments[:size, :size].copy()
+    diagonal = np.diagonal(hessian)
+    dead = diagonal <= 0
+    damping = _DAMPING * float(diagonal[:columns].mean()) or 1.0
+    hessian[np.arange(size), np.arange(size)] += damping
+    if bias is not None:
+        hessian[-1, -1] -= damping * 0.99
+    # Rows of the upper Cholesky factor of the inverse say how an error spreads to later columns.
+    upper = np.linalg.cholesky(np.linalg.inv(hessian)).T
+    left = weights.astype(np.float64)
+    if bias is not None:
+        left = np.concatenate([left, bias.astype(np.float64)[:, None]], axis=1)
+    stored = np.zeros(weights.shape, np.int8)
+    for column in range(columns):
+        scale = scales[:, column]
+        whole = np.clip(np.rint(left[:, column] / scale), -_INT8_MAX, _INT8_MAX)
+        stored[:, column] = whole
+        if dead[column]:
+            continue
+        error = (left[:, column] - whole * scale) / upper[column, column]
+        left[:, column + 1 :] -= np.outer(error, upper[column, column + 1 :])
+    return stored, None if bias is None else left[:, -1].astype(np.float32)

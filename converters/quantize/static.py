@@ -1,0 +1,123 @@
+"""int8 and int16: weights, activations and states in integers, from calibrated ranges."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgelstm.converters.flatbuffer import Model, Op
+from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
+from edgelstm.converters.quantize import ranges as rng
+from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
+from edgelstm.converters.quantize.integer.parameters import (
+    BIAS,
+    KERNEL,
+    LAYER_NORM,
+    PROJECTION,
+    PROJECTION_BIAS,
+    RECURRENT,
+)
+from edgelstm.converters.quantize.integer_op import RoundedWeights, make_integer
+from edgelstm.converters.quantize.observer import ObserverKind
+from edgelstm.converters.quantize.result import QuantizedOp, stored_bytes
+from edgelstm.converters.quantize.rounding import round_together
+from edgelstm.converters.quantize.surroundings import quantize_surroundings
+from edgelstm.converters.quantize.tidy import tidy
+from edgelstm.converters.quantize.unfit import unfit
+from edgelstm.converters.spec import Array, FloatArray, Precision
+
+_GATES = range(4)
+# Values that stand for infinity, such as -1e9 on masked scores, leave no integers for the others:
+# operators that see such values, or NaN, stay float32.
+_HUGE = 1e5
+
+
+def quantize_static(
+    model: Model, calibration: Calibration, precision: Precision, observer: ObserverKind
+) -> tuple[Model, list[QuantizedOp]]:
+    """A model in integers, and one record per fused operator.
+
+    Operators that the integer kernel would compute wrong stay float32, with the reason.
+
+    Args:
+        model: float32, with its markers lowered; not changed.
+        precision: INT8 or INT16.
+    """
+    bits = 8 if precision is Precision.INT8 else 16
+    seen = {
+        name: tensor.range(observer, bits)
+        for name, tensor in calibration.tensors.items()
+        if tensor.seen and tensor.finite and tensor.extremes.largest < _HUGE
+    }
+    made = quantize_surroundings(model, seen, precision)
+    records = []
+    for op in made.main.find(FUSED_OP):
+        before, layer, output = stored_bytes(op), layer_name(op), op.output(0).name
+        statistics = calibration.layers.get(output)
+        reason = unfit(op, precision) or ("" if statistics else "no calibration data reached it")
+        if reason or statistics is None:
+            records.append(QuantizedOp(layer, (), before, before, reason))
+            continue
+        rounded = rounded_weights(op, statistics)
+        make_integer(op, statistics.ranges(observer, bits), precision, rounded)
+        changed = [op.input(p) for p in range(1, 24) if p < len(op.inputs)]
+        names = tuple(t.name for t in changed if t is not None and not t.is_variable)
+        records.append(QuantizedOp(layer, names, before, stored_bytes(op)))
+    tidy(made)
+    return made, records
+
+
+def rounded_weights(op: Op, seen: LayerStatistics) -> RoundedWeights:
+    """int8 kernels, recurrent kernels and projection whose errors cancel on the data."""
+    made = RoundedWeights()
+    if seen.moments is None or not seen.vectors:
+        return made
+    present = [gate for gate in _GATES if op.input(KERNEL + gate) is not None]
+    blocks = [
+        (KERNEL, [_data(op, KERNEL + gate) for gate in present]),
+        (RECURRENT, [_data(op, RECURRENT + gate) for gate in present]),
+    ]
+    weights = np.concatenate([np.concatenate(arrays) for _, arrays in blocks], axis=1)
+    scales = np.concatenate(
+        [np.concatenate([_scales(array) for array in arrays]) for _, arrays in blocks], axis=1
+    )
+    normalised = op.input(LAYER_NORM + 1) is not None
+    bias = np.concatenate([_data(op, BIAS + gate) for gate in present])
+    stored, moved = round_together(
+        weights, scales, seen.moments / seen.vectors, None if normalised else bias
+    )
+    features = blocks[0][1][0].shape[1]
+    for number, rows in enumerate(np.split(stored, len(present))):
+        made.values[KERNEL + present[number]] = np.ascontiguousarray(rows[:, :features])
+        made.values[RECURRENT + present[number]] = np.ascontiguousarray(rows[:, features:])
+    if moved is not None:
+        for number, part in enumerate(np.split(moved, len(present))):
+            made.biases[BIAS + present[number]] = part
+    if seen.projection_moments is not None:
+        _round_projection(op, seen, made)
+    return made
+
+
+def _round_projection(op: Op, seen: LayerStatistics, made: RoundedWeights) -> None:
+    assert seen.projection_moments is not None
+    projection = _data(op, PROJECTION)
+    biased = op.input(PROJECTION_BIAS) is not None
+    stored, moved = round_together(
+        projection,
+        _scales(projection),
+        seen.projection_moments / seen.vectors,
+        _data(op, PROJECTION_BIAS) if biased else None,
+    )
+    made.values[PROJECTION] = stored
+    if moved is not None:
+        made.biases[PROJECTION_BIAS] = moved
+
+
+def _data(op: Op, position: int) -> FloatArray:
+    tensor = op.input(position)
+    assert tensor is not None
+    return np.asarray(tensor.data(), np.float32)
+
+
+def _scales(weights: FloatArray) -> Array:
+    scale = rng.symmetric(float(np.abs(weights).max(initial=0.0)), 8).scale
+    return np.full(weights.shape, scale)

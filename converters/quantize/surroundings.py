@@ -1,0 +1,161 @@
+"""Integers for everything around the fused operators, by the AI Edge Quantizer.
+
+It takes ranges by tensor name and leaves the fused operator, which it does not know, float32
+between DEQUANTIZE and QUANTIZE. Ours are the ranges, the choice of operators, and `tidy.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgelstm.converters.flatbuffer import Model, Op
+from edgelstm.converters.quantize.graph_io import widen_edges
+from edgelstm.converters.quantize.ranges import Range
+from edgelstm.converters.spec import Precision
+from edgelstm.errors import MissingPackageError, UnsupportedModelError
+
+_EARLIER = "/earlier_writer_"
+# Left float32 wherever they stand: they copy states (BROADCAST_TO, FILL), or work on indices.
+_COMPUTES = frozenset(
+    "FULLY_CONNECTED BATCH_MATMUL DEPTHWISE_CONV_2D CONV_2D AVERAGE_POOL_2D MAX_POOL_2D MEAN SUM "
+    "RESHAPE TRANSPOSE SOFTMAX TANH LOGISTIC RELU GELU HARD_SWISH ADD SUB MUL CONCATENATION "
+    "STRIDED_SLICE SLICE SPLIT PAD PADV2 GATHER PACK UNPACK MAXIMUM SQUARED_DIFFERENCE".split()
+)
+
+
+def quantize_surroundings(model: Model, ranges: Mapping[str, Range], precision: Precision) -> Model:
+    """A model whose operators besides the fused ones compute in integers where they can.
+
+    Args:
+        model: float32; not changed.
+        ranges: of every float32 activation by tensor name.
+        precision: INT8 or INT16 (16-bit activations, 8-bit weights).
+
+    Raises:
+        MissingPackageError: ai-edge-quantizer is not installed.
+        UnsupportedModelError: it does not take the model.
+    """
+    model = _cleaned(model)
+    _part_writers(model)
+    chosen = [op for op in model.main.ops if _computes(op, ranges)]
+    if not chosen:
+        _join_writers(model)
+        return model
+    try:
+        from ai_edge_quantizer import qtyping, quantizer
+    except ImportError as error:
+        raise MissingPackageError(
+            f"ai-edge-quantizer does not import: {error}",
+            cure="pip install 'edgelstm[convert]'",
+        ) from None
+    bits = 8 if precision is Precision.INT8 else 16
+    made = None
+    with _silent():
+        worker = quantizer.Quantizer(bytearray(model.to_bytes()))
+        for op in chosen:
+            worker.add_static_config(
+                regex=_scope(op),
+                operation_name=qtyping.TFLOperationName(op.name),
+                activation_num_bits=bits,
+                weight_num_bits=8,
+            )
+        try:
+            made = worker.quantize(_statistics(model, ranges)).quantized_model
+        except Exception as error:  # it raises whatever a graph it does not know leads to
+            raise UnsupportedModelError(
+                f"the AI Edge Quantizer does not take this model: {type(error).__name__}: {error}",
+                cure="report it, with the model; --quantize dynamic works without it",
+            ) from error
+    assert made is not None
+    quantized = Model.read(bytes(made))
+    _restore_signatures(model, quantized)
+    _join_writers(quantized)
+    widen_edges(quantized)
+    return quantized
+
+
+def _cleaned(model: Model) -> Model:
+    """A copy without empty quantization records, which pass for quantized tensors."""
+    copy = Model.read(model.to_bytes())
+    for subgraph in copy.subgraphs:
+        for tensor in subgraph.tensors:
+            if tensor.quantization is None:
+                tensor.quantization = None
+    return copy
+
+
+def _part_writers(model: Model) -> None:
+    """Gives every writer of a state a tensor of its own: the quantizer wants one per tensor."""
+    subgraph = model.main
+    for tensor in [t for t in subgraph.tensors if t.is_variable]:
+        writers = [op for op in subgraph.ops if tensor.index in op.outputs]
+        for number, op in enumerate(writers[:-1]):
+            name = f"{tensor.name}{_EARLIER}{number}"
+            op.outputs = [subgraph.add_tensor(name, tensor.signature, tensor.dtype)]
+
+
+def _join_writers(model: Model) -> None:
+    """Undoes `_part_writers`."""
+    subgraph = model.main
+    states = {t.name: t.index for t in subgraph.tensors if t.is_variable}
+    for op in subgraph.ops:
+        name, separator, _ = op.output(0).name.rpartition(_EARLIER) if op.outputs else ("", "", "")
+        if separator and name in states:
+            op.outputs = [states[name]]
+
+
+def _computes(op: Op, ranges: Mapping[str, Range]) -> bool:
+    if op.name not in _COMPUTES:
+        return False
+    tensors = [op.output(i) for i in range(len(op.outputs))]
+    tensors += [t for t in (op.input(i) for i in range(len(op.inputs))) if t is not None]
+    floats = [t for t in tensors if t.dtype == "float32" and not t.constant]
+    return bool(floats) and all(t.name in ranges for t in floats)
+
+
+def _scope(op: Op) -> str:
+    names = "".join(f"{op.output(i).name};" for i in range(len(op.outputs)))
+    return f"^{re.escape(names)}$"
+
+
+def _statistics(model: Model, ranges: Mapping[str, Range]) -> dict[str, Any]:
+    shape_of = {t.name: (1,) * len(t.signature) for t in model.main.tensors}
+    return {
+        name: {
+            "min": np.full(shape_of[name], seen.low, np.float32),
+            "max": np.full(shape_of[name], seen.high, np.float32),
+        }
+        for name, seen in ranges.items()
+        if name in shape_of
+    }
+
+
+def _restore_signatures(before: Model, after: Model) -> None:
+    """Gives QUANTIZE and DEQUANTIZE the dynamic sizes of the tensor they stand for."""
+    known = {t.name: t.signature for t in before.main.tensors}
+    for op in after.main.ops:
+        if op.name in ("QUANTIZE", "DEQUANTIZE"):
+            source = op.input(0)
+            assert source is not None
+            target = op.output(0)
+            signature = known.get(source.name) or known.get(target.name) or source.signature
+            target.set_shape(signature)
+
+
+@contextlib.contextmanager
+def _silent() -> Any:
+    nowhere = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,121 @@
+"""int8 and int16 from calibration data: the stage between lowering and verification."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.quantize.advice import advice
+from edgelstm.converters.quantize.calibrate import Calibration, calibrate
+from edgelstm.converters.quantize.calibration_calls import calls
+from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
+from edgelstm.converters.quantize.observer import ObserverKind
+from edgelstm.converters.quantize.result import QuantizedOp
+from edgelstm.converters.quantize.static import quantize_static
+from edgelstm.converters.spec import Array, Precision, StatePolicy
+from edgelstm.converters.verify.axes import ModelAxes, model_axes
+from edgelstm.converters.verify.cases import random_samples
+from edgelstm.converters.verify.runner import open_runners
+from edgelstm.converters.verify.source import Source
+from edgelstm.errors import DataError, OptionError
+
+Progress = Callable[[str], None]
+
+STATIC = (Precision.INT8, Precision.INT16)
+VERIFIED_ROWS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedModel:
+    """A model in integers.
+
+    Attributes:
+        samples: some of the calibration data by input name, for verification.
+        notes: what the user should know.
+    """
+
+    model: Model
+    records: list[QuantizedOp]
+    calibration: Calibration
+    samples: Mapping[str, Array]
+    notes: tuple[str, ...]
+
+
+def require_data(precision: Precision, data: CalibrationData | None) -> None:
+    """Raises where a precision needs calibration data and there are none.
+
+    Raises:
+        OptionError: so it is.
+    """
+    if precision in STATIC and data is None:
+        raise OptionError(
+            f"{precision.value} needs calibration data: ranges of activations come from them",
+            where="--calibration",
+            cure=f"give inputs as the model will see them, .npz by input name; `{RANDOM}` takes "
+            "random numbers, whose ranges fit no real data",
+        )
+
+
+def quantize_with_data(
+    model: Model,
+    source: Source,
+    pairs: Mapping[str, str],
+    policy: StatePolicy,
+    precision: Precision,
+    data: CalibrationData,
+    observer: ObserverKind,
+    progress: Progress,
+) -> QuantizedModel:
+    """Calibrates a float32 model and writes it in integers.
+
+    Args:
+        pairs: explicit states of the model, input to output by name.
+        policy: when states start from zero; a stream needs one that does not always.
+
+    Raises:
+        OptionError: a stream, for a model that starts every call from zero.
+        DataError: the data do not fit.
+    """
+    if data.continuity is Continuity.STREAM and policy is StatePolicy.RESET:
+        raise OptionError(
+            "a model that starts every call from zero has no state to carry along a stream",
+            where="--stream",
+            cure="add --state carry --batch 1 or --state explicit, or leave --stream out",
+        )
+    axes = _axes(model, source, pairs)
+    notes = []
+    if data.where == RANDOM:
+        data = CalibrationData(RANDOM, lambda: iter([random_samples(axes)]), data.continuity)
+        notes.append(
+            "Ranges come from random numbers: real data will saturate or waste them. Calibrate "
+            "with inputs as the model will see them."
+        )
+    calibration = calibrate(model, data, axes, pairs, progress)
+    made, records = quantize_static(model, calibration, precision, observer)
+    notes += advice(calibration, precision)
+    return QuantizedModel(made, records, calibration, first_samples(data, axes), tuple(notes))
+
+
+def first_samples(data: CalibrationData, axes: ModelAxes) -> dict[str, Array]:
+    """The first rows of calibration data, up to `VERIFIED_ROWS`."""
+    for call in calls(data, axes):
+        rows = np.arange(min(call.rows, VERIFIED_ROWS))
+        return {
+            i.spec.name: call.inputs[i.spec.name]
+            if i.batch is None
+            else np.take(call.inputs[i.spec.name], rows, axis=i.batch)
+            for i in axes.inputs
+        }
+    raise DataError("there are no calibration data", where=data.where)
+
+
+def _axes(model: Model, source: Source, pairs: Mapping[str, str]) -> ModelAxes:
+    (runner, *_) = open_runners(model.to_bytes(), None)
+    written = {name: spec for name, spec in runner.inputs.items() if name not in pairs}
+    axes, problems = model_axes(source, written)
+    if problems:
+        raise DataError("; ".join(problems))
+    return axes

@@ -1,0 +1,46 @@
+"""Runs a command line and turns whatever it raises into a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from edgelstm.errors import EdgeLstmError
+
+INTERRUPTED = 130
+
+
+def guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Runs one command line; returns the exit code."""
+    from edgelstm import terminal
+
+    try:
+        code = app(list(arguments), prog_name="edgelstm", standalone_mode=False)
+        sys.stdout.flush()
+    except EdgeLstmError as error:
+        terminal.print_error(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone: give the buffered rest somewhere to go when Python flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if hasattr(error, "show"):  # a wrong call; typer has no public name for these
+            error.show()
+            return 2
+        if os.environ.get("EDGELSTM_DEBUG") == "1":
+            raise
+        terminal.print_error(
+            f"internal error: {type(error).__name__}: {error}\n"
+            "  do:    run again with EDGELSTM_DEBUG=1 and report what it prints, with the command\n"
+            "         and the output of: edgelstm info"
+        )
+        return 2
+    if code == INTERRUPTED:
+        terminal.print_error("interrupted")
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,432 @@
+"""int8 files from calibration data: as exact as 8 bits allow, in every form of layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fused_models import Way, job, marker_model, random_spec, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from keras_cases import all_groups
+from keras_models import KERAS3, Group, build, example, run_live, write
+
+from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
+from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.quantize.calibrate import Calibration, calibrate
+from edgelstm.converters.quantize.calibration_data import CalibrationData, Continuity
+from edgelstm.converters.quantize.integer import IntegerLstm
+from edgelstm.converters.quantize.observer import Observer, ObserverKind
+from edgelstm.converters.quantize.rounding import round_together
+from edgelstm.converters.quantize.static import quantize_static
+from edgelstm.converters.quantize.trace import spec_of, trace
+from edgelstm.converters.quantize.unfit import unfit
+from edgelstm.converters.recurrence.step import lstm_step
+from edgelstm.converters.spec import (
+    Activation,
+    Array,
+    Layout,
+    LstmSpec,
+    Precision,
+    StatePolicy,
+    TensorSpec,
+)
+from edgelstm.converters.verify.axes import InputAxes, ModelAxes
+from edgelstm.errors import DataError
+from edgelstm.runtime import Session
+
+GROUPS = {group.name: group for group in all_groups()}
+SHAPES = ((4, 12), (1, 7), (3, 10), (2, 1))  # a batch that shrinks and grows
+# Largest share of the outputs' range; of groups with softmax over a single value, 1/256 steps.
+ALLOWED_RMS = 0.03
+QUICK = ("lstm1", "initial_state1")
+
+
+def all_or_quick() -> list[object]:
+    skipped = ("conv_lstm", "time_major", "transposed", "cell_constants")
+    return [
+        pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+        for name, group in GROUPS.items()
+        if KERAS3 in group.engines and not name.startswith(skipped)
+    ]
+
+
+def axes_of(inputs: tuple[TensorSpec, ...]) -> ModelAxes:
+    return ModelAxes(
+        tuple(
+            InputAxes(spec, 1 if len(spec.shape) > 2 or spec.dtype == "int32" else None, None)
+            for spec in inputs
+        )
+    )
+
+
+def data_of(samples: list[dict[str, Array]]) -> CalibrationData:
+    return CalibrationData("the test", lambda: iter(samples))
+
+
+@functools.cache
+def quantized_group(name: str) -> tuple[bytes, Any, list[Any], list[Any], dict[str, range]]:
+    group: Group = GROUPS[name]
+    model, positions = build(group, KERAS3)
+    options = ConvertOptions(state=StatePolicy.RESET, precision=Precision.INT8)
+    live, _, flatbuffer = write(model, KERAS3, options)
+    drawn = [example(group, batch, time, n) for n, (batch, time) in enumerate(SHAPES)]
+    names = [spec.name for spec in live.inputs]
+    samples = [dict(zip(names, arrays, strict=True)) for arrays in drawn]
+    source = Model.read(flatbuffer)
+    calibration = calibrate(source, data_of(samples), axes_of(tuple(live.inputs)), {})
+    made, records = quantize_static(source, calibration, Precision.INT8, ObserverKind.MINMAX)
+    expected = [run_live(model, KERAS3, arrays) for arrays in drawn]
+    return made.to_bytes(), records, drawn, expected, positions
+
+
+@pytest.mark.parametrize("interpreter", ["litert", "tflite_runtime"])
+@pytest.mark.parametrize("name", all_or_quick())
+def test_every_form_of_layer_keeps_its_numbers_in_int8(
+    name: str, interpreter: str, tmp_path: Path
+) -> None:
+    data, records, drawn, expected, positions = quantized_group(name)
+    calls = [arrays for arrays in drawn for _ in range(2)]
+    answers = run(interpreter, [job(data, calls, Way(1, x)) for x in (0, 1)], tmp_path)
+    for case, places in positions.items():
+        for place in places:
+            wanted = [e[place].astype(np.float64) for e in expected]
+            span = max(float(np.abs(np.nan_to_num(w)).max(initial=0.0)) for w in wanted)
+            for answer in answers:
+                off = [
+                    np.nan_to_num(answer[f"out{2 * n + again}_{place}"] - w).reshape(-1)
+                    for n, w in enumerate(wanted)
+                    for again in range(2)
+                ]
+                rms = float(np.sqrt(np.mean(np.concatenate(off) ** 2)))
+                assert rms <= ALLOWED_RMS * max(span, 1e-3), case
+    fused = Model.read(data).main.find(FUSED_OP)
+    whole = [op for op in fused if (x := op.input(0)) is not None and x.dtype == "int8"]
+    assert len(whole) == len(fused) - sum(bool(r.left) for r in records)
+    assert all(r.left.startswith("the integer kernel") for r in records if r.left)
+
+
+def lowered(spec: LstmSpec) -> Model:
+    model = marker_model(spec)
+    lower_markers(model, {0: spec}, policy=StatePolicy.RESET)
+    return model
+
+
+def one_layer(spec: LstmSpec, x: Array) -> tuple[Model, Calibration]:
+    model = lowered(spec)
+    time = 1 if spec.layout is Layout.BATCH_MAJOR else 0
+    axes = ModelAxes((InputAxes(TensorSpec("x", (None, None, x.shape[2]), "float32"), time, None),))
+    return model, calibrate(model, data_of([{"x": x}]), axes, {})
+
+
+SPECS = {
+    "plain": random_spec(1, units=24, features=8),
+    "peephole": random_spec(2, units=24, features=8, peephole=True),
+    "coupled": random_spec(3, units=24, features=8, coupled=True),
+    "projection": random_spec(4, units=24, features=8, outputs=10, projection_bias=True),
+    "layer_norm": random_spec(5, units=24, features=8, layer_norm=True),
+    "coupled_layer_norm": random_spec(6, units=24, features=8, layer_norm=True, coupled=True),
+    "clipped": random_spec(7, units=24, features=8, cell_clip=0.5),
+    "time_major": random_spec(8, units=24, features=8, layout=Layout.TIME_MAJOR),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_trace_of_a_layer_is_what_its_step_computes(name: str) -> None:
+    spec = SPECS[name]
+    (op,) = lowered(spec).main.find(FUSED_OP)
+    rows = np.random.default_rng(0).standard_normal((9, 3, 8)).astype(np.float32)
+    x = rows if spec.layout is Layout.TIME_MAJOR else rows.swapaxes(0, 1)
+    seen = trace(spec_of(op, name), x)
+    h, c = np.zeros((3, spec.output_size)), np.zeros((3, spec.units))
+    for step, row in enumerate(rows):
+        h, c = lstm_step(spec, row.astype(np.float64), h, c)
+        np.testing.assert_allclose(seen.h[step + 1], h, atol=2e-6)
+        np.testing.assert_allclose(seen.c[step + 1], c, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_scales_follow_the_rules_that_no_interpreter_checks(name: str) -> None:
+    spec = SPECS[name]
+    x = np.random.default_rng(0).standard_normal((40, 20, 8)).astype(np.float32)
+    model, calibration = one_layer(spec, x)
+    made, _ = quantize_static(model, calibration, Precision.INT8, ObserverKind.MINMAX)
+    (op,) = made.main.find(FUSED_OP)
+    lstm = IntegerLstm.of(op)  # refuses a cell scale that is no power of two
+    assert lstm.h == lstm.output
+    assert (lstm.hidden == lstm.h) == (spec.projection is None)
+    assert -15 <= lstm.cell_exponent <= -9
+    (statistics,) = calibration.layers.values()
+    assert statistics.cell.extremes.largest <= 32768 * 2.0**lstm.cell_exponent
+    for gate in range(4):
+        bias, kernel, norm = lstm.bias[gate], lstm.kernel[gate], lstm.layer_norm[gate]
+        if bias is None or kernel is None:
+            assert spec.kernel.as_tuple()[gate] is None
+            continue
+        scale = lstm.x.scale * kernel.scale if norm is None else norm.scale * 2.0**-10
+        assert bias.scale == pytest.approx(scale, rel=1e-6)
+        assert int(np.abs(kernel.values).max()) == 127
+    assert len(op.intermediates) == 5
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_one_layer_is_within_a_few_steps_of_its_scale(name: str) -> None:
+    spec = SPECS[name]
+    rng = np.random.default_rng(0)
+    x, fresh = (rng.standard_normal((60, 30, 8)).astype(np.float32) for _ in range(2))
+    model, calibration = one_layer(spec, x)
+    made, _ = quantize_static(model, calibration, Precision.INT8, ObserverKind.MINMAX)
+    wanted = Session(model.to_bytes()).run({"x": fresh})["sequence"]
+    actual = Session(made.to_bytes()).run({"x": fresh})["sequence"]
+    rms = float(np.sqrt(np.mean((wanted - actual) ** 2)))
+    (op,) = made.main.find(FUSED_OP)
+    assert rms <= 3 * IntegerLstm.of(op).output.scale
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (random_spec(activation=Activation.RELU), "computes tanh"),
+        (random_spec(diagonal=True), "diagonal"),
+        (random_spec(peephole=True, outputs=3), "peepholes"),
+    ],
+)
+def test_what_the_integer_kernel_computes_wrong_stays_float(spec: LstmSpec, reason: str) -> None:
+    x = np.random.default_rng(0).standard_normal((4, 6, 3)).astype(np.float32)
+    model, calibration = one_layer(spec, x)
+    assert reason in unfit(model.main.find(FUSED_OP)[0])
+    made, (record,) = quantize_static(model, calibration, Precision.INT8, ObserverKind.MINMAX)
+    assert reason in record.left
+    wanted = Session(model.to_bytes()).run({"x": x})["sequence"]
+    np.testing.assert_array_equal(Session(made.to_bytes()).run({"x": x})["sequence"], wanted)
+
+
+def test_weights_rounded_together_lose_less_than_weights_rounded_alone() -> None:
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((40, 40))
+    inputs = rng.standard_normal((2000, 40)) @ mixing + 0.5
+    ones = np.concatenate([inputs, np.ones((2000, 1))], axis=1)
+    weights = rng.standard_normal((32, 40)).astype(np.float32)
+    bias = rng.standard_normal(32).astype(np.float32)
+    scales = np.full(weights.shape, np.abs(weights).max() / 7)  # coarse, so that it shows
+    stored, moved = round_together(weights, scales, ones.T @ ones / 2000, bias)
+    assert moved is not None
+    exact = inputs @ weights.T + bias
+    together = inputs @ (stored * scales).T + moved
+    alone = inputs @ (np.rint(weights / scales) * scales).T + bias
+    assert np.mean((together - exact) ** 2) < 0.5 * np.mean((alone - exact) ** 2)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-1e4, 1e4, width=32)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from(ObserverKind),
+)
+def test_an_observer_never_tells_a_range_beyond_what_it_saw(
+    pieces: list[Array], kind: ObserverKind
+) -> None:
+    observer = Observer()
+    for piece in pieces:
+        observer.see(piece)
+    seen = np.concatenate(pieces)
+    assert (observer.extremes.low, observer.extremes.high) == (seen.min(), seen.max())
+    found = observer.range(kind)
+    assert min(seen.min(), 0) <= found.low <= found.high <= max(seen.max(), 0)
+    if kind is ObserverKind.MINMAX:
+        assert found == observer.extremes
+
+
+def test_percentile_and_error_leave_an_outlier_out() -> None:
+    values = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
+    observer = Observer()
+    observer.see(values)
+    observer.see(np.asarray([100.0], np.float32))
+    assert observer.range(ObserverKind.MINMAX).high == 100.0
+    assert observer.range(ObserverKind.PERCENTILE).high < 6.0
+    assert observer.range(ObserverKind.MSE).high < 90.0
+    assert observer.outlier_ratio > 10
+
+
+X = np.random.default_rng(3).standard_normal((6, 10, 4)).astype(np.float32)
+AXES = ModelAxes((InputAxes(TensorSpec("x", (None, None, 4), "float32"), 1, None),))
+
+
+def calibrated(data: CalibrationData, policy: StatePolicy = StatePolicy.RESET) -> Calibration:
+    spec = random_spec(units=5, features=4)
+    fixed = policy is StatePolicy.CARRY
+    model = marker_model(spec, batch=6 if fixed else -1)
+    lower_markers(model, {0: spec}, policy=policy)
+    axes = AXES
+    if fixed:
+        shape = (6, None, 4)
+        axes = ModelAxes((InputAxes(TensorSpec("x", shape, "float32"), 1, None),))
+    return calibrate(model, data, axes, {})
+
+
+def test_files_folders_and_generators_give_the_same_ranges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "d.npz", x=X)
+    np.save(tmp_path / "d.npy", X)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(6):
+        np.save(folder / f"{number}.npy", X[number])  # single samples, without a batch axis
+    (tmp_path / "makes_data.py").write_text(
+        "import numpy as np\ndef samples():\n    for row in np.load('d.npy'):\n        yield row\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for text in ("d.npz", "d.npy", "folder", "makes_data:samples"):
+        calibration = calibrated(CalibrationData.read(text))
+        (layer,) = calibration.layers.values()
+        assert calibration.samples == 6 and layer.vectors == 60
+        seen = (layer.x.extremes, layer.h.extremes, layer.cell.extremes)
+        found.append([value for one in seen for value in (one.low, one.high)])
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-5)
+
+
+def test_a_stream_carries_the_states_and_samples_do_not() -> None:
+    recording = np.abs(np.random.default_rng(0).standard_normal((6, 600, 4))).astype(np.float32)
+    pieces = [{"x": recording[:, start : start + 100]} for start in range(0, 600, 100)]
+    stream = CalibrationData("t", lambda: iter(pieces), Continuity.STREAM)
+    whole = CalibrationData("t", lambda: iter([{"x": recording}]))
+
+    def last_range(data: CalibrationData, policy: StatePolicy) -> tuple[float, float]:
+        (layer,) = calibrated(data, policy).layers.values()
+        return round(layer.cell.extremes.largest, 5), round(layer.h.extremes.high, 5)
+
+    along = last_range(stream, StatePolicy.CARRY)
+    assert along == last_range(whole, StatePolicy.RESET)
+    one = CalibrationData("t", lambda: iter(pieces))
+    each = [last_range(data_of([piece]), StatePolicy.RESET)[0] for piece in pieces]
+    assert last_range(one, StatePolicy.CARRY)[0] == max(each)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"y": X}, "no such input"),
+        ({"x": X[..., :3]}, "shape"),
+        ({"x": X.astype(np.complex64)}, "complex64"),
+        ({"x": np.where(X > 2, np.nan, X)}, "NaN"),
+        ({"x": X[:0]}, "shape"),
+        ({"x": X, "z": X}, "no such input"),
+        ({}, "no array for input"),
+    ],
+)
+def test_data_that_do_not_fit_are_one_error(arrays: dict[str, Array], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        calibrated(data_of([arrays]))
+
+
+def test_no_data_at_all_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no calibration data"):
+        calibrated(data_of([]))
+    with pytest.raises(DataError, match="folder holds no"):
+        CalibrationData.read(str(tmp_path))
+    for text in ("missing.npz", "no_such_module:f", "nonsense", "os:sep"):
+        with pytest.raises(DataError):
+            CalibrationData.read(text)
+
+
+def test_a_generator_that_fails_is_the_users_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_data.py").write_text("def samples():\n    yield 1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="ZeroDivisionError"):
+        calibrated(CalibrationData.read("broken_data:samples"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model with layers around its LSTMs, and calibration data for it."""
+    keras = KERAS3.module
+    keras.utils.set_random_seed(2)
+    x = keras.Input((None, 4), name="x")
+    y = keras.layers.Conv1D(6, 3, padding="same", activation="relu")(x)
+    y = keras.layers.Bidirectional(keras.layers.LSTM(12, return_sequences=True))(y)
+    y = keras.layers.LSTM(10)(y)
+    y = keras.layers.Dense(3, name="y")(y)
+    folder = tmp_path_factory.mktemp("static")
+    keras.Model(x, y).save(folder / "m.keras")
+    np.savez(folder / "d.npz", x=np.random.default_rng(5).standard_normal((64, 20, 4)).astype("f"))
+    return folder / "m.keras", folder / "d.npz"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--io", "int8"],
+        ["--state", "explicit", "--observer", "mse"],
+        ["--batch", "1", "--time", "20", "--observer", "percentile"],
+    ],
+)
+def test_the_command_line_writes_int8_files(
+    trained: tuple[Path, Path], tmp_path: Path, more: list[str]
+) -> None:
+    from edgelstm import cli
+
+    source, data = trained
+    out, report = tmp_path / "m.tflite", tmp_path / "r.json"
+    call = ["convert", str(source), "-o", str(out), "--quantize", "int8", "--calibration"]
+    assert cli.run([*call, str(data), "--report", str(report), *more]) == 0
+    told = json.loads(report.read_text())
+    assert told["precision"] == "int8" and told["verification"]["passed"]
+    assert {r["precision"] for r in told["recurrences"]} == {"int8"}
+    model = Model.read(out.read_bytes())
+    kinds = {
+        model.main.tensor(index).dtype
+        for op in model.main.ops
+        for index in op.outputs
+        if op.name not in ("DEQUANTIZE", "SHAPE", "STRIDED_SLICE")
+    }
+    assert "float32" not in kinds  # everything computes in integers
+    if "--io" in more:
+        assert "DEQUANTIZE" not in model.op_counts()
+        assert {i.dtype for i in Session(out).inputs} == {"int8"}
+    assert cli.run(["verify", str(source), str(out), "--data", str(data)]) == 0
+    assert cli.run(["verify", str(source), str(out)]) == 2
+
+
+def test_int8_without_data_is_refused_and_writes_nothing(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgelstm import cli
+
+    out = tmp_path / "m.tflite"
+    call = ["convert", str(trained[0]), "-o", str(out), "--quantize", "int8"]
+    assert cli.run(call) == 2
+    assert "--calibration" in capsys.readouterr().err
+    stream = [*call, "--calibration", str(trained[1]), "--stream"]
+    assert cli.run(stream) == 2
+    assert "--state carry" in capsys.readouterr().err
+    np.savez(tmp_path / "bad.npz", x=np.zeros((3, 5, 9), np.float32))
+    assert cli.run([*call, "--calibration", str(tmp_path / "bad.npz")]) == 2
+    assert list(tmp_path.iterdir()) == [tmp_path / "bad.npz"]
+    assert cli.run([*call, "--calibration", "random"]) == 0
+    assert "random numbers" in capsys.readouterr().out
+
+
+def test_constant_data_are_noted(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    from edgelstm.converters import pipeline
+
+    data = data_of([{"x": np.ones((4, 20, 4), np.float32)}])
+    options = dataclasses.replace(
+        ConvertOptions(precision=Precision.INT8), calibration=data, tolerance=1.0
+    )
+    report = pipeline.convert(trained[0], tmp_path / "m.tflite", options)
+    assert any("Constant over all calibration data: " in note for note in report.notes)
