@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edgelstm.cli_types import DelegateOption, JsonOption, ModelArgument, OverwriteOption
+from edgelstm.cli_types import (
+    DelegateOption,
+    JsonOption,
+    ModelArgument,
+    OverwriteOption,
+    RunnerName,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,6 +48,16 @@ def profile(
     time: Annotated[
         int, typer.Option(min=1, help="Steps, where the model leaves them open.")
     ] = 100,
+    runner: Annotated[
+        RunnerName,
+        typer.Option(help="What runs there: our agent (Python), or TFLite's benchmark tool."),
+    ] = RunnerName.AGENT,
+    benchmark_model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BINARY", help="benchmark_model built for the device, if its profile has none."
+        ),
+    ] = None,
     golden: Annotated[
         Path | None,
         typer.Option(
@@ -99,6 +115,15 @@ def profile(
         budget=limits.parse(budget) if budget is not None else (),
     )
     read_model_file(model)  # a damaged one is no fault of the device's
+    if runner is RunnerName.BENCHMARK_MODEL:
+        from edgelstm.profiles.benchmark_model import print_report
+        from edgelstm.profiles.runner import profile_with_tool
+
+        figures = profile_with_tool(model, settings, benchmark_model, terminal.progress)
+        if json_to is not None and not to_stdout:
+            files.write_atomically(json_to, terminal.document(figures.to_json()).encode())
+        terminal.show(figures.to_json(), to_stdout, lambda console: print_report(figures, console))
+        return
     report = measure(model, settings, progress=terminal.progress)
     if json_to is not None and not to_stdout:
         files.write_atomically(json_to, terminal.document(report.to_json()).encode())

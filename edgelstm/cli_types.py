@@ -47,6 +47,13 @@ class TargetName(str, enum.Enum):
     CPU = "cpu"
 
 
+class RunnerName(str, enum.Enum):
+    """What --runner takes."""
+
+    AGENT = "agent"
+    BENCHMARK_MODEL = "benchmark_model"
+
+
 SourceArgument = Annotated[
     Path, typer.Argument(help="The trained model: .keras, .h5, or architecture .json.")
 ]

@@ -22,7 +22,7 @@ from edgelstm.errors import (
     OptionError,
     UnreadableModelError,
 )
-from edgelstm.profiles import delegates, devices, golden
+from edgelstm.profiles import benchmark_model, delegates, devices, golden
 from edgelstm.profiles.diagnosis import diagnose
 from edgelstm.profiles.measurement import (
     Configuration,
@@ -32,11 +32,16 @@ from edgelstm.profiles.measurement import (
 )
 from edgelstm.profiles.settings import Backend, ProfileSettings
 from edgelstm.profiles.targets import DeviceFacts, DeviceState, Target
+from edgelstm.profiles.targets.adb import AdbTarget
 from edgelstm.profiles.targets.local import LocalTarget
 from edgelstm.profiles.targets.ssh import SshTarget
 from edgelstm.profiles.trial import Trial, measure_latency, memory_reading
 
-TARGETS: dict[str, Callable[..., Target]] = {"local": LocalTarget, "ssh": SshTarget}
+TARGETS: dict[str, Callable[..., Target]] = {
+    "local": LocalTarget,
+    "ssh": SshTarget,
+    "adb": AdbTarget,
+}
 """Name in a device profile -> the target's class."""
 
 
@@ -132,6 +137,50 @@ def profile(
         failures=tuple(each for each in failures if each is not None),
         golden=truth.source,
     )
+
+
+def profile_with_tool(
+    model: Path,
+    settings: ProfileSettings,
+    binary: Path | None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> benchmark_model.ToolReport:
+    """Measures with TFLite's benchmark tool, on devices without Python.
+
+    Args:
+        binary: the tool, built for the device; None takes the one of the device's profile.
+
+    Raises:
+        OptionError: there is no such tool, or an option is beyond it.
+        DeviceError: the device cannot be reached, or the tool fails in every configuration.
+    """
+    facts = read_model(model)
+    device = devices.find(settings.device)
+    delegates.check(settings, device)
+    beyond = {
+        "--budget": settings.budget,
+        "--golden": settings.golden,
+        "--cadence": settings.cadence_ns,
+        "--soak": settings.soak_runs,
+        "--cores": settings.cores,
+    }
+    for option, value in beyond.items():
+        if value:
+            raise OptionError(
+                "benchmark_model cannot do this",
+                where=option,
+                cure="leave it out, or measure with --runner agent",
+            )
+    named = binary if binary is not None else device.benchmark_model
+    if named is None:
+        raise OptionError(
+            "which benchmark_model?",
+            where="--runner benchmark_model",
+            cure="give --benchmark-model BINARY, built for the device",
+        )
+    tool = Path(named).expanduser()
+    ways = configurations(settings)
+    return benchmark_model.measure(model, facts, device, tool, ways, settings, progress)
 
 
 def enforce_complete(report: ProfileReport) -> None:

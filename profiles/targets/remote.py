@@ -94,6 +94,15 @@ class RemoteTarget:
                     facts = ask_facts(session, self._device, self._time_limit_s)
             yield facts
 
+    @contextlib.contextmanager
+    def shell(self) -> Iterator[None]:
+        """Only the connection and a folder, for runners that need no Python."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._connection)
+            self._folder = self._make_folder()
+            stack.callback(self._remove_folder)
+            yield
+
     def calibrate(self) -> DeviceState:
         """See `edgelstm.profiles.targets.Target`."""
         with self.run() as session:
@@ -117,7 +126,7 @@ class RemoteTarget:
             raise DeviceError("the file cannot be read", where=str(local))
         word = shlex.quote(remote)
         size = local.stat().st_size
-        self._call(
+        self.call(
             f"if cat > {word}; then n=$(wc -c < {word}); [ $n = {size} ] && exit 0; "
             f"echo the copy holds $n of {size} bytes >&2; fi; rm -f {word}; exit 1",
             stdin=local,
@@ -142,7 +151,7 @@ class RemoteTarget:
             raise OutputError(
                 f"cannot write the file: {error.strerror}", where=str(local)
             ) from error
-        self._call(f"cat < {shlex.quote(remote)}", stdout=local, time_limit_s=COPY_LIMIT_S)
+        self.call(f"cat < {shlex.quote(remote)}", stdout=local, time_limit_s=COPY_LIMIT_S)
 
     def overhead(self) -> Overhead:
         """See `edgelstm.profiles.targets.Target`."""
@@ -152,36 +161,14 @@ class RemoteTarget:
     def ask_agent(self, *arguments: str) -> str:
         """Runs one command of the agent's archive to its end."""
         words = [self._python, self._pushed[agent.archive_path()], *arguments]
-        return self._call(shlex.join(words), time_limit_s=COPY_LIMIT_S)
+        return self.call(shlex.join(words), time_limit_s=COPY_LIMIT_S)
 
     @property
     def folder(self) -> str:
         """The private folder of this connection on the device."""
         return self._folder
 
-    def home(self) -> str:
-        """The folder that holds all of ours on the device, made if it is missing."""
-        text = self._call(
-            f"umask 077 && mkdir -p {self._home} && cd {self._home} && pwd -P",
-            time_limit_s=self._time_limit_s,
-        )
-        return text.removesuffix("\n")
-
-    def exists(self, remote: str) -> bool:
-        """Whether there is such a file on the device."""
-        text = self._call(
-            f"test -e {shlex.quote(remote)} && echo yes || echo no", time_limit_s=self._time_limit_s
-        )
-        return text.strip() == "yes"
-
-    def remove_all(self) -> None:
-        """Removes everything of ours, from this and from earlier times."""
-        with self._connection:
-            self._call(f"rm -rf {self._home}", time_limit_s=self._time_limit_s)
-
-    # What follows is not for callers.
-
-    def _call(
+    def call(
         self,
         command: str,
         *,
@@ -189,12 +176,35 @@ class RemoteTarget:
         stdin: Path | None = None,
         stdout: Path | None = None,
     ) -> str:
+        """See `Connection.call`."""
         return self._connection.call(command, stdin=stdin, stdout=stdout, time_limit_s=time_limit_s)
+
+    def home(self) -> str:
+        """The folder that holds all of ours on the device, made if it is missing."""
+        text = self.call(
+            f"umask 077 && mkdir -p {self._home} && cd {self._home} && pwd -P",
+            time_limit_s=self._time_limit_s,
+        )
+        return text.removesuffix("\n")
+
+    def exists(self, remote: str) -> bool:
+        """Whether there is such a file on the device."""
+        text = self.call(
+            f"test -e {shlex.quote(remote)} && echo yes || echo no", time_limit_s=self._time_limit_s
+        )
+        return text.strip() == "yes"
+
+    def remove_all(self) -> None:
+        """Removes everything of ours, from this and from earlier times."""
+        with self._connection:
+            self.call(f"rm -rf {self._home}", time_limit_s=self._time_limit_s)
+
+    # What follows is not for callers.
 
     def _find_python(self) -> str:
         names = PYTHONS if self._device.python is None else (self._device.python,)
         words = " ".join(map(shlex.quote, names))
-        found = self._call(
+        found = self.call(
             f"for p in {words}; do "
             "if \"$p\" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then "
             'echo "$p"; exit 0; fi; done; echo none',
@@ -210,7 +220,7 @@ class RemoteTarget:
         return found
 
     def _make_folder(self) -> str:
-        text = self._call(
+        text = self.call(
             f"umask 077 && mkdir -p {self._home} && cd {self._home} && "
             'd=$(mktemp -d "$PWD/run-XXXXXX") && mkdir "$d/pids" && echo "$d"',
             time_limit_s=self._time_limit_s,
@@ -225,7 +235,7 @@ class RemoteTarget:
     def _remove(self, folder: str) -> None:
         word = shlex.quote(folder)
         with contextlib.suppress(EdgeLstmError):
-            self._call(
+            self.call(
                 f"rm -rf {word}; rmdir {self._home} 2>/dev/null; true",
                 time_limit_s=self._time_limit_s,
             )
