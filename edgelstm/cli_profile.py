@@ -18,7 +18,7 @@ from edgelstm.cli_types import (
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to the program."""
-    for command in (profile, devices):
+    for command in (profile, compare, devices):
         app.command()(command)
 
 
@@ -85,6 +85,14 @@ def profile(
         Path | None,
         typer.Option("--json", metavar="R.json|-", help="Write the report; - is stdout."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="R.html", help="Write the report as one page with everything in it."),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="T.json", help="Write every run as a trace for Perfetto or Chrome."),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure latency, memory and the error of the outputs, here or on another device."""
@@ -99,6 +107,13 @@ def profile(
     to_stdout = json_to == Path("-")
     if json_to is not None and not to_stdout:
         files.check_output(json_to, may_replace=overwrite, besides=(model,))
+    for output, others in ((html, (model, json_to, trace)), (trace, (model, json_to, html))):
+        if output is not None:
+            files.check_output(output, may_replace=overwrite, besides=others)
+    if html is not None:
+        from edgelstm.profiles.report.page import check_installed
+
+        check_installed()
     default = delegate is None
     settings = options.ProfileSettings(
         device=on,
@@ -127,9 +142,46 @@ def profile(
     report = measure(model, settings, progress=terminal.progress)
     if json_to is not None and not to_stdout:
         files.write_atomically(json_to, terminal.document(report.to_json()).encode())
+    if html is not None:
+        from edgelstm.profiles.report.page import to_page
+
+        files.write_atomically(html, to_page(report.to_json()).encode())
+    if trace is not None:
+        from edgelstm.profiles.report.trace import to_trace
+
+        files.write_atomically(trace, terminal.document(to_trace(report.to_json())).encode())
     terminal.show(report.to_json(), to_stdout, lambda console: print_profile(report, console))
     limits.enforce(report)
     enforce_complete(report)
+
+
+def compare(
+    before: Annotated[Path, typer.Argument(help="A profile, written with --json.")],
+    after: Annotated[Path, typer.Argument(help="Another one of the same configurations.")],
+    allow: Annotated[
+        str,
+        typer.Option(
+            metavar="model,device,interpreter,inputs,states,governor",
+            help="What may differ between the two.",
+        ),
+    ] = "",
+    margin: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Smallest change of the median that counts.")
+    ] = 0.05,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit with 1 when something got slower.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two profiles: ratio of the medians with interval, and whether it is evidence."""
+    from edgelstm import arguments, terminal
+    from edgelstm.profiles.compare import compare as compared
+    from edgelstm.profiles.compare import print_comparison
+
+    found = compared(before, after, allow=arguments.names(allow), margin=margin)
+    terminal.show(found.to_json(), as_json, lambda console: print_comparison(found, console))
+    if fail_if_worse:
+        found.raise_if_worse()
 
 
 def devices(

@@ -191,6 +191,7 @@ class Measurement:
             page cache by then: these are not the times after a reboot.
         batches: every later inference in the order of time, batch by batch, in ns; warm-up is
             still in it.
+        batch_starts_ns: when each batch began, by the device's clock, one for all configurations.
         cpu_ns: processor time that all batches took, over all threads.
         inputs: name, shape and dtype of each input as measured.
         taken: what our own delegate says of itself: `ops` it took, `left` and the `reason`; None
@@ -210,6 +211,7 @@ class Measurement:
     memory: MemoryFigures
     inputs: tuple[Mapping[str, Any], ...]
     ops: tuple[str, ...] | None
+    batch_starts_ns: tuple[int, ...] = ()
     taken: Mapping[str, Any] | None = None
     accuracy: tuple[Accuracy, ...] = ()
     counts: Counts | None = None

@@ -255,3 +255,38 @@ def slope(x: Sequence[float], y: Sequence[float]) -> Slope | None:
     low = max(0, math.floor((len(slopes) - reach) / 2.0))
     high = min(len(slopes) - 1, math.ceil((len(slopes) + reach) / 2.0))
     return Slope(float(np.median(slopes)), float(slopes[low]), float(slopes[high]))
+
+
+RESAMPLES = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """A ratio of two medians, and where it lies with probability CONFIDENCE."""
+
+    value: float
+    low: float
+    high: float
+
+
+def median_ratio(before: Sequence[Samples], after: Sequence[Samples]) -> Ratio | None:
+    """Median of `after` by that of `before`; None below six batches of either.
+
+    Percentile bootstrap (Efron 1979) over whole batches, since runs within one are alike: each
+    resample draws batches with replacement and takes the ratio of the medians of batch medians.
+    The seed is fixed: one pair of profiles has one verdict.
+    """
+    medians = [
+        np.array([float(np.median(batch)) for batch in batches if len(batch)])
+        for batches in (before, after)
+    ]
+    if min(map(len, medians)) < 6:
+        return None
+    rng = np.random.default_rng(0)
+    one, other = (
+        np.median(values[rng.integers(0, len(values), (RESAMPLES, len(values)))], axis=1)
+        for values in medians
+    )
+    low, high = np.percentile(other / one, [100 * (1 - CONFIDENCE) / 2, 50 * (1 + CONFIDENCE)])
+    value = float(np.median(medians[1]) / np.median(medians[0]))
+    return Ratio(value, min(float(low), value), max(float(high), value))

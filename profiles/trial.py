@@ -72,6 +72,7 @@ class Trial:
         self._allocate_ns: list[int] = []
         self._first_ns: list[int] = []
         self._batches: list[tuple[int, ...]] = []
+        self._starts_ns: list[int] = []
         self._cpu_ns = 0
         self._memory: MemoryFigures | None = None
         self._inputs: tuple[dict[str, Any], ...] = ()
@@ -122,6 +123,7 @@ class Trial:
         n = min(n, max(1, bounds.max_runs - sum(map(len, self._batches))))
         answer = self._warm(self._session, n, limit_ns=round(4 * batch_ns))
         self._batches.append(tuple(answer["samples_ns"]))
+        self._starts_ns.append(answer["started_ns"])
         self._cpu_ns += answer["cpu_ns"]
 
     def close(self) -> None:
@@ -168,6 +170,7 @@ class Trial:
             allocate_ns=tuple(self._allocate_ns),
             first_ns=tuple(self._first_ns),
             batches=tuple(self._batches),
+            batch_starts_ns=tuple(self._starts_ns),
             cpu_ns=self._cpu_ns,
             memory=self._memory,
             inputs=self._inputs,

@@ -167,8 +167,13 @@ class Model:
     def warm(self, request: Message) -> Message:
         """See `serve`."""
         cpu = time.process_time_ns()
+        started = time.perf_counter_ns()
         samples = self.run(int(request["n"]), request.get("limit_ns"), self.before(request))
-        return {"samples_ns": samples.tolist(), "cpu_ns": time.process_time_ns() - cpu}
+        return {
+            "started_ns": started,
+            "samples_ns": samples.tolist(),
+            "cpu_ns": time.process_time_ns() - cpu,
+        }
 
     def before(self, request: Message) -> Callable[[], None] | None:
         """What happens to the states before each run."""

@@ -148,6 +148,7 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
             "process": _reading(measurement.memory.process),
             "baseline": _reading(measurement.memory.baseline),
         },
+        "batch_starts_ns": list(measurement.batch_starts_ns),
         "batches_ns": [list(batch) for batch in measurement.batches],
     }
 

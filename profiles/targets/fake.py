@@ -182,7 +182,7 @@ class FakeSession:
         samples: list[int] = []
         while len(samples) < n and sum(samples) < limit_ns:
             samples.append(self._run())
-        return {"samples_ns": samples, "cpu_ns": sum(samples)}
+        return {"started_ns": 1000 * self._runs, "samples_ns": samples, "cpu_ns": sum(samples)}
 
     def _memory(self) -> dict[str, Any]:
         extra = self._target.model_bytes if self._delegate else 0
