@@ -16,6 +16,7 @@ from edgelstm.converters.lowering.bind_state import StatePair, bind_states
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
 from edgelstm.converters.quantize import quantize_fused
+from edgelstm.converters.quantize.emulate import EmulatedSession
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
 from edgelstm.converters.quantize.legality import require_written
 from edgelstm.converters.quantize.result import QuantizedOp
@@ -37,6 +38,7 @@ from edgelstm.converters.sources.keras_trace import MarkedModel
 from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
+from edgelstm.converters.verify.runner import Runner
 from edgelstm.errors import NotFusedError, OptionError, UnsupportedModelError
 
 Progress = Callable[[str], None]
@@ -87,6 +89,7 @@ def convert(
             tolerance=options.tolerance,
             data=options.data,
             samples=None if static is None else static.samples,
+            runners=runners_of(content, options.precision),
             progress=progress,
         )
     verification.raise_if_failed()
@@ -123,16 +126,25 @@ def verify(
         )
     progress(f"reading {source_path.name}")
     source = open_source(source_path, options)
+    content = to_float_io(model_path) if options.precision in STATIC else model_path
     return verify_model(
         source,
-        to_float_io(model_path) if options.precision in STATIC else model_path,
+        content,
         policy=state_policy(source.slots),
         precision=options.precision,
         tolerance=options.tolerance,
         data=options.data,
         samples=options.data if options.precision in STATIC else None,
+        runners=runners_of(content, options.precision),
         progress=progress,
     )
+
+
+def runners_of(content: bytes | Path, precision: Precision) -> list[Runner] | None:
+    """What a 16x8 file runs in, which no interpreter here takes; None for all others."""
+    if precision is not Precision.INT16 or isinstance(content, Path):
+        return None
+    return [Runner("numpy kernels of TensorFlow Lite Micro", EmulatedSession(content))]
 
 
 def _with_data(

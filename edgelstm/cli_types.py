@@ -16,6 +16,7 @@ class PrecisionName(str, enum.Enum):
     FLOAT16 = "float16"
     DYNAMIC = "dynamic"
     INT8 = "int8"
+    INT16 = "int16"
 
 
 class ObserverName(str, enum.Enum):
@@ -31,6 +32,7 @@ class GraphIoName(str, enum.Enum):
 
     FLOAT = "float"
     INT8 = "int8"
+    INT16 = "int16"
 
 
 class StateName(str, enum.Enum):
@@ -82,7 +84,7 @@ CalibrationOption = Annotated[
     str | None,
     typer.Option(
         metavar="D.npz|FOLDER|M:F|random",
-        help="Inputs that int8 takes its ranges from, arrays by input name.",
+        help="Inputs that int8 and int16 take their ranges from, arrays by input name.",
     ),
 ]
 StreamOption = Annotated[

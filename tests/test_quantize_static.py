@@ -430,3 +430,69 @@ def test_constant_data_are_noted(trained: tuple[Path, Path], tmp_path: Path) -> 
     )
     report = pipeline.convert(trained[0], tmp_path / "m.tflite", options)
     assert any("Constant over all calibration data: " in note for note in report.notes)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two stacked layers and a Dense one, and calibration data."""
+    keras = KERAS3.module
+    keras.utils.set_random_seed(3)
+    x = keras.Input((None, 6), name="x")
+    y = keras.layers.LSTM(16, return_sequences=True)(x)
+    y = keras.layers.Dense(5, name="y")(keras.layers.LSTM(12)(y))
+    folder = tmp_path_factory.mktemp("wide")
+    keras.Model(x, y).save(folder / "m.keras")
+    np.savez(folder / "d.npz", x=np.random.default_rng(5).standard_normal((64, 20, 6)).astype("f"))
+    return folder / "m.keras", folder / "d.npz"
+
+
+def output_step(content: bytes) -> float:
+    """The scale of what the last DEQUANTIZE widens."""
+    widen = Model.read(content).main.find("DEQUANTIZE")[-1].input(0)
+    assert widen is not None and widen.quantization is not None
+    return widen.quantization.scale[0]
+
+
+@pytest.mark.parametrize("policy", ["reset", "carry"])
+@pytest.mark.parametrize("io", ["int16", "float"])
+def test_int16_files_give_in_micro_what_verification_saw(
+    plain: tuple[Path, Path], tmp_path: Path, policy: str, io: str
+) -> None:
+    from edgelstm import cli
+    from edgelstm.converters.quantize.emulate import EmulatedSession
+
+    runtime = pytest.importorskip("tflite_micro.python.tflite_micro.runtime")
+    out = tmp_path / "m.tflite"
+    call = ["convert", str(plain[0]), "-o", str(out), "--quantize", "int16", "--io", io]
+    call += ["--calibration", str(plain[1]), "--batch", "1", "--time", "20", "--state", policy]
+    assert cli.run(call) == 0
+    content = out.read_bytes()
+    micro, emulated = runtime.Interpreter.from_bytes(content), EmulatedSession(content)
+    (info,) = Model.read(content).main.inputs
+    scale = Model.read(content).main.tensor(info).quantization
+    rng = np.random.default_rng(7)
+    for _ in range(3):
+        x = rng.standard_normal((1, 20, 6)).astype(np.float32)
+        if io == "int16":
+            assert scale is not None
+            x = np.clip(np.rint(x / scale.scale[0]), -32768, 32767).astype(np.int16)
+        micro.set_input(x, 0)
+        micro.invoke()
+        actual, expected = micro.get_output(0), emulated.run({"x": x})["y"]
+        assert actual.dtype == expected.dtype == (np.int16 if io == "int16" else np.float32)
+        step = 1.0 if io == "int16" else output_step(content)
+        assert np.abs(actual.astype(np.float64) - expected).max() <= 1.001 * step
+        assert np.ptp(expected) > 100 * step
+
+
+@pytest.mark.parametrize("more", [[], ["--state", "explicit"]])
+def test_int16_files_with_open_sizes_equal_their_source(
+    plain: tuple[Path, Path], tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgelstm import cli
+
+    out = tmp_path / "m.tflite"
+    call = ["convert", str(plain[0]), "-o", str(out), "--quantize", "int16"]
+    call += ["--calibration", str(plain[1]), "--tolerance", "0.005"]
+    assert cli.run([*call, *more]) == 0
+    assert "only TensorFlow Lite Micro runs this file" in " ".join(capsys.readouterr().out.split())

@@ -15,7 +15,7 @@ from edgelstm.converters.flatbuffer import Model, Op
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.quantize import QuantizedOp, quantize_fused
 from edgelstm.converters.quantize.dynamic import symmetric_int8
-from edgelstm.converters.quantize.legality import RUNTIMES, TABLE, legality
+from edgelstm.converters.quantize.legality import MICRO, RUNTIMES, TABLE, legality, require_written
 from edgelstm.converters.spec import Array, Gates, LstmSpec, Precision, StatePolicy
 from edgelstm.errors import UnsupportedModelError
 
@@ -218,11 +218,11 @@ def test_layers_with_equal_weights_are_quantized_each_by_itself() -> None:
     assert not set(first.inputs[1:]) & set(second.inputs[1:]) - {-1}
 
 
-@pytest.mark.parametrize("precision", [Precision.INT16])
-def test_precisions_that_are_not_written_say_what_to_choose(precision: Precision) -> None:
-    """The error names the precisions that this version writes."""
-    with pytest.raises(UnsupportedModelError, match="float32 or float16 or dynamic"):
-        quantize_fused(marker_model(random_spec()), precision)
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT16])
+def test_precisions_that_are_not_written_are_refused(precision: Precision) -> None:
+    """Of the single-step operator this version writes none."""
+    with pytest.raises(UnsupportedModelError, match=f"LSTM in {precision.value} is not written"):
+        require_written("LSTM", precision)
 
 
 def test_the_legality_table_is_complete_and_consistent() -> None:
@@ -230,6 +230,6 @@ def test_the_legality_table_is_complete_and_consistent() -> None:
     keys = [(entry.op, entry.precision) for entry in TABLE]
     assert len(keys) == len(set(keys)) == 3 * len(Precision)
     for entry in TABLE:
-        assert set(entry.runtimes) <= set(RUNTIMES)
+        assert set(entry.runtimes) <= {*RUNTIMES, MICRO}
         assert entry.runtimes or not entry.written
     assert legality(FUSED_OP, Precision.DYNAMIC).written

@@ -17,15 +17,22 @@ def advice(calibration: Calibration, precision: Precision) -> list[str]:
     notes = []
     for layer in calibration.layers.values():
         notes += _of_layer(layer, precision)
+    watched = {f"input '{name}'": calibration.tensors.get(name) for name in calibration.inputs}
+    watched |= {f"the input of {layer.name}": layer.x for layer in calibration.layers.values()}
     still = [
-        name
-        for name, seen in calibration.tensors.items()
-        if seen.seen and seen.extremes.low == seen.extremes.high
+        what
+        for what, seen in watched.items()
+        if seen is not None and seen.seen and seen.extremes.low == seen.extremes.high
     ]
     if still:
         notes.append(
-            f"Constant over all calibration data: {', '.join(sorted(still)[:5])}"
-            f"{' and others' if len(still) > 5 else ''}. Calibrate with data that vary."
+            f"Constant over all calibration data: {', '.join(still)}. Its range says nothing of "
+            "other values: calibrate with data that vary."
+        )
+    if precision is Precision.INT16:
+        notes.append(
+            "16-bit activations with 8-bit weights: of the interpreters only TensorFlow Lite Micro "
+            "runs this file, and only where batch and time are fixed (--batch, --time)."
         )
     return notes
 

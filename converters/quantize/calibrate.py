@@ -96,11 +96,13 @@ class Calibration:
     Attributes:
         layers: by name of the operator's output tensor, for those that integers can compute.
         tensors: every other float32 activation, by name.
+        inputs: names of the model's own inputs.
         samples: rows seen; calls: how often the model ran.
     """
 
     layers: dict[str, LayerStatistics]
     tensors: dict[str, Observer]
+    inputs: tuple[str, ...]
     samples: int
     calls: int
     seconds: float
@@ -139,7 +141,8 @@ def calibrate(
     if progress is not None:
         progress(f"calibrated on {samples} sequences in {count} calls")
     seconds = time.perf_counter() - started
-    return Calibration(run.layers, run.tensors, samples, count, seconds)
+    inputs = tuple(i.spec.name for i in axes.inputs)
+    return Calibration(run.layers, run.tensors, inputs, samples, count, seconds)
 
 
 def _added(moments: Wide | None, rows: Array) -> Wide:

@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from edgelstm.converters.flatbuffer import ABSENT, Op, Quantization, Subgraph, Tensor
+from edgelstm.converters.flatbuffer import Op, Quantization, Subgraph, Tensor
 from edgelstm.converters.lowering.fused import C_STATE, H_STATE
 from edgelstm.converters.lowering.state import COPY_OP
 from edgelstm.converters.quantize import ranges as rng
@@ -93,7 +93,7 @@ def make_integer(
     for position, affine, dtype in ((H_STATE, acts.h, acts.dtype), (C_STATE, acts.cell, "int16")):
         state = op.input(position)
         assert state is not None
-        _write_state(subgraph, state, affine, dtype)
+        _write_state(subgraph, state, affine, dtype, acts)
     x, y = op.input(0), op.output(0)
     assert x is not None
     op.inputs[0] = add_quantize(subgraph, x, acts.x, acts.dtype, before=op)
@@ -175,14 +175,18 @@ def _write_intermediates(op: Op, seen: LayerRanges, acts: Activations) -> None:
     op.intermediates = made
 
 
-def _write_state(subgraph: Subgraph, state: Tensor, affine: Affine, dtype: str) -> None:
+def _write_state(
+    subgraph: Subgraph, state: Tensor, affine: Affine, dtype: str, acts: Activations
+) -> None:
     """Types a state, and whatever writes or reads it besides the operator."""
     writers = [op for op in subgraph.ops if state.index in op.outputs]
     readers = [op for op in subgraph.consumers(state.index) if op.name == COPY_OP]
     state.dtype = dtype
     state.quantization = _per_tensor(affine)
     for writer in writers:
-        if writer.name == "FILL":
+        if writer.name == "FILL" and acts.wide and -1 not in state.signature:
+            _fill_for_micro(subgraph, writer, state)
+        elif writer.name == "FILL":
             zero = np.asarray(affine.zero_point, dtype)
             writer.inputs[1] = subgraph.add_tensor(
                 f"{state.name}_zero", (), data=zero, quantization=_per_tensor(affine)
@@ -205,6 +209,9 @@ def _write_state(subgraph: Subgraph, state: Tensor, affine: Affine, dtype: str) 
         )
 
 
-def absent_gates(op: Op) -> bool:
-    """Whether the input gate is coupled to the forget gate."""
-    return op.inputs[KERNEL] == ABSENT
+def _fill_for_micro(subgraph: Subgraph, fill: Op, state: Tensor) -> None:
+    """Fills a float32 tensor and quantizes it: TensorFlow Lite Micro's FILL takes no integers."""
+    zeros = subgraph.add_tensor(f"{state.name}_zeros", state.signature)
+    fill.outputs = [zeros]
+    version = _QUANTIZE_VERSION
+    subgraph.add_op("QUANTIZE", [zeros], [state.index], version=version, after=fill)

@@ -8,6 +8,7 @@ from edgelstm.converters.spec import Precision
 from edgelstm.errors import UnsupportedModelError
 
 RUNTIMES = ("litert", "tflite-runtime", "tensorflow")
+MICRO = "tflite-micro"  # fixed sizes only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ TABLE: tuple[Legality, ...] = (
     Legality(_UNI, Precision.FLOAT16, RUNTIMES, True, "weights through DEQUANTIZE to float32"),
     Legality(_UNI, Precision.DYNAMIC, RUNTIMES, True, "weights int8, one scale per tensor"),
     Legality(_UNI, Precision.INT8, RUNTIMES, True, "8-bit activations, 16-bit cell state"),
-    Legality(_UNI, Precision.INT16, (), False, "only TensorFlow Lite Micro has a kernel"),
+    Legality(_UNI, Precision.INT16, (MICRO,), True, "16-bit activations, 8-bit weights"),
     Legality(_FULL, Precision.FLOAT32, RUNTIMES, False, "one step"),
     Legality(_FULL, Precision.FLOAT16, RUNTIMES, False, "weights through DEQUANTIZE to float32"),
     Legality(_FULL, Precision.DYNAMIC, RUNTIMES, False, "weights int8, one scale per tensor"),

@@ -40,6 +40,7 @@ def verify(
     data: Mapping[str, Array] | None = None,
     samples: Mapping[str, Array] | None = None,
     backends: Sequence[str] | None = None,
+    runners: Sequence[Runner] | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Runs source and written model on the same calls and compares every output.
@@ -61,6 +62,7 @@ def verify(
         samples: inputs that cases draw from instead of random numbers, where a file holds for
             such inputs only (int8 and int16).
         backends: interpreters to run in; None takes the preferred one installed.
+        runners: what to run it in instead, where no interpreter takes the file.
         progress: called with one line before each run.
 
     Returns:
@@ -80,7 +82,7 @@ def verify(
             allowed.relative, precision, policy, tuple(cases), tuple(notes), seconds
         )
 
-    runners = open_runners(model, backends)
+    runners = open_runners(model, backends) if runners is None else runners
     states = source.states if policy is StatePolicy.EXPLICIT else ()
     written = runners[0].inputs
     state_inputs = {pair.input: written[pair.input] for pair in states if pair.input in written}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from edgelstm.converters.spec import Array, TensorSpec
 from edgelstm.runtime import Delegate, Session, TensorInfo
@@ -13,12 +14,31 @@ from edgelstm.runtime.interpreters import choose_backend
 _DELEGATES = {Delegate.XNNPACK: "with XNNPACK", Delegate.CPU: "without delegate"}
 
 
+class Runnable(Protocol):
+    """What a runner needs of a session."""
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Inputs."""
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Outputs."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One call."""
+        ...
+
+    def reset(self) -> None:
+        """States to zero."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Runner:
     """One session on the model; `label` names its interpreter and delegate."""
 
     label: str
-    session: Session
+    session: Runnable
 
     @property
     def inputs(self) -> dict[str, TensorSpec]:
