@@ -49,12 +49,26 @@ class OverwritePolicy(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
+class TensorChoice:
+    """A tensor that the user makes an input.
+
+    Attributes:
+        shape: None for a size that varies; None altogether where the graph says it.
+    """
+
+    name: str
+    shape: tuple[int | None, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class ConvertOptions:
     """How to convert. Defaults are those of `edgelstm convert`.
 
     Attributes:
         state: None follows the source: `carry` for stateful Keras layers, else `reset`.
         batch, time: a number fixes the size; `Size.SOURCE` keeps what the source has.
+        inputs, outputs: tensors of a graph; none for the graph's own.
+        fix: values of constants and placeholders of a graph, as text, by name.
         data: inputs by name for verification, besides random ones.
         calibration: what int8 and int16 take their ranges from; other precisions need none.
         observer: how these ranges are chosen; graph_io: what the model takes and gives then.
@@ -65,6 +79,9 @@ class ConvertOptions:
     state: StatePolicy | None = None
     batch: int | Size = Size.SOURCE
     time: int | Size = Size.SOURCE
+    inputs: tuple[TensorChoice, ...] = ()
+    outputs: tuple[str, ...] = ()
+    fix: Mapping[str, str] = dataclasses.field(default_factory=dict)
     architecture: Path | None = None
     custom_objects: Path | None = None
     code: CodePolicy = CodePolicy.REFUSE

@@ -32,9 +32,9 @@ from edgelstm.converters.report import (
     SignatureReport,
 )
 from edgelstm.converters.sources import open_source
-from edgelstm.converters.sources.keras import KerasSource
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
 from edgelstm.converters.sources.keras_trace import MarkedModel
+from edgelstm.converters.sources.source import ConvertibleSource
 from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
@@ -149,7 +149,7 @@ def runners_of(content: bytes | Path, precision: Precision) -> list[Runner] | No
 
 def _with_data(
     model: Model,
-    source: KerasSource,
+    source: ConvertibleSource,
     marked: MarkedModel,
     policy: StatePolicy,
     options: ConvertOptions,
@@ -277,7 +277,7 @@ def check_output(
 
 
 def _report(
-    source: KerasSource,
+    source: ConvertibleSource,
     marked: MarkedModel,
     model: Model,
     precision: Precision,
@@ -299,7 +299,7 @@ def _report(
     )
 
 
-def _metadata(report: ConversionReport, marked: MarkedModel, source: KerasSource) -> bytes:
+def _metadata(report: ConversionReport, marked: MarkedModel, source: ConvertibleSource) -> bytes:
     content = {
         "format": METADATA_FORMAT,
         "tool_version": report.tool_version,

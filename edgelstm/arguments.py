@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgelstm.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from edgelstm.converters.options import ConvertOptions, Size
+    from edgelstm.converters.options import ConvertOptions, Size, TensorChoice
     from edgelstm.converters.spec import Array
 
 
@@ -38,6 +40,64 @@ def size(option: str, text: str | None) -> int | Size:
     return int(text)
 
 
+def tensors(option: str, text: str | None) -> tuple[TensorChoice, ...]:
+    """The tensors of a list such as `x,Mfcc[1,?,10]`; ? and -1 are sizes that vary.
+
+    Raises:
+        OptionError: a name is empty, or a shape is none.
+    """
+    from edgelstm.converters.options import TensorChoice
+
+    found = []
+    for part in re.split(r",(?![^\[]*\])", text or ""):
+        match = re.fullmatch(r"\s*([^\[\],\s]+)\s*(?:\[([^\[\]]*)\])?\s*", part)
+        if match is None:
+            if text is None or not text.strip():
+                return ()
+            raise OptionError(
+                f"{part.strip()[:60]!r} names no tensor.",
+                where=option,
+                cure="write names as NAME or NAME[1,?,10], commas between them",
+            )
+        name, shape = match.groups()
+        sizes = None if shape is None else tuple(_size_of(option, s) for s in names(shape))
+        found.append(TensorChoice(name, sizes))
+    if len({choice.name for choice in found}) < len(found):
+        raise OptionError("A tensor is named twice.", where=option, cure="name each one once")
+    return tuple(found)
+
+
+def _size_of(option: str, text: str) -> int | None:
+    if text in ("?", "-1"):
+        return None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) <= LARGEST_SIZE:
+        raise OptionError(
+            f"{text[:40]!r} is no size.",
+            where=option,
+            cure=f"give a number from 1 to {LARGEST_SIZE}, or ? where it varies",
+        )
+    return int(text)
+
+
+def fixes(given: Sequence[str] | None) -> dict[str, str]:
+    """The values of `NAME=VALUE` by name.
+
+    Raises:
+        OptionError: an entry is none.
+    """
+    found = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not name.strip() or not equals or not value.strip():
+            raise OptionError(
+                f"{text[:60]!r} gives no tensor a value.",
+                where="--fix",
+                cure="write --fix NAME=VALUE, such as --fix keep_prob=1",
+            )
+        found[name.strip()] = value.strip()
+    return found
+
+
 def convert_options(
     architecture: Path | None,
     custom_objects: Path | None,
@@ -45,6 +105,9 @@ def convert_options(
     allow_nan: bool,
     data: Path | None,
     tolerance: float | None,
+    inputs: str | None = None,
+    outputs: str | None = None,
+    fix: Sequence[str] | None = None,
     **choices: Any,
 ) -> ConvertOptions:
     """The options that convert and verify share, and others of `ConvertOptions` by name.
@@ -61,6 +124,9 @@ def convert_options(
         nan=NanPolicy.KEEP if allow_nan else NanPolicy.REFUSE,
         data=None if data is None else arrays(data),
         tolerance=tolerance,
+        inputs=tensors("--inputs", inputs),
+        outputs=tuple(choice.name for choice in tensors("--outputs", outputs)),
+        fix=fixes(fix),
         **choices,
     )
 

@@ -20,13 +20,16 @@ from edgelstm.cli_types import (
     CalibrationOption,
     CustomObjectsOption,
     DataOption,
+    FixOption,
     GraphIoName,
     GraphIoOption,
+    InputsOption,
     JsonOption,
     KeepOption,
     ModelArgument,
     ObserverName,
     ObserverOption,
+    OutputsOption,
     OverwriteOption,
     PrecisionName,
     SizesOption,
@@ -85,6 +88,9 @@ def convert(
     target: Annotated[
         TargetName, typer.Option(help="What the model is to run on.")
     ] = TargetName.CPU,
+    inputs: InputsOption = None,
+    outputs: OutputsOption = None,
+    fix: FixOption = None,
     architecture: ArchitectureOption = None,
     custom_objects: CustomObjectsOption = None,
     allow_code: AllowCodeOption = False,
@@ -121,6 +127,9 @@ def convert(
         allow_nan,
         data,
         tolerance,
+        inputs,
+        outputs,
+        fix,
         precision=Precision(quantize.value),
         state=None if state is None else StatePolicy(state.value),
         batch=arguments.size("--batch", batch),
@@ -144,6 +153,9 @@ def verify(
     model: ModelArgument,
     data: DataOption = None,
     tolerance: ToleranceOption = None,
+    inputs: InputsOption = None,
+    outputs: OutputsOption = None,
+    fix: FixOption = None,
     architecture: ArchitectureOption = None,
     custom_objects: CustomObjectsOption = None,
     allow_code: AllowCodeOption = False,
@@ -157,7 +169,15 @@ def verify(
     from edgelstm.quiet import quiet
 
     options = arguments.convert_options(
-        architecture, custom_objects, allow_code, allow_nan, data, tolerance
+        architecture,
+        custom_objects,
+        allow_code,
+        allow_nan,
+        data,
+        tolerance,
+        inputs,
+        outputs,
+        fix,
     )
     with quiet():
         verification = pipeline.verify(source, model, options, progress=terminal.progress)

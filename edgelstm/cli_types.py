@@ -70,6 +70,23 @@ CustomObjectsOption = Annotated[
         metavar="M.py", help="Python file that defines the model's own layers; it is run."
     ),
 ]
+InputsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="a,b[1,?,10]",
+        help="Tensors of a graph to be the inputs, cutting off what is before them; with shapes "
+        "where the graph has none, ? for a size that varies.",
+    ),
+]
+OutputsOption = Annotated[
+    str | None, typer.Option(metavar="y,z", help="Tensors of a graph to be the outputs.")
+]
+FixOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="Value of a constant or placeholder of a graph; repeatable."
+    ),
+]
 AllowCodeOption = Annotated[
     bool, typer.Option("--allow-code", help="Run code in the model file (Lambda layers).")
 ]

@@ -13,6 +13,7 @@ from typing import Any
 from edgelstm.converters.frameworks import tensorflow
 
 Step = Callable[[Any, Sequence[Any]], tuple[Any, Sequence[Any]]]
+Steps = Callable[[list[Any], Sequence[Any], Any], tuple[list[Any], Sequence[Any]]]
 
 
 def swap_batch_and_time(x: Any) -> Any:
@@ -37,60 +38,108 @@ def emit_loop(
     mask: Any | None,
     zero_masked_outputs: bool,
 ) -> tuple[Any, Any, list[Any]]:
-    """Run `step` over time.
+    """Run `step` over time; as `emit_steps`, with one output.
 
     Args:
         inputs: tensors [T, B, ...]; step t receives their slices [B, ...] (a single tensor where
             there is one input, else a list).
-        initial_state: tensors [B, ...].
         step: (inputs at t, states) -> (output [B, ...], new states).
-        mask: bool [T, B] or None; a masked step keeps the states and repeats the last output.
-        zero_masked_outputs: a masked step's output is zero instead.
+        zero_masked_outputs: a masked step's output is zero instead of the last one.
 
     Returns:
         last output [B, ...], outputs [T, B, ...], final states.
     """
+
+    def steps(slices: list[Any], states: Sequence[Any], t: Any) -> tuple[list[Any], Sequence[Any]]:
+        del t
+        output, new = step(slices[0] if len(slices) == 1 else slices, states)
+        return [output], new
+
+    last, outputs, states = emit_steps(
+        inputs, initial_state, steps, mask=mask, zero_masked=[zero_masked_outputs]
+    )
+    return last[0], outputs[0], states
+
+
+def emit_steps(
+    inputs: Sequence[Any],
+    initial_state: Sequence[Any],
+    step: Steps,
+    *,
+    mask: Any | None,
+    zero_masked: Sequence[bool],
+    steps: Any | None = None,
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """Run `step` over time.
+
+    Args:
+        inputs: tensors [T, B, ...]; step t receives the list of their slices [B, ...].
+        initial_state: tensors [B, ...].
+        step: (inputs at t, states, t) -> (outputs [B, ...], new states).
+        mask: bool [T, B] or None; a masked step keeps the states and repeats the last output.
+        zero_masked: per output, whether a masked step's output is zero instead.
+        steps: int32 scalar T, where there are no inputs to tell it.
+
+    Returns:
+        last outputs [B, ...], outputs [T, B, ...], final states.
+    """
     tf = tensorflow()
     update_slice = _dynamic_update_slice()
-    steps = tf.shape(inputs[0])[0]
+    if inputs:
+        steps = tf.shape(inputs[0])[0]
 
-    def at(t: Any) -> Any:
-        slices = [tf.gather(x, t) for x in inputs]
-        return slices[0] if len(slices) == 1 else slices
+    def at(t: Any) -> list[Any]:
+        return [tf.gather(x, t) for x in inputs]
 
-    # Only its shape is used; the converter drops the dead step.
-    example, _ = step(at(0), initial_state)
-    if any(size is None for size in example.shape[1:]):
-        zero_output = tf.zeros_like(example)
-    else:
-        zero_output = tf.zeros([tf.shape(inputs[0])[1], *example.shape[1:]], example.dtype)
-    zero_output.set_shape([inputs[0].shape[1], *example.shape[1:]])
-    buffer = tf.zeros(tf.concat([[steps], tf.shape(zero_output)], 0), example.dtype)
-    buffer.set_shape([inputs[0].shape[0], *zero_output.shape])
-    start = [0] * (len(example.shape))
+    # Only its shapes are used; the converter drops the dead step.
+    examples, _ = step(at(0), initial_state, tf.constant(0))
+    length, batch = inputs[0].shape[:2] if inputs else (None, initial_state[0].shape[0])
+    zeros, buffers = [], []
+    for example in examples:
+        if any(size is None for size in example.shape[1:]) or not inputs:
+            zero = tf.zeros_like(example)
+        else:
+            zero = tf.zeros([tf.shape(inputs[0])[1], *example.shape[1:]], example.dtype)
+        zero.set_shape([batch, *zero.shape[1:]])
+        buffer = tf.zeros(tf.concat([[steps], tf.shape(zero)], 0), example.dtype)
+        buffer.set_shape([length, *zero.shape])
+        zeros.append(zero)
+        buffers.append(buffer)
+    count = len(examples)
 
-    def body(t: Any, output: Any, buffer: Any, *states: Any) -> tuple[Any, ...]:
-        new_output, new_states = step(at(t), list(states))
+    def body(t: Any, *variables: Any) -> tuple[Any, ...]:
+        last, filled, states = (
+            variables[:count],
+            variables[count : 2 * count],
+            variables[2 * count :],
+        )
+        outputs, new_states = step(at(t), list(states), t)
         if mask is not None:
             mask_t = tf.gather(mask, t)
             new_states = [masked(mask_t, n, s) for n, s in zip(new_states, states, strict=True)]
-            held = tf.zeros_like(output) if zero_masked_outputs else output
-            new_output = masked(mask_t, new_output, held)
-        new_output.set_shape(output.shape)
+            outputs = [
+                masked(mask_t, new, tf.zeros_like(old) if zero else old)
+                for new, old, zero in zip(outputs, last, zero_masked, strict=True)
+            ]
+        updated = []
+        for output, old, buffer in zip(outputs, last, filled, strict=True):
+            output.set_shape(old.shape)
+            start = [0] * len(output.shape)
+            new = update_slice(buffer, tf.expand_dims(output, 0), tf.stack([t, *start]))
+            new.set_shape(buffer.shape)
+            updated.append(new)
         for new, old in zip(new_states, states, strict=True):
             new.set_shape(old.shape)
-        new_buffer = update_slice(buffer, tf.expand_dims(new_output, 0), tf.stack([t, *start]))
-        new_buffer.set_shape(buffer.shape)
-        return (t + 1, new_output, new_buffer, *new_states)
+        return (t + 1, *outputs, *updated, *new_states)
 
-    variables = (tf.constant(0), zero_output, buffer, *initial_state)
-    _, last, outputs, *states = tf.while_loop(
+    variables = (tf.constant(0), *zeros, *buffers, *initial_state)
+    _, *results = tf.while_loop(
         lambda t, *_: t < steps,
         body,
         variables,
         shape_invariants=tuple(v.shape for v in variables),
     )
-    return last, outputs, list(states)
+    return list(results[:count]), list(results[count : 2 * count]), list(results[2 * count :])
 
 
 def _dynamic_update_slice() -> Callable[[Any, Any, Any], Any]:

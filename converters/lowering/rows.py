@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,48 @@ class Rows:
             return None if value < 0 else value
 
         return cls(axis("rows_axis"), int(attributes.get("rows_fold", 1)), axis("rows_fold_axis"))
+
+
+# Operators whose result has the batch of an operand that is not the first.
+_OPERAND = {"GatherV2": 1, "Gather": 1, "ResourceGather": 1, "Split": 1}
+
+
+def axis_in_inputs(x: Any, axis: int) -> int | None:
+    """The axis of the model's input that `axis` of x was, up the tracing graph.
+
+    Args:
+        x: a tensor of the graph being traced; each operator's first operand is followed, or the
+            one that is known to bring the batch.
+
+    Returns:
+        None where the way up ends at no input or leaves no axis of x.
+    """
+    from edgelstm.converters.frameworks import tensorflow
+
+    tf = tensorflow()
+    op = tf.nest.flatten(x)[0].op
+    while op.type != "Placeholder":
+        if not op.inputs or "While" in op.type or axis < 0:
+            return None
+        if op.type == "Transpose":
+            order = tf.get_static_value(op.inputs[1])
+            if order is None:
+                return None
+            axis = int(order[axis])
+        source = op.inputs[_OPERAND.get(op.type, 0)]
+        if op.type == "Reshape" and not _keeps_front(source.shape, op.outputs[0].shape, axis):
+            return None
+        op = source.op
+    return axis
+
+
+def _keeps_front(before: Any, after: Any, axis: int) -> bool:
+    """Whether a reshape leaves the axes up to `axis` as they were."""
+    if before.rank is None or after.rank is None or min(before.rank, after.rank) <= axis:
+        return False
+    return all(before[i] == after[i] for i in range(axis)) and (
+        before[axis + 1 :].num_elements() == after[axis + 1 :].num_elements() is not None
+    )
 
 
 def rows_tensor(subgraph: Subgraph, name: str, rows: Rows, before: Op) -> int | None:

@@ -5,22 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.sources.graph.source import GraphSource
 from edgelstm.converters.sources.keras import KerasSource
 from edgelstm.converters.sources.sniff import SourceKind, sniff
-from edgelstm.errors import UnreadableModelError, UnsupportedModelError
+from edgelstm.converters.sources.source import ConvertibleSource
+from edgelstm.errors import OptionError, UnreadableModelError, UnsupportedModelError
 
 # Formats that are recognised and cannot be converted yet.
 _NOT_YET = {
     SourceKind.TFLITE: "convert from the model that it was made of",
     SourceKind.ONNX: "convert from the Keras model, if there is one",
-    SourceKind.GRAPHDEF: "convert from the Keras model, if there is one",
-    SourceKind.CHECKPOINT: "convert from the Keras model, if there is one",
-    SourceKind.SAVED_MODEL_DIR: "save it with model.save('model.keras')",
     SourceKind.PYTORCH_ZIP: "convert from a Keras model with the same weights",
 }
 
 
-def open_source(path: Path, options: ConvertOptions) -> KerasSource:
+GRAPH_KINDS = frozenset(
+    {
+        SourceKind.GRAPHDEF,
+        SourceKind.GRAPHDEF_TEXT,
+        SourceKind.META_GRAPH,
+        SourceKind.CHECKPOINT,
+        SourceKind.SAVED_MODEL_DIR,
+        SourceKind.SAVED_MODEL_FILE,
+    }
+)
+
+
+def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource:
     """Open a model of any supported format, told by its content.
 
     Raises:
@@ -38,5 +49,13 @@ def open_source(path: Path, options: ConvertOptions) -> KerasSource:
             "The source is a pickle: reading it would run code that it contains.",
             where=str(path),
             cure="save the model as .keras or .h5",
+        )
+    if kind in GRAPH_KINDS:
+        return GraphSource(path, kind, options)
+    if options.inputs or options.outputs or options.fix:
+        raise OptionError(
+            f"The source is {kind.value}, whose inputs and outputs are those of its layers.",
+            where="--inputs, --outputs and --fix",
+            cure="leave these options out; they are for TensorFlow graphs",
         )
     return KerasSource(path, options)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.converters.options import ConvertOptions, Size
+from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.keras_hook import HALF, recurrent_layers
 from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
@@ -23,9 +23,10 @@ from edgelstm.converters.sources.keras_trace import (
     convert_traced,
     trace_model,
 )
+from edgelstm.converters.sources.sizes import asked_size
 from edgelstm.converters.sources.sniff import sniff
 from edgelstm.converters.spec import StatePair, StatePolicy, TensorSpec
-from edgelstm.errors import EdgeLstmError, OptionError, UnsupportedModelError
+from edgelstm.errors import EdgeLstmError, UnsupportedModelError
 
 
 class KerasSource:
@@ -241,29 +242,12 @@ def _input_spec(model: Any, tensor: Any, name: str, options: ConvertOptions) -> 
     shape = _shape(tensor)
     vocabulary = _vocabulary(model, tensor)
     sequence = len(shape) >= 3 or vocabulary is not None
-    shape = _asked(shape, 0, options.batch, "batch", name)
+    shape = asked_size(shape, 0, options.batch, "batch", name)
     if sequence:
-        shape = _asked(shape, 1, options.time, "time", name)
+        shape = asked_size(shape, 1, options.time, "time", name)
     high = vocabulary
     dtype = _dtype(tensor)
     return TensorSpec(name, shape, dtype, 0 if high is not None else None, high)
-
-
-def _asked(
-    shape: tuple[int | None, ...], axis: int, asked: int | Size, what: str, name: str
-) -> tuple[int | None, ...]:
-    if asked is Size.SOURCE or len(shape) <= axis or asked == shape[axis]:
-        return shape
-    if asked is Size.DYNAMIC and shape[axis] is None:
-        return shape
-    if shape[axis] is not None:
-        wish = "dynamic" if asked is Size.DYNAMIC else str(asked)
-        raise OptionError(
-            f"The model fixes the {what} size of input {name!r} at {shape[axis]}; "
-            f"--{what} {wish} cannot change it.",
-            cure=f"leave --{what} out, or save the model with that dimension None",
-        )
-    return (*shape[:axis], int(asked), *shape[axis + 1 :])  # type: ignore[arg-type]
 
 
 def _fixed(shape: tuple[int | None, ...], options: ConvertOptions) -> tuple[int | None, ...]:

@@ -11,7 +11,7 @@ from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.loop import emit_loop, swap_batch_and_time
 from edgelstm.converters.lowering.marker import emit_marker
 from edgelstm.converters.lowering.masks import Compaction, compact, with_frozen_padding
-from edgelstm.converters.lowering.rows import Rows
+from edgelstm.converters.lowering.rows import Rows, axis_in_inputs
 from edgelstm.converters.recurrence.gate import GateRecord, prove
 from edgelstm.converters.sources import keras_cells
 from edgelstm.converters.sources.keras_hook import RnnCall, RnnResult
@@ -349,26 +349,10 @@ def _rows(call: RnnCall) -> Rows:
     if varying > 1 or (call.time_major and call.folds):
         return Rows(axis=None)
     return Rows(
-        axis=_axis_in_inputs(call.inputs, 1) if call.time_major else 0,
+        axis=axis_in_inputs(call.inputs, 1) if call.time_major else 0,
         fold=math.prod(fixed),
         fold_axis=1 if varying else None,
     )
-
-
-def _axis_in_inputs(x: Any, axis: int) -> int | None:
-    """The axis of the model's input that `axis` of x was, up the first operand of each op."""
-    tf = tensorflow()
-    op = tf.nest.flatten(x)[0].op
-    while op.type != "Placeholder":
-        if not op.inputs or "While" in op.type:
-            return None
-        if op.type == "Transpose":
-            order = tf.get_static_value(op.inputs[1])
-            if order is None:
-                return None
-            axis = int(order[axis])
-        op = op.inputs[0].op
-    return axis
 
 
 def _flat_mask(mask: Any | None) -> Any | None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.lowering.stock import stock_convert
 from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
 from edgelstm.converters.sources.keras_hook import RnnCall, RnnResult, hooked
 from edgelstm.converters.sources.keras_lower import RecurrenceLowering
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
 from edgelstm.converters.spec import Precision, Recurrence, StatePolicy, TensorSpec
-from edgelstm.errors import UnsupportedModelError
-
-_SIGNATURE = "serving_default"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +95,9 @@ def trace_model(live: LiveModel, policy: StatePolicy | None, precision: Precisio
 def convert_traced(live: LiveModel, traced: TracedModel, precision: Precision) -> MarkedModel:
     """Run the stock converter on a traced model."""
     return MarkedModel(
-        flatbuffer=_stock_convert(live, traced.function, precision),
+        flatbuffer=stock_convert(
+            traced.function, [_tf_variable(v) for v in live.model.variables], precision
+        ),
         recurrences=traced.recurrences,
         inputs=traced.inputs,
         outputs=traced.outputs,
@@ -147,38 +146,6 @@ def tracing(live: LiveModel, handler: Callable[[RnnCall], RnnResult]) -> Iterato
     """While active, `handler` computes the model's recurrences."""
     with active_engine(live.engine), hooked(live.model, live.engine, handler):
         yield
-
-
-def _stock_convert(live: LiveModel, function: Any, precision: Precision) -> bytes:
-    tf = tensorflow()
-    holder = tf.Module()
-    holder.variables_of_model = [_tf_variable(v) for v in live.model.variables]
-    with tempfile.TemporaryDirectory(prefix="edgelstm-") as folder:
-        tf.saved_model.save(holder, folder, signatures={_SIGNATURE: function})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.allow_custom_ops = True
-        if precision in (Precision.FLOAT16, Precision.DYNAMIC):
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if precision is Precision.DYNAMIC:
-            # FULLY_CONNECTED with a scale per channel is version 12; tflite-runtime 2.14 has 11.
-            converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-        if precision is Precision.FLOAT16:
-            converter.target_spec.supported_types = [tf.float16]
-        try:
-            flatbuffer: bytes = converter.convert()
-        except Exception as error:
-            raise UnsupportedModelError(
-                "TensorFlow's own converter cannot take the rest of the model: "
-                + _first_line(error),
-                cure="replace the layer named in the message by one of builtin operations",
-            ) from error
-    return flatbuffer
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "error:" in line]
-    return (telling or lines or [type(error).__name__])[0][:400]
 
 
 def _tf_variable(variable: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import stat
 import zipfile
 from pathlib import Path
@@ -14,10 +15,15 @@ HEAD_BYTES = 4096
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 HDF5_USER_BLOCKS = (0, 512, 1024, 2048)
 PICKLE_MAGICS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
-# Proto field 1, length-delimited: the first bytes of a GraphDef (its first node) and, with the
-# wire type of an integer, of an ONNX ModelProto (its IR version).
+# Proto field 1, length-delimited: the first bytes of a GraphDef (its first node), of that node (its
+# name) and of a MetaGraphDef (which goes on with something else); with the wire type of an integer,
+# of an ONNX ModelProto (its IR version) and of a SavedModel (its version, 1; then field 2).
 GRAPHDEF_TAG = 0x0A
 ONNX_TAG = 0x08
+SAVED_MODEL_HEAD = b"\x08\x01\x12"
+INDEX_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the last bytes of a LevelDB table
+CHECKPOINT_SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")
+GRAPHDEF_TEXT = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:node|library|versions)\s*\{")
 
 
 class SourceKind(enum.Enum):
@@ -30,7 +36,10 @@ class SourceKind(enum.Enum):
     TFLITE = "a TFLite model"
     ONNX = "an ONNX model"
     GRAPHDEF = "a TensorFlow graph"
+    GRAPHDEF_TEXT = "a TensorFlow graph in text form"
+    META_GRAPH = "the graph of a TensorFlow checkpoint"
     CHECKPOINT = "a TensorFlow checkpoint"
+    SAVED_MODEL_FILE = "the graph of a SavedModel"
     SAVED_MODEL_DIR = "a SavedModel directory"
     PYTORCH_ZIP = "a PyTorch archive"
     PICKLE = "a pickle"
@@ -60,8 +69,10 @@ def sniff(path: Path) -> SourceKind:
         size_bytes = found.st_size
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
+            file.seek(max(0, size_bytes - len(INDEX_MAGIC)))
+            tail = file.read(len(INDEX_MAGIC))
     except FileNotFoundError:
-        if path.with_name(path.name + ".index").is_file():
+        if any(path.with_name(path.name + end).is_file() for end in (".index", ".meta")):
             return SourceKind.CHECKPOINT
         raise UnreadableModelError(
             "The file does not exist.", where=str(path), cure="check the path"
@@ -73,6 +84,11 @@ def sniff(path: Path) -> SourceKind:
         ) from None
     if size_bytes == 0:
         return SourceKind.EMPTY
+    if tail == INDEX_MAGIC:
+        return SourceKind.CHECKPOINT
+    shard = CHECKPOINT_SHARD.search(path.name)  # raw numbers: nothing in them says what they are
+    if shard and path.with_name(f"{path.name[: shard.start()]}.index").is_file():
+        return SourceKind.CHECKPOINT
     return _content(path, head)
 
 
@@ -103,10 +119,24 @@ def _content(path: Path, head: bytes) -> SourceKind:
     if stripped[:1] in (b"{", b"[", b'"') and _is_text(head):
         return SourceKind.KERAS_JSON
     if head[0] == GRAPHDEF_TAG and not _is_text(head):
-        return SourceKind.GRAPHDEF
+        return _graph(head)
+    if head.startswith(SAVED_MODEL_HEAD):
+        return SourceKind.SAVED_MODEL_FILE
     if head[0] == ONNX_TAG and not _is_text(head):
         return SourceKind.ONNX
-    return SourceKind.TEXT if _is_text(head) else SourceKind.UNKNOWN
+    if not _is_text(head):
+        return SourceKind.UNKNOWN
+    is_graph = GRAPHDEF_TEXT.match(head.decode("utf-8", "replace"))
+    return SourceKind.GRAPHDEF_TEXT if is_graph else SourceKind.TEXT
+
+
+def _graph(head: bytes) -> SourceKind:
+    """A graph by itself, or that of a checkpoint: what follows the length of the first field."""
+    at = 1
+    while at < len(head) - 1 and head[at] & 0x80:
+        at += 1
+    is_node = head[at + 1 : at + 2] == bytes([GRAPHDEF_TAG])
+    return SourceKind.GRAPHDEF if is_node else SourceKind.META_GRAPH
 
 
 def _zip(path: Path) -> SourceKind:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from edgelstm.converters.spec import Array, TensorSpec
-from edgelstm.converters.verify.source import Source
+from edgelstm.converters.verify.source import LaidOut, Source
 
 # Size of a dimension that varies but is neither batch nor time, e.g. an image's height.
 OTHER_SIZE = 8
@@ -20,15 +20,24 @@ def batch_axis(rank: int, time_axis: int | None) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class InputAxes:
-    """One input with the sizes that source and written file leave open together."""
+    """One input with the sizes that source and written file leave open together.
+
+    Attributes:
+        batch_at: batch axis where the source names it; None where the rule holds.
+        counts_steps: whether it holds the number of valid steps of each row.
+    """
 
     spec: TensorSpec
     time: int | None
     mask: float | None
+    batch_at: int | None = None
+    counts_steps: bool = False
 
     @property
     def batch(self) -> int | None:
         """Batch axis."""
+        if self.batch_at is not None:
+            return self.batch_at
         return batch_axis(len(self.spec.shape), self.time)
 
     def shape(self, batch: int, time: int) -> tuple[int, ...]:
@@ -114,6 +123,8 @@ def model_axes(source: Source, written: Mapping[str, TensorSpec]) -> tuple[Model
                 spec=dataclasses.replace(spec, shape=shape),
                 time=source.time_axes.get(spec.name),
                 mask=source.mask_values.get(spec.name),
+                batch_at=source.batch_axes.get(spec.name) if isinstance(source, LaidOut) else None,
+                counts_steps=isinstance(source, LaidOut) and spec.name in source.lengths,
             )
         )
     for name in written:

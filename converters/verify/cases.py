@@ -235,6 +235,8 @@ class _Maker:
                 where=f"input '{spec.name}'",
                 cure="cut the model behind the layer that reads it (--inputs)",
             )
+        if inputs.counts_steps:
+            return self._lengths(inputs, shape, time, scale)
         if _holds_integers(spec):
             low, high = integer_range(spec)
             if scale == 0:
@@ -257,6 +259,14 @@ class _Maker:
             taken = (first + np.arange(shape[inputs.time])) % steps
             array = np.take(array, taken, axis=inputs.time)
         return np.ascontiguousarray(array, np.dtype(inputs.spec.dtype))
+
+    def _lengths(self, inputs: InputAxes, shape: tuple[int, ...], time: int, scale: float) -> Array:
+        """Numbers of valid steps in 1..time; the first row is valid as a whole."""
+        if scale == 0:
+            return np.full(shape, time, inputs.spec.dtype)
+        lengths = np.asarray(self.random.integers(1, time + 1, shape), inputs.spec.dtype)
+        lengths.reshape(-1)[:1] = time
+        return lengths
 
     def _mask(self, call: dict[str, Array], patterns: list[int]) -> dict[str, Array]:
         """Writes the mask value into the masked steps; each further input is shifted by one."""

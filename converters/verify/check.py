@@ -20,7 +20,7 @@ from edgelstm.converters.verify.prefix import cut, shortest_failing
 from edgelstm.converters.verify.record import CaseRecord, OutputAxes
 from edgelstm.converters.verify.result import CaseResult, OutputResult, Verification
 from edgelstm.converters.verify.runner import Runner, open_runners
-from edgelstm.converters.verify.source import Reference, Roundable, Source
+from edgelstm.converters.verify.source import LaidOut, Reference, Roundable, Source
 from edgelstm.converters.verify.tolerance import Tolerance, tolerance_for
 from edgelstm.errors import EdgeLstmError
 
@@ -272,8 +272,11 @@ class _Comparison:
             time_axis = self.source.output_time_axes.get(name)
             own = Scale.of(outputs[name] for outputs in expected)
             pooled = self.scales.get(name, own)
+            rule = batch_axis(first.ndim, time_axis)
             axes[name] = OutputAxes(
-                batch=batch_axis(first.ndim, time_axis),
+                batch=self.source.batch_axes.get(name, rule)
+                if isinstance(self.source, LaidOut)
+                else rule,
                 time=time_axis,
                 scale=max(own.range, pooled.range) if pooled.high >= pooled.low else own.range,
             )

@@ -83,6 +83,7 @@ def checked_data(
         arrays[name] = _checked(np.asarray(data[name]), inputs)
         if inputs.batch is not None:
             counts[name] = arrays[name].shape[inputs.batch]
+    _check_lengths(arrays, axes)
     if len(set(counts.values())) > 1:
         raise DataError(
             "the arrays hold different numbers of samples",
@@ -90,6 +91,24 @@ def checked_data(
             cure="give every input the same number of samples",
         )
     return arrays
+
+
+def _check_lengths(arrays: Mapping[str, Array], axes: ModelAxes) -> None:
+    """Rows must not be longer than the sequences are."""
+    steps = [arrays[i.spec.name].shape[i.time] for i in axes.inputs if i.time is not None]
+    for inputs in axes.inputs:
+        name = inputs.spec.name
+        if (
+            inputs.counts_steps
+            and steps
+            and not 0 <= arrays[name].min() <= arrays[name].max() <= (min(steps))
+        ):
+            raise DataError(
+                f"lengths reach from {arrays[name].min()} to {arrays[name].max()}, the sequences "
+                f"have {min(steps)} steps",
+                where=f"data for input '{name}'",
+                cure="give each row a length from 0 to the number of steps",
+            )
 
 
 def _checked(array: Array, inputs: InputAxes) -> Array:

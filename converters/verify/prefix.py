@@ -11,9 +11,13 @@ from edgelstm.converters.verify.axes import ModelAxes
 
 
 def cut(call: Mapping[str, Array], axes: ModelAxes, steps: int) -> dict[str, Array]:
-    """The first steps of a call; inputs of fixed length stay whole."""
+    """The first steps of a call; inputs of fixed length stay whole, lengths reach no further."""
     short = dict(call)
     for inputs in axes.inputs:
+        if inputs.counts_steps:
+            short[inputs.spec.name] = np.minimum(
+                call[inputs.spec.name], np.asarray(steps, inputs.spec.dtype)
+            )
         if inputs.time is not None and inputs.spec.shape[inputs.time] is None:
             array = call[inputs.spec.name]
             short[inputs.spec.name] = np.ascontiguousarray(

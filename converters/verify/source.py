@@ -69,6 +69,19 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class LaidOut(Protocol):
+    """A source that says more of its tensors than the rules of `Source` do."""
+
+    @property
+    def batch_axes(self) -> Mapping[str, int]:
+        """Batch axis by input and output name, where it is known; the rule holds for the rest."""
+
+    @property
+    def lengths(self) -> frozenset[str]:
+        """Integer inputs that hold the number of valid steps of each row."""
+
+
+@runtime_checkable
 class Roundable(Protocol):
     """A source that can show how much it amplifies rounding."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from edgelstm.converters.spec import Array, TensorSpec
@@ -60,3 +61,21 @@ class FrozenGraph:
     outputs: tuple[GraphTensor, ...]
     variables: tuple[MutableVariable, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """The graph as the file has it, to be run by TensorFlow: calls inlined and inputs cut only.
+
+    Attributes:
+        graph: `tensorflow.Graph`.
+        variables: value of every variable by the name of its node.
+        inputs, outputs: tensors by name.
+        states: node of each variable that the graph assigns, by the variable's name.
+    """
+
+    graph: Any
+    variables: Mapping[str, Array]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    states: Mapping[str, str]

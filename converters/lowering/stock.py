@@ -1,0 +1,53 @@
+"""TensorFlow's own converter: everything that is not a recurrence goes through it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.spec import Precision
+from edgelstm.errors import UnsupportedModelError
+
+_SIGNATURE = "serving_default"
+
+
+def stock_convert(function: Any, variables: Sequence[Any], precision: Precision) -> bytes:
+    """A concrete function as a TFLite file, custom ops allowed for the markers in it.
+
+    Args:
+        variables: TensorFlow variables that the function reads.
+
+    Raises:
+        UnsupportedModelError: the converter refuses; the message is its own.
+    """
+    tf = tensorflow()
+    holder = tf.Module()
+    holder.variables_of_model = list(variables)
+    with tempfile.TemporaryDirectory(prefix="edgelstm-") as folder:
+        tf.saved_model.save(holder, folder, signatures={_SIGNATURE: function})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.allow_custom_ops = True
+        if precision in (Precision.FLOAT16, Precision.DYNAMIC):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision is Precision.DYNAMIC:
+            # FULLY_CONNECTED with a scale per channel is version 12; tflite-runtime 2.14 has 11.
+            converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+        if precision is Precision.FLOAT16:
+            converter.target_spec.supported_types = [tf.float16]
+        try:
+            flatbuffer: bytes = converter.convert()
+        except Exception as error:
+            raise UnsupportedModelError(
+                "TensorFlow's own converter cannot take the rest of the model: "
+                + _first_line(error),
+                cure="replace the layer named in the message by one of builtin operations",
+            ) from error
+    return flatbuffer
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "error:" in line]
+    return (telling or lines or [type(error).__name__])[0][:400]

@@ -1,0 +1,156 @@
+"""What becomes of a scan: which of its parts are fused, and why the others are not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from edgelstm.converters.recurrence.captures import depending
+from edgelstm.converters.recurrence.ir import Value, argument, rewritten
+from edgelstm.converters.recurrence.masking import Kept, Mask, unmask
+from edgelstm.converters.recurrence.match import Matched, NoLstm, match_lstm
+from edgelstm.converters.recurrence.parts import Part, parts, split_concatenated
+from edgelstm.converters.recurrence.scan import Scan
+from edgelstm.converters.recurrence.shared import shared
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedPart:
+    """A part of a scan.
+
+    Attributes:
+        matched: the LSTM that it is; None for a loop, or for a state that recurs on nothing.
+        reason: why it is what it is.
+        units: width of its first state, as far as it is known.
+    """
+
+    part: Part
+    name: str
+    matched: Matched | None
+    reason: str
+    units: int = 0
+
+
+@dataclasses.dataclass
+class Plan:
+    """A scan in parts.
+
+    Attributes:
+        scan: the plain step, masks taken off and concatenated states apart.
+        mask: when a step is valid; None when always.
+        kept: per stacked value, what a masked step gives.
+        parts: each after those that it depends on.
+        finals: for every state of the scan as it was, positions in `scan.states` whose final
+            values side by side are its own.
+        widths: of the states that were cut out of others, by position in `scan.states`.
+    """
+
+    scan: Scan
+    mask: Mask | None
+    kept: list[Kept | None]
+    parts: list[PlannedPart]
+    finals: list[list[int]]
+    widths: dict[int, int]
+
+
+def plan(scan: Scan, shapes: Mapping[Value, tuple[int, ...]]) -> Plan:
+    """Plan a scan; it is not changed.
+
+    Args:
+        shapes: of each leaf of the step, the batch first; 0 stands for a size that may vary. The
+            counter's is empty.
+    """
+    scan = dataclasses.replace(
+        scan,
+        states=[dataclasses.replace(s) for s in scan.states],
+        stacked=list(scan.stacked),
+    )
+    results = shared(scan.results())
+    for state, value in zip(scan.states, results, strict=False):
+        state.next = value
+    scan.stacked = results[len(scan.states) :]
+    unmasked = unmask(scan)
+    shapes = dict(shapes)
+    finals, apart = _split(scan, shapes)
+    groups = parts(scan)
+    planned = [
+        _plan_part(scan, group, shapes, unmasked.problem, len(groups), index)
+        for index, group in enumerate(groups)
+    ]
+    return Plan(scan, unmasked.mask, unmasked.kept, planned, finals, apart)
+
+
+def _split(
+    scan: Scan, shapes: dict[Value, tuple[int, ...]]
+) -> tuple[list[list[int]], dict[int, int]]:
+    """Cut concatenated states apart, those within others too; shapes are brought up to date.
+
+    Returns:
+        `Plan.finals` and `Plan.widths`.
+    """
+    finals = [[position] for position in range(len(scan.states))]
+    apart: dict[int, int] = {}
+    while True:
+        before = [state.leaf for state in scan.states]
+        widths = {leaf: shapes[leaf][-1] for leaf in before if len(shapes.get(leaf, ())) == 2}
+        cuts = {cut.position: cut.widths for cut in split_concatenated(scan, widths)}
+        if not cuts:
+            return finals, apart
+        moved: list[list[int]] = []
+        sizes: dict[int, int] = {}
+        place = 0
+        for position, leaf in enumerate(before):
+            pieces = cuts.get(position, ())
+            count = max(1, len(pieces))
+            moved.append(list(range(place, place + count)))
+            for new, size in zip(moved[-1], pieces, strict=False):
+                shapes[scan.states[new].leaf] = (shapes[leaf][0], size)
+                sizes[new] = size
+            if not pieces and position in apart:
+                sizes[place] = apart[position]
+            place += count
+        finals = [[new for old in places for new in moved[old]] for places in finals]
+        apart = sizes
+
+
+def _plan_part(
+    scan: Scan,
+    part: Part,
+    shapes: Mapping[Value, tuple[int, ...]],
+    problem: str | None,
+    count: int,
+    index: int,
+) -> PlannedPart:
+    name = scan.name if count == 1 else f"{scan.name}/{index}"
+    if not part.recurrent:
+        return PlannedPart(part, name, None, "")
+    states = [scan.states[i] for i in part.positions]
+    try:
+        if problem is not None:
+            raise NoLstm(problem)
+        matched = match_lstm(name, states, shapes)
+        _check_readers(scan, part, matched)
+    except NoLstm as reason:
+        units = shapes.get(states[0].leaf, (0,))[-1]
+        return PlannedPart(part, name, None, str(reason), units)
+    return PlannedPart(part, name, matched, "every gate as the fused op has it")
+
+
+def _check_readers(scan: Scan, part: Part, matched: Matched) -> None:
+    """Raise where something reads what the fused op does not give."""
+    others = [s.next for i, s in enumerate(scan.states) if i not in part.positions]
+    outside = [*scan.stacked, *others]
+    hidden = argument("h")
+    replaced = rewritten(outside, {matched.hidden: hidden})
+    if depending(replaced, [matched.c.leaf]) & _needed(replaced):
+        raise NoLstm("its cell state, or a gate, is read at every step")
+    if depending(replaced, [matched.h.leaf]) & _needed(replaced):
+        inner = rewritten(replaced, {matched.h.leaf: argument("h_before")})
+        if depending(inner, [matched.h.leaf]) & _needed(inner):
+            raise NoLstm("a gate is read outside of it")
+
+
+def _needed(values: list[Value]) -> set[object]:
+    from edgelstm.converters.recurrence.ir import topological
+
+    return set(topological(values))

@@ -1,0 +1,186 @@
+"""From a frozen graph to a marked model: recurrences found, planned and replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.lowering.rows import Rows
+from edgelstm.converters.lowering.stock import stock_convert
+from edgelstm.converters.recurrence.finals import read_finals
+from edgelstm.converters.recurrence.import_graphdef import import_graphdef
+from edgelstm.converters.recurrence.ir import LOOP, Graph
+from edgelstm.converters.recurrence.ir import topological as ordered
+from edgelstm.converters.recurrence.loops import recover_loops
+from edgelstm.converters.recurrence.macros import MACROS
+from edgelstm.converters.recurrence.shared import share
+from edgelstm.converters.recurrence.unroll import roll_up
+from edgelstm.converters.sources.graph.frozen import FrozenGraph, GraphTensor, MutableVariable
+from edgelstm.converters.sources.graph.row_sizes import RowSizes
+from edgelstm.converters.sources.graph.writer import GraphWriter, Left
+from edgelstm.converters.sources.keras_names import StateHome, StateSlot
+from edgelstm.converters.sources.keras_trace import MarkedModel, TracedModel
+from edgelstm.converters.spec import Precision, StatePair, StatePolicy
+from edgelstm.errors import UnsupportedModelError
+
+
+def mark_graph(
+    frozen: FrozenGraph,
+    *,
+    policy: StatePolicy | None,
+    precision: Precision,
+    batch_axes: Mapping[str, int] | None = None,
+) -> MarkedModel:
+    """The graph after the stock converter, its fused recurrences still markers.
+
+    Args:
+        policy: of the states; None follows the source: `carry` for the variables that the graph
+            assigns, else `reset`.
+        batch_axes: batch axis by input name, as far as it is known.
+
+    Raises:
+        UnsupportedModelError: a loop cannot be recovered and the stock converter cannot take it.
+    """
+    traced = trace_graph(frozen, policy, precision, batch_axes or {})
+    return MarkedModel(
+        flatbuffer=stock_convert(traced.function, (), precision),
+        recurrences=traced.recurrences,
+        inputs=traced.inputs,
+        outputs=traced.outputs,
+        slots=traced.slots,
+    )
+
+
+def trace_graph(
+    frozen: FrozenGraph,
+    policy: StatePolicy | None,
+    precision: Precision,
+    batch_axes: Mapping[str, int],
+) -> TracedModel:
+    """The graph traced with its recurrences replaced; nothing is converted yet."""
+    graph, left = recover(frozen)
+    slots = _slots(frozen, policy)
+    trace = _Trace(frozen, slots, graph, precision, left)
+    rows = RowSizes(frozen.inputs, batch_axes)
+    if rows.needed:
+        with contextlib.suppress(Exception):  # sizes that do not fit are no more than unknown
+            trace.run(rows.probing, rows.record)
+    function, writer = trace.run(lambda item: item.spec.shape, rows.recall)
+    return TracedModel(
+        recurrences=tuple(writer.recurrences),
+        inputs=(*(i.name for i in frozen.inputs), *(s.pair.input for s in slots)),
+        outputs=(*(o.name for o in frozen.outputs), *(s.pair.output for s in slots)),
+        slots=slots,
+        function=function,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trace:
+    frozen: FrozenGraph
+    slots: tuple[StateSlot, ...]
+    graph: Graph
+    precision: Precision
+    left: list[Left]
+
+    def run(
+        self, shape_of: Callable[[GraphTensor], Any], rows: Callable[[Any, int], Rows]
+    ) -> tuple[Any, GraphWriter]:
+        """The traced function, inputs of the shapes given, and what wrote it."""
+        tf = tensorflow()
+        frozen = self.frozen
+        signature = [
+            tf.TensorSpec(shape_of(item), item.spec.dtype, name=f"in_{index:03d}")
+            for index, item in enumerate(frozen.inputs)
+        ] + [
+            tf.TensorSpec(slot.shape, tf.float32, name=f"in_{len(frozen.inputs) + index:03d}")
+            for index, slot in enumerate(self.slots)
+        ]
+        writer = GraphWriter(self.graph, self.precision, self.left, rows)
+
+        def forward(*tensors: Any) -> dict[str, Any]:
+            results = writer.write(self._given(tensors))
+            wanted = [results[_output_key(o.name)] for o in frozen.outputs]
+            wanted += [results[_written_key(slot.pair.name)] for slot in self.slots]
+            return {f"out_{index:03d}": tf.identity(t) for index, t in enumerate(wanted)}
+
+        return tf.function(forward, autograph=False).get_concrete_function(*signature), writer
+
+    def _given(self, tensors: Sequence[Any]) -> dict[str, Any]:
+        tf = tensorflow()
+        count = len(self.frozen.inputs)
+        given = {_input_key(i.name): t for i, t in zip(self.frozen.inputs, tensors, strict=False)}
+        states = dict(zip((s.pair.name for s in self.slots), tensors[count:], strict=True))
+        for variable in self.frozen.variables:
+            value = states.get(variable.name)
+            if value is None:
+                value = tf.zeros(variable.initial.shape, variable.initial.dtype)
+            given.update({_variable_key(read): value for read in variable.reads})
+        return given
+
+
+def recover(frozen: FrozenGraph) -> tuple[Graph, list[Left]]:
+    """The graph with its recurrences as scans, and what looked like one but was left.
+
+    Raises:
+        UnsupportedModelError: a loop that only TensorFlow 1 can run was not recovered.
+    """
+    inputs = {_input_key(i.name): i.tensor for i in frozen.inputs}
+    inputs |= {_variable_key(r): r for v in frozen.variables for r in v.reads}
+    outputs = {_output_key(o.name): o.tensor for o in frozen.outputs}
+    outputs |= {_written_key(v.name): v.write for v in frozen.variables}
+    graph = import_graphdef(frozen.graph_def, inputs, outputs, macros=MACROS)
+    share(graph)
+    failures = recover_loops(graph)
+    read_finals(graph)
+    left = [Left(f.loop.name, "loop", f.reason, f.node.name) for f in failures]
+    for failure in failures:
+        _refuse_v1(failure.loop.attrs["loop"], left[failures.index(failure)])
+    share(graph)
+    left += [Left(f.name, "unrolled", f.reason, f.name) for f in roll_up(graph)]
+    read_finals(graph)
+    remaining = {n.name for n in ordered(graph.outputs.values()) if n.op == LOOP}
+    return graph, [item for item in left if item.form != "loop" or item.name in remaining]
+
+
+def _refuse_v1(loop: Any, left: Left) -> None:
+    """Raise where an unrecovered loop holds what the stock converter has no rule for."""
+    for node in ordered([*loop.next, loop.condition]):
+        if node.op.startswith(("TensorArray", "Stack", "Queue")):
+            raise UnsupportedModelError(
+                f"The loop {left.name} could not be recovered: {left.reason}; "
+                f"it holds {node.op}, for which TensorFlow Lite has nothing.",
+                where=f"graph node {left.node}",
+                cure="cut the graph around the loop with --inputs and --outputs, or write it with "
+                "dynamic_rnn, static_rnn or keras.layers.LSTM",
+            )
+
+
+def _slots(frozen: FrozenGraph, policy: StatePolicy | None) -> tuple[StateSlot, ...]:
+    if policy is StatePolicy.RESET or not frozen.variables:
+        return ()
+    home = StateHome.CALLER if policy is StatePolicy.EXPLICIT else StateHome.FILE
+    return tuple(StateSlot(_pair(v), tuple(v.initial.shape), home) for v in frozen.variables)
+
+
+def _pair(variable: MutableVariable) -> StatePair:
+    return StatePair(variable.name, variable.name, f"{variable.name}_out")
+
+
+def _input_key(name: str) -> str:
+    return f"input {name}"
+
+
+def _output_key(name: str) -> str:
+    return f"output {name}"
+
+
+def _variable_key(tensor: str) -> str:
+    return f"variable {tensor}"
+
+
+def _written_key(name: str) -> str:
+    return f"written {name}"

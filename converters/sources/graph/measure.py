@@ -1,0 +1,154 @@
+"""Runs the original graph once or twice to see which sizes it takes and which shapes it gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edgelstm.converters.sources.graph.axes import Axes, Shape
+from edgelstm.converters.sources.graph.frozen import GraphTensor
+from edgelstm.converters.sources.graph.reference import OriginalSession
+from edgelstm.converters.spec import Array
+from edgelstm.errors import UnsupportedModelError
+
+# Batch and steps of two runs; what differs between them varies with the inputs.
+FIRST, SECOND, LONGER = (3, 20), (2, 7), (2, 41)
+LONGEST = 1024
+PATIENCE_SECONDS = 20.0
+OTHER = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a graph was seen to take and give.
+
+    Attributes:
+        inputs: sizes that only one value of works are fixed.
+        outputs: shapes, None for sizes that vary.
+    """
+
+    inputs: tuple[GraphTensor, ...]
+    outputs: Mapping[str, Shape]
+    output_time: Mapping[str, int]
+    output_batch: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def measure(
+    session: OriginalSession, inputs: Sequence[GraphTensor], axes: Axes, where: str
+) -> Measured:
+    """Find the shapes of the outputs, and sizes that the graph demands without saying so.
+
+    Raises:
+        UnsupportedModelError: the graph does not run with any size that was tried.
+    """
+    probe = _Probe(session, axes)
+    notes: list[str] = []
+    first = probe.shapes(inputs, *FIRST)
+    if first is None:
+        inputs, notes = _fixed(probe, inputs, where)
+        first = probe.shapes(inputs, *FIRST)
+        assert first is not None
+    second = probe.shapes(inputs, *SECOND) or probe.shapes(inputs, *LONGER)
+    open_time = any(_size(i, axes.time) is None for i in inputs if i.name in axes.time)
+    steps = {_size(i, axes.time) for i in inputs if i.name in axes.time} - {None}
+    outputs: dict[str, Shape] = {}
+    output_time: dict[str, int] = {}
+    output_batch: dict[str, int] = {}
+    for name, shape in first.items():
+        other = shape if second is None else second[name]
+        outputs[name] = tuple(
+            a if a == b else None for a, b in zip(shape, other, strict=len(shape) == len(other))
+        )
+        for axis, size in enumerate(shape):
+            if open_time and size == FIRST[1] and outputs[name][axis] is None:
+                output_time.setdefault(name, axis)
+            elif not open_time and size in steps and len(shape) > 2 and axis < len(shape) - 1:
+                output_time.setdefault(name, axis)
+            elif size == FIRST[0] and outputs[name][axis] is None:
+                output_batch.setdefault(name, axis)
+    return Measured(tuple(inputs), outputs, output_time, output_batch, tuple(notes))
+
+
+def _size(one: GraphTensor, places: Mapping[str, int]) -> int | None:
+    return one.spec.shape[places[one.name]]
+
+
+@dataclasses.dataclass
+class _Probe:
+    session: OriginalSession
+    axes: Axes
+    error: str = ""
+
+    def shapes(
+        self, inputs: Sequence[GraphTensor], batch: int, steps: int
+    ) -> dict[str, tuple[int, ...]] | None:
+        """Shapes of the outputs for a batch and a number of steps; None where it does not run."""
+        try:
+            found = self.session.run({i.name: self._values(i, batch, steps) for i in inputs})
+        except Exception as error:
+            self.error = str(error).splitlines()[0][:300]
+            return None
+        return {name: value.shape for name, value in found.items()}
+
+    def _values(self, one: GraphTensor, batch: int, steps: int) -> Array:
+        sizes = {
+            self.axes.batch.get(one.name, -1): batch,
+            self.axes.time.get(one.name, -2): steps,
+        }
+        shape = tuple(
+            sizes.get(axis, OTHER) if size is None else size
+            for axis, size in enumerate(one.spec.shape)
+        )
+        if one.name in self.axes.lengths:
+            return np.ones(shape, one.spec.dtype)
+        return np.zeros(shape, one.spec.dtype)
+
+
+def _fixed(
+    probe: _Probe, inputs: Sequence[GraphTensor], where: str
+) -> tuple[tuple[GraphTensor, ...], list[str]]:
+    """Inputs with sizes under which the graph runs: batch one, a certain number of steps."""
+    error = probe.error
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for batch in (None, 1):
+        some = _with_size(inputs, probe.axes.batch, batch)
+        if batch is not None and probe.shapes(some, *FIRST) is not None:
+            return some, [_note("batch", batch, some, probe.axes.batch)]
+        for steps in range(1, LONGEST + 1):
+            if time.monotonic() > deadline or not probe.axes.time:
+                break
+            fixed = _with_size(some, probe.axes.time, steps)
+            if probe.shapes(fixed, *FIRST) is None:
+                continue
+            if probe.shapes(_with_size(some, probe.axes.time, steps + 1), *FIRST) is not None:
+                break  # many sizes work, but not that of `FIRST`
+            notes = [_note("batch", batch, some, probe.axes.batch)] if batch else []
+            return fixed, [*notes, _note("time", steps, fixed, probe.axes.time)]
+    raise UnsupportedModelError(
+        f"The graph does not run on made-up inputs: {error}",
+        where=where,
+        cure="give the shapes that it takes: --inputs 'NAME[1,100,8],...'",
+    )
+
+
+def _with_size(
+    inputs: Sequence[GraphTensor], places: Mapping[str, int], size: int | None
+) -> tuple[GraphTensor, ...]:
+    found = []
+    for one in inputs:
+        shape = list(one.spec.shape)
+        axis = places.get(one.name)
+        if size is not None and axis is not None and shape[axis] is None:
+            shape[axis] = size
+        spec = dataclasses.replace(one.spec, shape=tuple(shape))
+        found.append(dataclasses.replace(one, spec=spec))
+    return tuple(found)
+
+
+def _note(what: str, size: int, inputs: Sequence[GraphTensor], places: Mapping[str, int]) -> str:
+    names = ", ".join(i.name for i in inputs if i.name in places)
+    return f"The graph runs with a {what} size of {size} only (inputs {names})."

@@ -1,0 +1,148 @@
+"""Runs the graph as it stands in the file, in a TensorFlow session without any optimiser."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.sources.graph.frozen import Original
+from edgelstm.converters.sources.graph.normal import WIDE
+from edgelstm.converters.sources.keras_names import StateHome, StateSlot
+from edgelstm.converters.spec import Array, StatePolicy
+from edgelstm.errors import UnsupportedModelError
+
+_FEW_VALUES = 8  # constants that are smaller are sizes and factors rather than weights
+
+
+class OriginalSession:
+    """A session on the original graph, its variables set."""
+
+    def __init__(self, original: Original) -> None:
+        tf = tensorflow()
+        self._original = original
+        self._graph = original.graph
+        options = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+        # oneDNN's rewriting replaces the epsilon of layer normalisation; nothing else is needed.
+        options.graph_options.rewrite_options.disable_meta_optimizer = True
+        self._session = tf.compat.v1.Session(graph=self._graph, config=options)
+        self._assign: dict[str, tuple[Any, Any]] = {}
+        self._read: dict[str, Any] = {}
+        with self._graph.as_default():
+            for name, value in original.variables.items():
+                self._add_variable(name, value)
+        self._feeds: dict[Any, Array] = {}
+        self.set_variables(original.variables)
+
+    def _add_variable(self, name: str, value: Array) -> None:
+        tf = tensorflow()
+        handle = self._graph.get_tensor_by_name(f"{name}:0")
+        given = tf.compat.v1.placeholder(value.dtype, value.shape)
+        if handle.dtype == tf.resource:
+            done = tf.raw_ops.AssignVariableOp(resource=handle, value=given)
+            read = tf.raw_ops.ReadVariableOp(resource=handle, dtype=value.dtype)
+        else:
+            done = tf.raw_ops.Assign(ref=handle, value=given, validate_shape=False)
+            read = handle
+        self._assign[name] = (done, given)
+        self._read[name] = read
+
+    def set_variables(self, values: Mapping[str, Array]) -> None:
+        """Assign variables by the name of their node."""
+        for name, value in values.items():
+            done, given = self._assign[name]
+            self._session.run(done, {given: value})
+
+    def variable(self, name: str) -> Array:
+        """The present value of a variable."""
+        return np.asarray(self._session.run(self._read[name]))
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output by name, in the file's float32 where the source has another float type."""
+        feeds = dict(self._feeds)
+        for name, tensor_name in self._original.inputs.items():
+            if name in inputs:
+                tensor = self._graph.get_tensor_by_name(tensor_name)
+                feeds[tensor] = np.asarray(inputs[name], tensor.dtype.as_numpy_dtype)
+        found = self._session.run(dict(self._original.outputs), feeds)
+        return {name: _narrow(np.asarray(value)) for name, value in found.items()}
+
+    @contextlib.contextmanager
+    def rounded(self, seed: int) -> Iterator[None]:
+        """While active, every float weight is off by up to one rounding of float32."""
+        rng = np.random.default_rng(seed)
+        tf = tensorflow()
+        weights = {
+            op.outputs[0]: tf.make_ndarray(op.get_attr("value"))
+            for op in self._graph.get_operations()
+            if op.type == "Const" and op.outputs[0].dtype == tf.float32 and not op.control_inputs
+        }
+        states = set(self._original.states.values())
+        variables = {
+            n: v
+            for n, v in self._original.variables.items()
+            if v.dtype == np.float32 and n not in states
+        }
+        try:
+            self._feeds = {t: _off(v, rng) for t, v in weights.items() if v.size > _FEW_VALUES}
+            self.set_variables({name: _off(value, rng) for name, value in variables.items()})
+            yield
+        finally:
+            self._feeds = {}
+            self.set_variables(variables)
+
+
+def _off(value: Array, rng: np.random.Generator) -> Array:
+    off = np.finfo(np.float32).eps * rng.uniform(-1.0, 1.0, value.shape)
+    return np.asarray(value * (1.0 + off), np.float32)
+
+
+def _narrow(value: Array) -> Array:
+    return value.astype(np.float32) if value.dtype.name in WIDE.values() else value
+
+
+class GraphReference:
+    """The original graph under the state policy of the written file."""
+
+    def __init__(
+        self,
+        session: OriginalSession,
+        original: Original,
+        policy: StatePolicy,
+        slots: Sequence[StateSlot],
+    ) -> None:
+        unknown = [slot.pair.name for slot in slots if slot.pair.name not in original.states]
+        if unknown:
+            raise UnsupportedModelError(
+                f"The states {', '.join(unknown)} start from zero inside of the source graph, which "
+                "cannot be run from other values to compare with.",
+                cure="leave --state out, or make the states inputs of the graph",
+            )
+        self._session = session
+        self._policy = policy
+        self._variables = {name: original.variables[node] for name, node in original.states.items()}
+        self._nodes = original.states
+        self._explicit = [slot.pair for slot in slots if slot.home is StateHome.CALLER]
+
+    def reset(self) -> None:
+        """Put the states back to zero."""
+        zeros = {self._nodes[n]: np.zeros_like(v) for n, v in self._variables.items()}
+        self._session.set_variables(zeros)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name, explicit states among them."""
+        if self._policy is StatePolicy.RESET:
+            self.reset()
+        given = {
+            self._nodes[pair.name]: np.asarray(inputs[pair.input], self._variables[pair.name].dtype)
+            for pair in self._explicit
+            if pair.input in inputs
+        }
+        self._session.set_variables(given)
+        outputs = self._session.run(inputs)
+        for pair in self._explicit:
+            outputs[pair.output] = _narrow(self._session.variable(self._nodes[pair.name]))
+        return outputs
