@@ -13,6 +13,7 @@ from edgelstm.cli_types import (
     ModelArgument,
     OverwriteOption,
     RunnerName,
+    StatesName,
 )
 
 
@@ -58,6 +59,17 @@ def profile(
             metavar="BINARY", help="benchmark_model built for the device, if its profile has none."
         ),
     ] = None,
+    states: Annotated[
+        StatesName, typer.Option(help="LSTM states carry on from run to run, or are reset.")
+    ] = StatesName.KEEP,
+    min_seconds: Annotated[
+        float, typer.Option(metavar="S", help="Run each configuration at least so long.")
+    ] = 1.0,
+    max_seconds: Annotated[
+        float, typer.Option(metavar="S", help="And at most so long, stable or not.")
+    ] = 10.0,
+    min_runs: Annotated[int, typer.Option(metavar="N", help="Run each at least so often.")] = 100,
+    max_runs: Annotated[int, typer.Option(metavar="N", help="And at most so often.")] = 50_000,
     golden: Annotated[
         Path | None,
         typer.Option(
@@ -123,6 +135,8 @@ def profile(
         threads=arguments.numbers("--threads", threads),
         cores=() if cores is None else arguments.names(cores),
         time_size=time,
+        variables=options.Variables(states.value),
+        bounds=options.RunBounds(min_seconds, max_seconds, min_runs, max_runs),
         golden=golden,
         cadence_ns=None if cadence is None else limits.nanoseconds("--cadence", cadence),
         soak_runs=soak,

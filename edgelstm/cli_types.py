@@ -56,6 +56,13 @@ class RunnerName(str, enum.Enum):
     BENCHMARK_MODEL = "benchmark_model"
 
 
+class StatesName(str, enum.Enum):
+    """What --states takes."""
+
+    KEEP = "keep"
+    RESET = "reset"
+
+
 SourceArgument = Annotated[
     Path, typer.Argument(help="The trained model: .keras, .h5, or architecture .json.")
 ]
@@ -117,7 +124,7 @@ GraphIoOption = Annotated[
 DelegateOption = Annotated[
     str | None,
     typer.Option(
-        metavar="cpu,xnnpack,edgelstm,PATH",
+        metavar="cpu,xnnpack,edgelstm,gpu,PATH",
         help="Delegates to measure; a path is the library of an external delegate, built for the "
         "device. Without: cpu and xnnpack.",
     ),

@@ -26,6 +26,8 @@ LSTM_OPS = frozenset(
 
 NEVER_TAKEN: dict[str, frozenset[str]] = {
     # delegates/xnnpack names no LSTM; it does not look into the bodies of loops.
+    # CompiledModel takes no variable tensors, so none of the sequence ops with their states.
+    "gpu": LSTM_OPS | {"WHILE", "IF", "CALL_ONCE", "ASSIGN_VARIABLE", "READ_VARIABLE"},
     "xnnpack": LSTM_OPS | {"WHILE", "IF", "CALL_ONCE"},
 }
 """Delegate -> ops that no version of it takes."""
@@ -95,7 +97,7 @@ def place(
     """
     processors = _processors(configuration, device)
     name = configuration.delegate
-    if name in ("cpu", "xnnpack"):
+    if name in ("cpu", "xnnpack", "gpu"):
         return Placement(name, processors=processors)
     if name == "edgelstm":
         library = _own_library(device, facts)

@@ -11,9 +11,10 @@ from typing import Any
 from edgelstm.errors import OptionError
 from edgelstm.profiles.budget import Limit
 
-DELEGATES = ("cpu", "xnnpack", "edgelstm")
+DELEGATES = ("cpu", "xnnpack", "edgelstm", "gpu")
 """Delegates that every device knows by name. `cpu` is the interpreter with no delegate at all;
-`edgelstm` is our native library, and XNNPACK for what that leaves. Others are named in the
+`edgelstm` is our native library, and XNNPACK for what that leaves; `gpu` is LiteRT's accelerator
+through CompiledModel, which takes the whole graph or fails. Others are named in the
 device's profile or by the path of their library."""
 
 DEFAULT_DELEGATES = ("cpu", "xnnpack")

@@ -94,14 +94,14 @@ _TEXTS: dict[WarningKind, str] = {
 
 def _advice(warning: ProfileWarning, settings: ProfileSettings) -> str | None:
     bounds, values = settings.bounds, warning.values
-    longer = f"raise max_seconds (now {bounds.max_seconds:g})"
+    longer = f"raise --max-seconds (now {bounds.max_seconds:g})"
     match warning.kind:
         case WarningKind.UNSTABLE_MEDIAN | WarningKind.MEDIAN_UNKNOWN | WarningKind.FEW_RUNS:
             if int(values["all_runs"]) >= bounds.max_runs:
-                return f"raise max_runs (now {bounds.max_runs})"
+                return f"raise --max-runs (now {bounds.max_runs})"
             if float(values["seconds"]) >= bounds.max_seconds:
                 return longer
-            return f"raise min_seconds (now {bounds.min_seconds:g})"
+            return f"raise --min-seconds (now {bounds.min_seconds:g})"
         case WarningKind.NOT_SETTLED:
             return longer
         case WarningKind.OUTLIERS:
@@ -109,7 +109,7 @@ def _advice(warning: ProfileWarning, settings: ProfileSettings) -> str | None:
         case WarningKind.DRIFT:
             if float(values["change"]) > 0:
                 return "let the device cool down, and look at its temperature"
-            return f"measure longer: raise min_seconds (now {bounds.min_seconds:g})"
+            return f"measure longer: raise --min-seconds (now {bounds.min_seconds:g})"
         case WarningKind.SLOW_FIRST_RUN:
             return "run one inference at the application's start, before a user waits for it"
         case WarningKind.COARSE_TIMER:

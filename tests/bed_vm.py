@@ -146,6 +146,9 @@ class Machine:
         return f"127.0.0.1:{self.port}"
 
     def build(self) -> None:
+        """Makes the image, if it is not there already."""
+        if (self.folder / "root.img").exists():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         root = self.folder / "root"
         pi = self.kind == "pi"
@@ -256,7 +259,10 @@ class Machine:
 
 
 def build_kernel(folder: Path) -> None:
-    """`vmlinuz` and `initrd.gz` in `folder`, from Debian's arm64 kernel for virtual machines."""
+    """`vmlinuz` and `initrd.gz` in `folder`, from Debian's arm64 kernel for virtual machines;
+    does nothing where they are there already."""
+    if (folder / "initrd.gz").exists():
+        return
     work = folder / "work"
     for part in ("lists/partial", "cache/archives/partial"):
         (work / "apt" / part).mkdir(parents=True)
@@ -388,10 +394,8 @@ def main() -> None:
     base = Path(folder).resolve()
     kernel = base / "kernel"
     machine = Machine(kind, base / kind, kernel)
-    if not (kernel / "initrd.gz").exists():
-        build_kernel(kernel)
-    if not (base / kind / "root.img").exists():
-        machine.build()
+    build_kernel(kernel)
+    machine.build()
     cpu = rest[0] if rest else None
     memory = int(rest[1]) if len(rest) > 1 else 1024
     with machine.running(cpu=cpu, memory_mb=memory, icount="icount" in rest):

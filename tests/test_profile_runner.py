@@ -226,11 +226,11 @@ def test_an_unstable_median_is_said_with_the_bound_that_ended_the_runs(model: Pa
     """Out of time: more time. Out of runs: more runs."""
     report = profile(model, CPU, target=FakeTarget(latency=unstable))
     assert the(report, WarningKind.UNSTABLE_MEDIAN).values["wanted"] == 0.02
-    assert "max_seconds (now 3)" in advice(report, WarningKind.UNSTABLE_MEDIAN)
+    assert "--max-seconds (now 3)" in advice(report, WarningKind.UNSTABLE_MEDIAN)
     bounds = RunBounds(min_seconds=1.0, max_seconds=30.0, max_runs=700)
     settings = dataclasses.replace(CPU, bounds=bounds)
     report = profile(model, settings, target=FakeTarget(latency=unstable))
-    assert "max_runs (now 700)" in advice(report, WarningKind.UNSTABLE_MEDIAN)
+    assert "--max-runs (now 700)" in advice(report, WarningKind.UNSTABLE_MEDIAN)
 
 
 def test_too_few_runs_for_p99_leave_it_out_and_say_so(model: Path) -> None:
@@ -240,7 +240,7 @@ def test_too_few_runs_for_p99_leave_it_out_and_say_so(model: Path) -> None:
     assert measurement.percentile_ns(99) is None
     assert measurement.percentile_ns(90) is not None
     assert the(report, WarningKind.FEW_RUNS).values["figures"] == "p99"
-    assert "max_seconds" in advice(report, WarningKind.FEW_RUNS)
+    assert "--max-seconds" in advice(report, WarningKind.FEW_RUNS)
 
 
 def test_a_model_too_slow_for_six_batches_has_no_interval(model: Path) -> None:

@@ -18,7 +18,7 @@ from .machine import BACKENDS, backends, distribution_version, memory_figures
 from .messages import AgentError, Message, one_line
 from .timing import at_their_times, timed
 
-DELEGATES = ("cpu", "xnnpack", "edgelstm", "external")
+DELEGATES = ("cpu", "xnnpack", "edgelstm", "gpu", "external")
 
 
 class Model:
@@ -67,6 +67,14 @@ class Model:
         name = request["delegate"]
         if name not in DELEGATES:
             raise AgentError("input", f"this agent knows no delegate '{name}'")
+        if name == "gpu":
+            from .compiled import CompiledInterpreter
+
+            if self.backend != "ai-edge-litert":
+                raise AgentError("unsupported", "only ai-edge-litert has the GPU accelerator")
+            started = time.perf_counter_ns()
+            self.interpreter = CompiledInterpreter(request["path"], name)
+            return {"load_ns": time.perf_counter_ns() - started, "backend": self.backend}
         # tf.lite keeps OpResolverType and load_delegate under `experimental`.
         special = getattr(self.module, "experimental", self.module)
         kind = "BUILTIN_WITHOUT_DEFAULT_DELEGATES" if name == "cpu" else "BUILTIN"
@@ -131,6 +139,7 @@ class Model:
             described.append(
                 {
                     "name": names[index][0],
+                    "index": index,
                     "shape": wanted[index],
                     "dtype": np.dtype(detail["dtype"]).name,
                 }

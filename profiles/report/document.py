@@ -17,6 +17,7 @@ import math
 from typing import Any
 
 from edgelstm.profiles import budget
+from edgelstm.profiles.advice import recommend
 from edgelstm.profiles.measurement import Measurement, MemoryReading, ProfileReport
 from edgelstm.profiles.settings import ProfileSettings
 
@@ -47,6 +48,7 @@ def to_document(report: ProfileReport) -> dict[str, Any]:
             "timer_ns": report.overhead.timer_ns,
             "round_trip_ms": report.overhead.round_trip_s * 1e3,
         },
+        "recommendation": recommend(report.measurements),
         "golden": report.golden,
         "failures": [
             {

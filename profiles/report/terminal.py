@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgelstm.profiles import budget
+from edgelstm.profiles.advice import recommend
 from edgelstm.profiles.measurement import Measurement, ProfileReport
 
 MISSING = "-"
@@ -23,6 +24,9 @@ def print_profile(report: ProfileReport, console: Console) -> None:
         console.print(_outputs(report))
     for line in _extras(report):
         console.print(line, highlight=False, soft_wrap=True)
+    best = recommend(report.measurements)
+    if best is not None:
+        console.print(escape(best), highlight=False, soft_wrap=True)
     console.print(_overhead(report), highlight=False, style="dim")
     for warning in report.warnings:
         place = "" if warning.configuration is None else f"{warning.configuration}: "
@@ -64,7 +68,7 @@ def _latency(report: ProfileReport) -> Table:
         "p99",
         "min",
         "max",
-        "p50/step",
+        "µs/step",
     ):
         table.add_column(heading, justify="right")
     table.add_column("runs", justify="right")
