@@ -17,12 +17,13 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from ssh_server import free_port
 
 TOOLS = (
     "qemu-system-aarch64", "mmdebstrap", "mke2fs", "cpio", "gzip", "dpkg", "dtc", "fdtput",
@@ -377,12 +378,6 @@ def executable(path: Path, text: str) -> None:
 def run(*argv: str) -> None:
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     subprocess.run(argv, check=True, capture_output=True, env={**os.environ, "PATH": path})
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def main() -> None:

@@ -92,7 +92,9 @@ def check(report: dict[str, Any], processor: str) -> None:
     assert report["failures"] == []
     for row in report["configurations"]:
         assert row["latency"]["runs"] > 10
-        assert row["memory"]["peak_bytes"] > 0
+        # The model has 3 kB; only the process is sure to show.
+        assert row["memory"]["process"]["peak_bytes"] > 20e6
+        assert row["memory"]["process"]["proportional_bytes"] > 10e6
         assert row["accuracy"]
         assert all(each["within"] for each in row["accuracy"])
 
@@ -112,7 +114,7 @@ def test_one_command_profiles_on_a_pi_that_has_only_python(
     check(report, "Raspberry Pi 4")
     assert report["backend"]["name"] == "ai-edge-litert"
     assert running_pi.shell("ls -A ~ ~/.cache 2>/dev/null | grep -v :").split() == [".cache"]
-    assert "pyz" not in running_pi.shell("ps -eo args | grep -v grep")
+    assert "edgelstm" not in running_pi.shell("ps -eo args | grep -v grep")
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing(
@@ -172,25 +174,6 @@ def children() -> set[str]:
     argv = ["ps", "--ppid", str(os.getpid()), "-o", "pid=,comm="]
     lines = subprocess.run(argv, capture_output=True, text=True).stdout.splitlines()
     return {line for line in lines if line.split()[1:] == ["ssh"]}
-
-
-def test_two_profiles_agree_where_the_clock_counts_instructions(
-    pi: bed_vm.Machine, wheels: Path
-) -> None:
-    """Under icount a nanosecond is an instruction: latency agrees to 1e-3, instructions to 1e-4,
-    through the same code that measures everywhere."""
-    with pi.running(icount=True):
-        config = pi.folder / "config"
-        pi.write_profile(config / "edgelstm" / "devices")
-        reports = [
-            measured(pi, wheels, "--delegate", "cpu", "--time", "20", "--min-runs", "30")
-            for _ in range(2)
-        ]
-    one, other = (report["configurations"][0] for report in reports)
-    p50 = [each["latency"]["p50_ms"] for each in (one, other)]
-    counts = [each["counts"]["instructions"] for each in (one, other)]
-    assert p50[0] == pytest.approx(p50[1], rel=1e-3)
-    assert counts[0] == pytest.approx(counts[1], rel=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,7 @@ class RemoteTarget:
         self._pushed: dict[Path, str] = {}
         self._folder = ""
         self._python = ""
+        self._agent = ""
         self._keeper: AgentProcess | None = None
         self._lock = threading.Lock()
 
@@ -78,8 +79,8 @@ class RemoteTarget:
             self._python = self._find_python()
             self._folder = self._make_folder()
             stack.callback(self._remove_folder)
-            archive = self.push(agent.archive_path())
-            stack.enter_context(self._kept(archive))
+            self._agent = self._unpack_agent()
+            stack.enter_context(self._kept())
             stack.callback(self._close_sessions)
             with self.run() as session:
                 facts = ask_facts(session, self._device, self._time_limit_s)
@@ -136,8 +137,7 @@ class RemoteTarget:
 
     def run(self) -> AgentProcess:
         """See `edgelstm.profiles.targets.Target`."""
-        archive = self._pushed[agent.archive_path()]
-        return self._start([self._python, archive])
+        return self._start([self._python, self._agent])
 
     def pull(self, remote: str, local: Path) -> None:
         """Copies a file here.
@@ -160,7 +160,7 @@ class RemoteTarget:
 
     def ask_agent(self, *arguments: str) -> str:
         """Runs one command of the agent's archive to its end."""
-        words = [self._python, self._pushed[agent.archive_path()], *arguments]
+        words = [self._python, self._agent, *arguments]
         return self.call(shlex.join(words), time_limit_s=COPY_LIMIT_S)
 
     @property
@@ -219,6 +219,13 @@ class RemoteTarget:
             )
         return found
 
+    def _unpack_agent(self) -> str:
+        """As a folder, where Python keeps what it compiled; it does not beside an archive."""
+        archive, folder = self.push(agent.archive_path()), f"{self._folder}/agent"
+        words = [self._python, "-m", "zipfile", "-e", archive, folder]
+        self.call(shlex.join(words), time_limit_s=self._time_limit_s)
+        return folder
+
     def _make_folder(self) -> str:
         text = self.call(
             f"umask 077 && mkdir -p {self._home} && cd {self._home} && "
@@ -241,7 +248,7 @@ class RemoteTarget:
             )
 
     @contextlib.contextmanager
-    def _kept(self, archive: str) -> Iterator[None]:
+    def _kept(self) -> Iterator[None]:
         """A keeper on the device, and a beat every few seconds."""
         stop = threading.Event()
 
@@ -249,7 +256,7 @@ class RemoteTarget:
             while not stop.wait(BEAT_S):
                 self._tell("beat")
 
-        words = [self._python, archive, "keep", self._folder]
+        words = [self._python, self._agent, "keep", self._folder]
         with self._start(words, _Keeper) as keeper:
             # Without a keeper nobody would clean up behind a lost connection.
             keeper.ask("beat", time_limit_s=self._time_limit_s)
