@@ -48,6 +48,13 @@ class OverwritePolicy(enum.Enum):
     REPLACE = "replace"
 
 
+class ClipPolicy(enum.Enum):
+    """What to do with cell_clip=10 in a .tflite source, which TensorFlow's converter writes."""
+
+    KEEP = "keep"
+    DROP_DEFAULT = "drop default"
+
+
 @dataclasses.dataclass(frozen=True)
 class TensorChoice:
     """A tensor that the user makes an input.
@@ -93,3 +100,4 @@ class ConvertOptions:
     calibration: CalibrationData | None = None
     observer: ObserverKind = ObserverKind.MINMAX
     graph_io: GraphIo = GraphIo.FLOAT
+    clip: ClipPolicy = ClipPolicy.KEEP

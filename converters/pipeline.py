@@ -34,7 +34,12 @@ from edgelstm.converters.report import (
 from edgelstm.converters.sources import open_source
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
 from edgelstm.converters.sources.keras_trace import MarkedModel
-from edgelstm.converters.sources.source import ConvertibleSource
+from edgelstm.converters.sources.source import (
+    ConvertibleSource,
+    Finished,
+    FinishedSource,
+    OpenedSource,
+)
 from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
@@ -62,43 +67,33 @@ def convert(
     check_output(output, options.overwrite, besides=sources)
     with clock.stage("read", progress, f"reading {source_path.name}"):
         source = open_source(source_path, options)
-    with clock.stage("convert", progress, "converting"):
-        marked = source.marked()
-        policy = state_policy(marked.slots)
-        model = write_recurrences(marked)
-        refuse_foreign_ops(model)
-        quantized = quantize_fused(model, options.precision)
-    static = None
-    if options.precision in STATIC:
-        with clock.stage("quantize", progress, "calibrating"):
-            static = _with_data(model, source, marked, policy, options, progress)
-            model, quantized = static.model, static.records
-    report = _report(source, marked, model, options.precision, policy)
-    notes = (*left_as_they_were(quantized), *(static.notes if static else ()))
-    report = dataclasses.replace(report, notes=(*report.notes, *notes))
+    policy = state_policy(source.slots)
+    finished = finish(source, options, policy, progress, clock)
+    report = _report(source, finished, policy)
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
-    model.set_metadata(METADATA, _metadata(report, marked, source))
-    content = model.to_bytes()
+    finished.model.set_metadata(METADATA, _metadata(report, source))
+    content = finished.model.to_bytes()
     with clock.stage("verify", progress, "verifying against the source"):
         verification = verify_model(
             source,
             content,
             policy=policy,
-            precision=options.precision,
+            precision=finished.verified_as,
             tolerance=options.tolerance,
             data=options.data,
-            samples=None if static is None else static.samples,
-            runners=runners_of(content, options.precision),
+            samples=finished.samples,
+            runners=runners_of(content, finished.verified_as),
             progress=progress,
         )
     verification.raise_if_failed()
     if options.graph_io is not GraphIo.FLOAT:
         report = dataclasses.replace(
-            report, notes=(*report.notes, *_left_float(to_integer_io(model, options.graph_io)))
+            report,
+            notes=(*report.notes, *_left_float(to_integer_io(finished.model, options.graph_io))),
         )
-        report = dataclasses.replace(report, ops=model.op_counts())
-        content = model.to_bytes()
+        report = dataclasses.replace(report, ops=finished.model.op_counts())
+        content = finished.model.to_bytes()
     with clock.stage("write", progress, f"writing {output}"):
         files.write_atomically(output, content)
     return dataclasses.replace(
@@ -118,25 +113,71 @@ def verify(
         state=options.state or written.state_policy,
         precision=written.precision,
     )
+    progress(f"reading {source_path.name}")
+    source = open_source(source_path, options)
+    policy = state_policy(source.slots)
+    if isinstance(source, FinishedSource):
+        return verify_model(
+            source,
+            model_path,
+            policy=policy,
+            precision=source.verified_as,
+            tolerance=options.tolerance,
+            data=options.data,
+            progress=progress,
+        )
     if options.precision in STATIC and options.data is None:
         raise OptionError(
             f"a file in {options.precision.value} holds for inputs like its calibration data",
             where="--data",
             cure="give such inputs, .npz by input name",
         )
-    progress(f"reading {source_path.name}")
-    source = open_source(source_path, options)
     content = to_float_io(model_path) if options.precision in STATIC else model_path
     return verify_model(
         source,
         content,
-        policy=state_policy(source.slots),
+        policy=policy,
         precision=options.precision,
         tolerance=options.tolerance,
         data=options.data,
         samples=options.data if options.precision in STATIC else None,
         runners=runners_of(content, options.precision),
         progress=progress,
+    )
+
+
+def finish(
+    source: ConvertibleSource | FinishedSource,
+    options: ConvertOptions,
+    policy: StatePolicy,
+    progress: Progress,
+    clock: _Clock,
+) -> Finished:
+    """The source as TFLite, its recurrences written and quantized."""
+    with clock.stage("convert", progress, "converting"):
+        if isinstance(source, FinishedSource):
+            return source.finished()
+        marked = source.marked()
+        model = write_recurrences(marked)
+        refuse_foreign_ops(model)
+        quantized = quantize_fused(model, options.precision)
+    static = None
+    if options.precision in STATIC:
+        with clock.stage("quantize", progress, "calibrating"):
+            static = _with_data(model, source, marked, policy, options, progress)
+            model, quantized = static.model, static.records
+    notes = [*left_as_they_were(quantized), *(static.notes if static else ())]
+    if not marked.recurrences:
+        notes.insert(
+            0, "The model has no recurrence: it was converted by TensorFlow's own converter."
+        )
+    return Finished(
+        model,
+        tuple(marked.recurrences),
+        options.precision,
+        options.precision,
+        tuple(notes),
+        None if static is None else static.samples,
     )
 
 
@@ -276,30 +317,21 @@ def check_output(
     files.check_output(output, may_replace=may_replace, besides=besides)
 
 
-def _report(
-    source: ConvertibleSource,
-    marked: MarkedModel,
-    model: Model,
-    precision: Precision,
-    policy: StatePolicy,
-) -> ConversionReport:
-    notes = list(source.notes)
-    if not marked.recurrences:
-        notes.append("The model has no recurrence: it was converted by TensorFlow's own converter.")
+def _report(source: OpenedSource, finished: Finished, policy: StatePolicy) -> ConversionReport:
     return ConversionReport(
         tool_version=edgelstm.__version__,
         source=source.report(),
-        recurrences=tuple(RecurrenceReport.of(r, precision) for r in marked.recurrences),
+        recurrences=tuple(RecurrenceReport.of(r, finished.precision) for r in finished.recurrences),
         signatures={"serving_default": SignatureReport(source.inputs, source.outputs)},
-        ops=model.op_counts(),
+        ops=finished.model.op_counts(),
         bytes=0,
-        precision=precision,
+        precision=finished.precision,
         state_policy=policy,
-        notes=tuple(notes),
+        notes=(*source.notes, *finished.notes),
     )
 
 
-def _metadata(report: ConversionReport, marked: MarkedModel, source: ConvertibleSource) -> bytes:
+def _metadata(report: ConversionReport, source: OpenedSource) -> bytes:
     content = {
         "format": METADATA_FORMAT,
         "tool_version": report.tool_version,
@@ -308,7 +340,7 @@ def _metadata(report: ConversionReport, marked: MarkedModel, source: Convertible
         "state_policy": report.state_policy.value,
         "states": [
             {"name": slot.pair.name, "input": slot.pair.input, "output": slot.pair.output}
-            for slot in marked.slots
+            for slot in source.slots
             if slot.home is StateHome.CALLER
         ],
         "time_axes": {"inputs": dict(source.time_axes), "outputs": dict(source.output_time_axes)},

@@ -20,6 +20,7 @@ from edgelstm.cli_types import (
     CalibrationOption,
     CustomObjectsOption,
     DataOption,
+    DropClipOption,
     FixOption,
     GraphIoName,
     GraphIoOption,
@@ -98,6 +99,7 @@ def convert(
     require_fused: Annotated[
         bool, typer.Option("--require-fused", help="Fail unless every recurrence is fused.")
     ] = False,
+    drop_default_clip: DropClipOption = False,
     overwrite: OverwriteOption = False,
     report: Annotated[
         Path | None, typer.Option(metavar="R.json", help="Write the conversion report here.")
@@ -113,7 +115,7 @@ def convert(
     """Convert a trained model to TFLite with fused LSTM ops, and compare the two."""
     from edgelstm import arguments, files, terminal
     from edgelstm.converters import pipeline
-    from edgelstm.converters.options import FusePolicy, OverwritePolicy
+    from edgelstm.converters.options import ClipPolicy, FusePolicy, OverwritePolicy
     from edgelstm.converters.render import print_report
     from edgelstm.converters.spec import Precision, StatePolicy
     from edgelstm.quiet import quiet
@@ -137,6 +139,7 @@ def convert(
         fuse=FusePolicy.REQUIRE if require_fused else FusePolicy.PREFER,
         overwrite=OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP,
         **arguments.calibration(calibration, stream, observer.value, io.value),
+        clip=ClipPolicy.DROP_DEFAULT if drop_default_clip else ClipPolicy.KEEP,
     )
     with quiet():
         done = pipeline.convert(source, output, options, progress=terminal.progress)

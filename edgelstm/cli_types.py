@@ -145,6 +145,13 @@ ToleranceOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")
 ]
+DropClipOption = Annotated[
+    bool,
+    typer.Option(
+        "--drop-default-clip",
+        help="Remove cell_clip=10 from the fused ops of a .tflite source.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 StateOption = Annotated[
     StateName | None,

@@ -186,8 +186,8 @@ def _lambda(folder: Path) -> Path:
     return _saved(model, folder / "model.keras")
 
 
-def _tflite(folder: Path) -> Path:
-    (folder / "model.tflite").write_bytes(FIXED.read_bytes())
+def _truncated_tflite(folder: Path) -> Path:
+    (folder / "model.tflite").write_bytes(FIXED.read_bytes()[:-400])
     return folder / "model.tflite"
 
 
@@ -237,10 +237,10 @@ SOURCES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "weights only": (_weights_only, ("weights only", "--architecture")),
     "an architecture only": (_architecture_only, ("architecture only", "--architecture")),
     "a Lambda layer": (_lambda, ("lambda", "--allow-code")),
-    "a TFLite file": (_tflite, ("TFLite", "not convert")),
+    "a truncated TFLite file": (_truncated_tflite, ("damaged or truncated", "model.tflite")),
     "an ONNX file": (_onnx, ("ONNX", "not convert")),
-    "a frozen graph": (_graph, ("TensorFlow graph", "not convert")),
-    "a SavedModel": (_saved_model, ("SavedModel", "model.save")),
+    "a damaged frozen graph": (_graph, ("truncated or damaged", "GraphDef")),
+    "a SavedModel without graph": (_saved_model, ("SavedModel holds no graph", "export")),
     "an empty HDF5 file": (_empty_hdf5, ("empty.h5",)),
     "a NumPy file": (_npz, ("NumPy",)),
     "a pipe": (_pipe, ("regular file",)),

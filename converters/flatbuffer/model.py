@@ -173,6 +173,25 @@ class Model:
         for name in _POSITIONAL_METADATA:
             self.set_metadata(name, None)
 
+    def drop_unread_subgraphs(self) -> None:
+        """Drops subgraphs that neither subgraph 0, nor a signature, nor any kept one runs."""
+        kept: set[int] = set()
+        waiting = [0, *(signature.subgraph for signature in self.signatures)]
+        while waiting:
+            index = waiting.pop()
+            if index not in kept:
+                kept.add(index)
+                waiting += [i for op in self.subgraphs[index].ops for i in op.called_subgraphs()]
+        if len(kept) == len(self._raw.subgraphs):
+            return
+        place = {old: new for new, old in enumerate(sorted(kept))}
+        for index in kept:
+            for op in self.subgraphs[index].ops:
+                op.renumber_subgraphs(place)
+        for raw in self._raw.signatureDefs:
+            raw.subgraphIndex = place[raw.subgraphIndex]
+        self._raw.subgraphs = [self._raw.subgraphs[old] for old in sorted(kept)]
+
     def to_bytes(self, sharing: BufferSharing = BufferSharing.SHARE) -> bytes:
         """The file's bytes: identifier TFL3, no unused operator codes or buffers.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,14 +150,26 @@ class Op:
     def called_subgraphs(self) -> list[int]:
         """Indices of subgraphs that the operator runs (WHILE, IF, CALL_ONCE, ...)."""
         found = []
-        for options in (self._raw.builtinOptions, self._raw.builtinOptions2):
-            if options is None:
-                continue
-            for field, value in vars(options).items():
-                if field.lower().endswith(("subgraphindex", "subgraph", "subgraphindices")):
-                    values = value if isinstance(value, list | np.ndarray) else [value]
-                    found += [int(index) for index in values if index is not None]
+        for options, field in self._subgraph_fields():
+            value = getattr(options, field)
+            values = value if isinstance(value, list | np.ndarray) else [value]
+            found += [int(index) for index in values if index is not None]
         return found
+
+    def renumber_subgraphs(self, place: Mapping[int, int]) -> None:
+        """Replaces the index of every subgraph that the operator runs."""
+        for options, field in self._subgraph_fields():
+            value = getattr(options, field)
+            if isinstance(value, list | np.ndarray):
+                setattr(options, field, [place[int(index)] for index in value])
+            elif value is not None:
+                setattr(options, field, place[int(value)])
+
+    def _subgraph_fields(self) -> Iterator[tuple[Any, str]]:
+        for options in (self._raw.builtinOptions, self._raw.builtinOptions2):
+            for field in vars(options) if options is not None else ():
+                if field.lower().endswith(("subgraphindex", "subgraph", "subgraphindices")):
+                    yield options, field
 
 
 def _new_options(op_name: str) -> Any:

@@ -11,6 +11,7 @@ from edgelstm.converters.flatbuffer import schema
 from edgelstm.converters.flatbuffer.op import ABSENT, Op
 from edgelstm.converters.flatbuffer.tensor import Quantization, Tensor, text
 from edgelstm.converters.spec import Array
+from edgelstm.errors import UnreadableModelError
 
 if TYPE_CHECKING:
     from edgelstm.converters.flatbuffer.model import Model
@@ -185,6 +186,42 @@ class Subgraph:
         for signature in self.model.signatures:
             if signature.subgraph == self.index:
                 signature.replace_output(old, new)
+
+    def sort(self) -> None:
+        """Puts every operator behind one that writes what it reads, else keeps their order.
+
+        Of several writers of a tensor an operator stays behind those that stand before it.
+
+        Raises:
+            UnreadableModelError: operators wait for each other.
+        """
+        ops = self.ops
+        writers: dict[int, list[int]] = {}
+        for place, op in enumerate(ops):
+            for tensor in op.outputs:
+                writers.setdefault(tensor, []).append(place)
+        needs: list[set[int]] = []
+        for place, op in enumerate(ops):
+            need: set[int] = set()
+            for tensor in op.inputs:
+                known = writers.get(tensor, [])
+                need.update([w for w in known if w < place] or [w for w in known if w > place])
+            needs.append(need)
+        order: list[int] = []
+        done: set[int] = set()
+        waiting = list(range(len(ops)))
+        while waiting:
+            later = []
+            for place in waiting:
+                if needs[place] <= done:
+                    order.append(place)
+                    done.add(place)
+                else:
+                    later.append(place)
+            if len(later) == len(waiting):
+                raise UnreadableModelError("its operators wait for each other", where=self.name)
+            waiting = later
+        self._raw.operators = [ops[place]._raw for place in order]
 
     def prune(self) -> None:
         """Drops operators without effect on outputs, then tensors that nothing names.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.options import ClipPolicy, ConvertOptions
 from edgelstm.converters.sources.graph.source import GraphSource
 from edgelstm.converters.sources.keras import KerasSource
 from edgelstm.converters.sources.sniff import SourceKind, sniff
-from edgelstm.converters.sources.source import ConvertibleSource
+from edgelstm.converters.sources.source import ConvertibleSource, FinishedSource
+from edgelstm.converters.sources.tflite import TfliteSource
 from edgelstm.errors import OptionError, UnreadableModelError, UnsupportedModelError
 
 # Formats that are recognised and cannot be converted yet.
 _NOT_YET = {
-    SourceKind.TFLITE: "convert from the model that it was made of",
     SourceKind.ONNX: "convert from the Keras model, if there is one",
     SourceKind.PYTORCH_ZIP: "convert from a Keras model with the same weights",
 }
@@ -31,7 +31,7 @@ GRAPH_KINDS = frozenset(
 )
 
 
-def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource:
+def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource | FinishedSource:
     """Open a model of any supported format, told by its content.
 
     Raises:
@@ -50,6 +50,12 @@ def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource:
             where=str(path),
             cure="save the model as .keras or .h5",
         )
+    if options.clip is not ClipPolicy.KEEP and kind is not SourceKind.TFLITE:
+        raise OptionError(
+            f"The source is {kind.value}, which has no clip of the converter.",
+            where="--drop-default-clip",
+            cure="leave the option out; it is for .tflite files",
+        )
     if kind in GRAPH_KINDS:
         return GraphSource(path, kind, options)
     if options.inputs or options.outputs or options.fix:
@@ -58,4 +64,6 @@ def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource:
             where="--inputs, --outputs and --fix",
             cure="leave these options out; they are for TensorFlow graphs",
         )
+    if kind is SourceKind.TFLITE:
+        return TfliteSource(path, options)
     return KerasSource(path, options)

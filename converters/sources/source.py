@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
+from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.keras_names import StateSlot
 from edgelstm.converters.sources.keras_trace import MarkedModel
+from edgelstm.converters.spec import Array, Precision, Recurrence
 from edgelstm.converters.verify.source import Source
 
 
-class ConvertibleSource(Source, Protocol):
-    """A model that was opened: ready to be converted and to be the reference."""
+class OpenedSource(Source, Protocol):
+    """A model that was opened: ready to be the reference and to be reported."""
 
     @property
     def notes(self) -> Sequence[str]:
@@ -22,10 +25,46 @@ class ConvertibleSource(Source, Protocol):
     def slots(self) -> tuple[StateSlot, ...]:
         """Every state that outlives a call of the written file."""
 
+    def report(self) -> SourceReport:
+        """What the report says of the source."""
+        ...
+
+
+class ConvertibleSource(OpenedSource, Protocol):
+    """A source that goes through the stock converter."""
+
     def marked(self) -> MarkedModel:
         """The model after the stock converter, recurrences still markers."""
         ...
 
-    def report(self) -> SourceReport:
-        """What the report says of the source."""
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A source as TFLite, its recurrences written.
+
+    Attributes:
+        precision: how its weights and activations are stored.
+        verified_as: the precision whose tolerance it is held to.
+        notes: what a user should know of it, one sentence each.
+        samples: inputs by name that it is verified on besides others; None for none.
+    """
+
+    model: Model
+    recurrences: tuple[Recurrence, ...]
+    precision: Precision
+    verified_as: Precision
+    notes: tuple[str, ...] = ()
+    samples: Mapping[str, Array] | None = None
+
+
+@runtime_checkable
+class FinishedSource(OpenedSource, Protocol):
+    """A source that is TFLite already."""
+
+    @property
+    def verified_as(self) -> Precision:
+        """The precision whose tolerance the written file is held to."""
+
+    def finished(self) -> Finished:
+        """The file with its recurrences replaced."""
         ...

@@ -1,0 +1,104 @@
+"""A .tflite file as it is, run as the reference of what was made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.recurrence.import_tflite import Loops, import_tflite
+from edgelstm.converters.recurrence.ir import ARGUMENT, LOOP, Node, Value
+from edgelstm.converters.recurrence.ir import topological as ordered
+from edgelstm.converters.recurrence.run import call
+from edgelstm.converters.spec import Array, StatePolicy
+from edgelstm.errors import UnsupportedModelError
+from edgelstm.runtime import Delegate, Session
+
+
+class SessionReference:
+    """The file in the interpreter, with its own kernels; under RESET every call starts afresh."""
+
+    def __init__(self, content: bytes, policy: StatePolicy) -> None:
+        self._session = Session(content, delegate=Delegate.CPU)
+        self._fresh = policy is not StatePolicy.CARRY
+
+    def reset(self) -> None:
+        """Puts the states that the file keeps back to zero."""
+        self._session.reset()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs one call."""
+        if self._fresh:  # ops that take no variable for state may keep one of their own
+            self._session.reset()
+        return self._session.run(inputs)
+
+
+class GraphReference:
+    """The file's graph computed by TensorFlow, for files that the interpreter cannot run alone.
+
+    int8 weights are taken as the numbers that they stand for.
+
+    Args:
+        inputs, outputs: tensor index by name.
+    """
+
+    def __init__(
+        self, content: bytes, where: str, inputs: Mapping[str, int], outputs: Mapping[str, int]
+    ) -> None:
+        self._graph = import_tflite(Model.read(content, where=where), Loops.AS_WRITTEN).graph
+        self._inputs, self._outputs, self._where = inputs, outputs, where
+
+    def reset(self) -> None:
+        """Nothing to do: these files keep no state."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs one call.
+
+        Raises:
+            UnsupportedModelError: the file has an operator that was not told in TensorFlow's.
+        """
+        tf = tensorflow()
+        known: dict[Value, Any] = {
+            self._graph.inputs[str(index)]: tf.constant(inputs[name])
+            for name, index in self._inputs.items()
+        }
+        wanted = [self._graph.outputs[str(index)] for index in self._outputs.values()]
+        results = self._compute(wanted, known)
+        return {n: np.asarray(r) for n, r in zip(self._outputs, results, strict=True)}
+
+    def _compute(self, wanted: Sequence[Value], known: dict[Value, Any]) -> list[Any]:
+        for node in ordered(wanted, stop=list(known)):
+            if all(node[port] in known for port in range(node.outputs)):
+                continue
+            for port, result in enumerate(self._run_node(node, known)):
+                known[node[port]] = result
+        return [known[value] for value in wanted]
+
+    def _run_node(self, node: Node, known: dict[Value, Any]) -> list[Any]:
+        inputs = [known[value] for value in node.inputs]
+        if node.op == LOOP:
+            return self._loop(node, inputs, known)
+        try:
+            if node.op == ARGUMENT:
+                raise UnsupportedModelError("it is read and never written")
+            return call(node, inputs)
+        except UnsupportedModelError as error:
+            told = node.attrs.get("op", node.op)
+            raise UnsupportedModelError(
+                f"The file cannot be run as a reference: {told} {node.name} is an operator that "
+                f"neither the interpreter nor TensorFlow computes ({error.what}).",
+                where=self._where,
+            ) from None
+
+    def _loop(self, node: Node, state: list[Any], outer: Mapping[Value, Any]) -> list[Any]:
+        loop = node.attrs["loop"]
+        constants = {v: t for v, t in outer.items() if v.op == "Const"}
+        while True:
+            known = constants | dict(zip(loop.variables, state, strict=True))
+            (again,) = self._compute([loop.condition], known)
+            if not bool(again):
+                return state
+            state = self._compute(loop.next, known)
