@@ -119,6 +119,10 @@ class Timewise:
             return [self.together(node.inputs[0]), *(self._fixed(v) for v in node.inputs[1:])]
         if node.op == "StridedSlice" and _whole_rows_strided(node):
             return [self.together(node.inputs[0]), *(self._fixed(v) for v in node.inputs[1:])]
+        if node.op == "Tile" and moving == [node.inputs[0]]:
+            multiples = node.inputs[1].constant
+            if multiples is not None and len(multiples) == rank and multiples[0] == 1:
+                return [self.together(node.inputs[0]), self._fixed(node.inputs[1])]
         if node.op == "Reshape":
             return [self.together(node.inputs[0]), self._row_shape(node)]
         raise NotTimewise(f"{node.op} {node.name}")

@@ -53,7 +53,7 @@ def _cut_from(values: Sequence[Value]) -> Value | None:
     first = values[0]
     if first.op == "Unpack":
         if _all_ports([*values], first.node):
-            return _time_major(first.inputs[0], int(first.node.attrs["axis"]))
+            return time_major(first.inputs[0], int(first.node.attrs["axis"]))
         return None
     if first.op == "Split" and _all_ports([*values], first.node):
         axis = first.inputs[0].constant
@@ -79,7 +79,7 @@ def _cut_from(values: Sequence[Value]) -> Value | None:
                 or any(v.inputs[1] != first.inputs[1] for v in values)
             ):
                 return None
-        return _time_major(head.inputs[1], int(axis.reshape(())))
+        return time_major(head.inputs[1], int(axis.reshape(())))
     if all(v.op == "StridedSlice" and v.inputs[0] == first.inputs[0] for v in values):
         return _strided(values)
     return None
@@ -103,7 +103,7 @@ def _strided(values: Sequence[Value]) -> Value | None:
     if len(axes) != 1:
         return None
     # The tensor may be longer than the steps that read it.
-    series = _time_major(values[0].inputs[0], axes.pop())
+    series = time_major(values[0].inputs[0], axes.pop())
     bounds = [constant(np.asarray([n], np.int32)) for n in (0, len(values), 1)]
     masks = dict.fromkeys(
         ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0
@@ -117,7 +117,8 @@ def _all_ports(values: Sequence[Value], node: Node) -> bool:
     )
 
 
-def _time_major(value: Value, axis: int) -> Value:
+def time_major(value: Value, axis: int) -> Value:
+    """A value with its axis `axis` in front."""
     if axis == 0:
         return value
     return Node(TIME_MAJOR, f"{value.node.name}/time_major", [value], {"axis": axis}).out
@@ -135,7 +136,7 @@ def simplify_packs(graph: Graph) -> None:
             continue
         axis = int(node.attrs["axis"])
         if axis in (0, 1):
-            replace[node.out] = _time_major(source.inputs[0], axis)
+            replace[node.out] = time_major(source.inputs[0], axis)
     if replace:
         replace_values(everything, replace)
         for name, value in graph.outputs.items():

@@ -26,7 +26,7 @@ from edgelstm.converters.recurrence.scan import (
     node_of,
     replace_values,
 )
-from edgelstm.converters.recurrence.series import element, series_of, simplify_packs
+from edgelstm.converters.recurrence.series import element, series_of, simplify_packs, time_major
 from edgelstm.converters.recurrence.shared import frozen
 
 _ANCHORS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "Conv2D", "Conv3D"}
@@ -128,6 +128,7 @@ class _Roll:
         self._states: dict[Steps, _StateSteps] = {}
         self._sequences: dict[Steps, Value] = {}
         self._captured: dict[Value, Value] = {}
+        self._packs: dict[Node, Value] = {}
         self._counter: Value | None = None
         self._shifted: dict[Value, Value | None] = {}
         self._log: list[tuple[dict[Any, Any], object]] = []
@@ -137,14 +138,35 @@ class _Roll:
     def run(self) -> dict[Value, Value]:
         """Values of the graph -> what the scan gives instead."""
         self._unify(tuple(node.out for node in self._chain))
-        done = 0
-        while done < len(self._states):
-            state = list(self._states.values())[done]
-            done += 1
-            state.next = self._unify(tuple(state.after))
+        self._follow_states()
         if not self._states:
             raise NotRolled("no state was found")
+        self._find_packs()
         return self._replacement()
+
+    def _follow_states(self) -> None:
+        """Walk what each state becomes, which may find more of them."""
+        while state := next((s for s in self._states.values() if s.next is None), None):
+            state.next = self._unify(tuple(state.after))
+
+    def _find_packs(self) -> None:
+        """Outputs that are gathered over all steps, with what is done to them at each step."""
+        for node in self._everything:
+            if (
+                node.op != "Pack"
+                or len(node.inputs) != self._steps
+                or node.attrs["axis"] not in (0, 1)
+            ):
+                continue
+            if [self._stage[v.node] for v in node.inputs] != list(range(self._steps)):
+                continue
+            mark = len(self._log)
+            try:
+                value = self._unify(tuple(node.inputs))
+                self._follow_states()
+                self._packs[node] = value
+            except NotRolled:
+                self._undo(mark)
 
     # Walking the steps side by side
 
@@ -328,7 +350,7 @@ class _Roll:
     # Putting the scan in the place of the steps
 
     def _replacement(self) -> dict[Value, Value]:
-        inside = {n for key in self._nodes for n in key if n is not None}
+        inside = {n for key in self._nodes for n in key if n is not None} | set(self._packs)
         outputs = set(self._graph.outputs.values())
         columns: dict[tuple[Node | None, ...], set[int]] = {}
         for key in self._nodes:
@@ -354,7 +376,10 @@ class _Roll:
             ],
             states=[State(s.leaf, s.next, s.initial) for s in states if s.next is not None],
             captured=[Captured(leaf, value) for value, leaf in self._captured.items()],
-            stacked=[self._nodes[key][port] for key, port in stacked],
+            stacked=[
+                *(self._nodes[key][port] for key, port in stacked),
+                *dict.fromkeys(self._packs.values()),
+            ],
             counter=self._counter,
             steps=None,
             form="unrolled",
@@ -371,8 +396,16 @@ class _Roll:
             del count
         for value, position in finals.items():
             assert value is not None
-            replace[value] = node[len(stacked) + position]
-        return {old: new for old, new in replace.items() if self._read(old, inside, outputs)}
+            replace[value] = node[len(scan.stacked) + position]
+        gathered = scan.stacked[len(stacked) :]
+        whole = {value: node[len(stacked) + i] for i, value in enumerate(gathered)}
+        packs = {
+            pack.out: time_major(whole[value], int(pack.attrs["axis"]))
+            for pack, value in self._packs.items()
+        }
+        return packs | {
+            old: new for old, new in replace.items() if self._read(old, inside, outputs)
+        }
 
     def _read(self, value: Value, inside: set[Node], outputs: set[Value]) -> bool:
         return value in outputs or any(r not in inside for r in self._readers.get(value, []))
