@@ -152,7 +152,7 @@ class ScanWriter:
         (position,) = planned.part.positions
         state = self._scan.states[position]
         over, initial = self._over(state.next), self._initials[position]
-        if self._mask is not None and state.next not in self._repeating:
+        if self._mask is not None and not (state.complete or state.next in self._repeating):
             over = self._mask.held(over, initial)
         self._finals[position] = over[-1]
         if _is_read(self._scan, state.leaf, besides=planned.part.positions):

@@ -77,8 +77,15 @@ class Unmasked:
 def unmask(scan: Scan) -> Unmasked:
     """Take the selections off a scan's step."""
     holders = {state.leaf: state for state in scan.states}
+    zeros = {c.leaf for c in scan.captured if is_zero(c.source)}
+    # A state that no step reads is an output of the last step, masked as outputs are.
+    read = {v for n in ordered(scan.results()) for v in n.inputs} | set(scan.stacked)
+    unread = [state for state in scan.states if state.leaf not in read]
     peeled: list[tuple[Value, Formula | bool]] = []
     for state in scan.states:
+        if state in unread:
+            peeled.append((state.next, True))
+            continue
         new, formula = _peel(state.next, lambda v, leaf=state.leaf: v == leaf)
         if new is None:
             return Unmasked(kept=[None] * len(scan.stacked))
@@ -87,13 +94,13 @@ def unmask(scan: Scan) -> Unmasked:
     kept: list[Kept | None] = []
     stacked: list[Value] = []
     for value in scan.stacked:
-        same = next((s for s in scan.states if s.next == value), None)
+        same = next((s for s in scan.states if s.next == value and s not in unread), None)
         if same is not None and value.op in _SELECTS:
             # The output is the new state itself: a masked step repeats it.
             stacked.append(peeled[scan.states.index(same)][0])
             kept.append(Kept.PREVIOUS)
             continue
-        new, formula = _peel(value, is_zero)
+        new, formula = _peel(value, lambda v: v in zeros or is_zero(v))
         how: Kept | None = Kept.ZERO
         if new is None or formula is True:
             new, formula = _peel(value, lambda v: v in holders)
@@ -107,16 +114,21 @@ def unmask(scan: Scan) -> Unmasked:
     if not formulas:
         return Unmasked(kept=[None] * len(scan.stacked))
     if len(formulas) > 1:
-        return Unmasked(problem="its states are masked in different ways")
+        return Unmasked(
+            kept=[None] * len(scan.stacked), problem="its states are masked in different ways"
+        )
     (formula,) = formulas
     assert isinstance(formula, Formula)
     moving = {s.leaf.node for s in scan.states}
     if any(n in moving for c in formula.conditions() for n in ordered([c])):
-        return Unmasked(problem="its mask depends on its state")
-    if any(f is True for _, f in peeled):
-        return Unmasked(problem="only some of its states are masked")
+        return Unmasked(kept=[None] * len(scan.stacked), problem="its mask depends on its state")
+    if any(f is True for s, (_, f) in zip(scan.states, peeled, strict=True) if s not in unread):
+        return Unmasked(
+            kept=[None] * len(scan.stacked), problem="only some of its states are masked"
+        )
     for state, (new, _) in zip(scan.states, peeled, strict=True):
         state.next = new
+        state.complete = state in unread
     scan.stacked = stacked
     mask = Mask(formula, _lengths(scan, formula))
     return Unmasked(mask, kept)

@@ -21,11 +21,13 @@ class State:
         leaf: what the step reads.
         next: what the step makes of it.
         initial: its value before the first step, outside the step.
+        complete: whether `next` itself says what a masked step gives, after masks were taken off.
     """
 
     leaf: Value
     next: Value
     initial: Value
+    complete: bool = False
 
 
 @dataclasses.dataclass
