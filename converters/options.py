@@ -98,6 +98,6 @@ class ConvertOptions:
     data: Mapping[str, Array] | None = None
     tolerance: float | None = None
     calibration: CalibrationData | None = None
-    observer: ObserverKind = ObserverKind.MINMAX
+    observer: ObserverKind = ObserverKind.AUTO
     graph_io: GraphIo = GraphIo.FLOAT
     clip: ClipPolicy = ClipPolicy.KEEP

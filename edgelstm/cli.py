@@ -108,7 +108,7 @@ def convert(
     tolerance: ToleranceOption = None,
     calibration: CalibrationOption = None,
     stream: StreamOption = False,
-    observer: ObserverOption = ObserverName.MINMAX,
+    observer: ObserverOption = ObserverName.AUTO,
     io: GraphIoOption = GraphIoName.FLOAT,
     as_json: JsonOption = False,
 ) -> None:

@@ -22,6 +22,7 @@ class PrecisionName(str, enum.Enum):
 class ObserverName(str, enum.Enum):
     """What --observer takes."""
 
+    AUTO = "auto"
     MINMAX = "minmax"
     PERCENTILE = "percentile"
     MSE = "mse"

@@ -14,6 +14,7 @@ from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE, layer
 from edgelstm.converters.lowering.state import COPY_OP
 from edgelstm.converters.quantize.calibration_calls import Call, calls
 from edgelstm.converters.quantize.calibration_data import CalibrationData
+from edgelstm.converters.quantize.integer_op import RoundedWeights
 from edgelstm.converters.quantize.observer import Observer, ObserverKind
 from edgelstm.converters.quantize.ranges import LayerRanges, Range
 from edgelstm.converters.quantize.trace import Trace, spec_of, trace
@@ -37,6 +38,7 @@ class LayerStatistics:
     Attributes:
         moments: sum of v v^T over v = (x_t, h_{t-1}, 1), [F + O + 1] squared; of the projection's
             inputs likewise, [U + 1] squared, None without one.
+        rounded: its weights in int8, once they were computed.
         saturated: per gate i, f, c, o, the share of values within 1/256 of its limits.
     """
 
@@ -52,6 +54,7 @@ class LayerStatistics:
     moments: Wide | None = None
     projection_moments: Wide | None = None
     vectors: int = 0
+    rounded: RoundedWeights | None = None
     saturated: Wide = dataclasses.field(default_factory=lambda: np.zeros(4))
 
     def see(self, seen: Trace) -> None:
@@ -74,14 +77,14 @@ class LayerStatistics:
         self.moments = _added(self.moments, np.concatenate([seen.x, seen.h[:-1]], axis=2))
         self.vectors += seen.x.shape[0] * seen.x.shape[1]
 
-    def ranges(self, kind: ObserverKind, bits: int) -> LayerRanges:
+    def ranges(self, inputs: ObserverKind, states: ObserverKind, bits: int) -> LayerRanges:
         """The ranges to quantize with; the cell's never leaves a value out."""
-        h = self.h.range(kind, bits)
+        h = self.h.range(states, bits)
         projected = self.spec.projection is not None
         return LayerRanges(
-            x=self.x.range(kind, bits),
+            x=self.x.range(inputs, bits),
             h=h,
-            hidden=self.hidden.range(kind, bits) if projected else h,
+            hidden=self.hidden.range(states, bits) if projected else h,
             cell=self.cell.extremes.largest,
             gate_sums=tuple(o.extremes.largest for o in self.sums)
             if self.spec.layer_norm is not None

@@ -18,6 +18,7 @@ PERCENTILE = 99.99
 class ObserverKind(enum.Enum):
     """How a range is chosen from what was seen."""
 
+    AUTO = "auto"  # by trying the others on the data
     MINMAX = "minmax"  # everything seen
     PERCENTILE = "percentile"  # all but the outermost 0.01 % at each end
     MSE = "mse"  # the smallest mean squared error of 8-bit values
@@ -65,8 +66,8 @@ class Observer:
         return Range(self.low, self.high) if self.seen else Range(0.0, 0.0)
 
     def range(self, kind: ObserverKind, bits: int = 8) -> Range:
-        """The range to quantize with."""
-        if kind is ObserverKind.MINMAX or not self.seen or self._reach == 0.0:
+        """The range to quantize with; AUTO stands for MINMAX here."""
+        if kind in (ObserverKind.AUTO, ObserverKind.MINMAX) or not self.seen or self._reach == 0.0:
             return self.extremes
         if kind is ObserverKind.PERCENTILE:
             return self._percentile()

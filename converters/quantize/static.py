@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from edgelstm.converters.flatbuffer import Model, Op
@@ -31,8 +33,21 @@ _GATES = range(4)
 _HUGE = 1e5
 
 
+@dataclasses.dataclass(frozen=True)
+class Observers:
+    """How ranges are chosen: of hidden states, and of everything else."""
+
+    inputs: ObserverKind = ObserverKind.MINMAX
+    states: ObserverKind = ObserverKind.MINMAX
+
+    @staticmethod
+    def all(kind: ObserverKind) -> Observers:
+        """The same for everything."""
+        return Observers(kind, kind)
+
+
 def quantize_static(
-    model: Model, calibration: Calibration, precision: Precision, observer: ObserverKind
+    model: Model, calibration: Calibration, precision: Precision, observers: Observers
 ) -> tuple[Model, list[QuantizedOp]]:
     """A model in integers, and one record per fused operator.
 
@@ -44,7 +59,7 @@ def quantize_static(
     """
     bits = 8 if precision is Precision.INT8 else 16
     seen = {
-        name: tensor.range(observer, bits)
+        name: tensor.range(observers.inputs, bits)
         for name, tensor in calibration.tensors.items()
         if tensor.seen and tensor.finite and tensor.extremes.largest < _HUGE
     }
@@ -57,8 +72,10 @@ def quantize_static(
         if reason or statistics is None:
             records.append(QuantizedOp(layer, (), before, before, reason))
             continue
-        rounded = rounded_weights(op, statistics)
-        make_integer(op, statistics.ranges(observer, bits), precision, rounded)
+        if statistics.rounded is None:
+            statistics.rounded = rounded_weights(op, statistics)
+        seen_there = statistics.ranges(observers.inputs, observers.states, bits)
+        make_integer(op, seen_there, precision, statistics.rounded)
         changed = [op.input(p) for p in range(1, 24) if p < len(op.inputs)]
         names = tuple(t.name for t in changed if t is not None and not t.is_variable)
         records.append(QuantizedOp(layer, names, before, stored_bytes(op)))

@@ -12,9 +12,10 @@ from edgelstm.converters.quantize.advice import advice
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate
 from edgelstm.converters.quantize.calibration_calls import calls
 from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
+from edgelstm.converters.quantize.choose import choose
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.result import QuantizedOp
-from edgelstm.converters.quantize.static import quantize_static
+from edgelstm.converters.quantize.static import Observers, quantize_static
 from edgelstm.converters.spec import Array, Precision, StatePolicy
 from edgelstm.converters.verify.axes import ModelAxes, model_axes
 from edgelstm.converters.verify.cases import random_samples
@@ -94,7 +95,16 @@ def quantize_with_data(
             "with inputs as the model will see them."
         )
     calibration = calibrate(model, data, axes, pairs, progress)
-    made, records = quantize_static(model, calibration, precision, observer)
+    observers = Observers.all(observer)
+    if observer is ObserverKind.AUTO and precision is Precision.INT8:
+        progress("choosing ranges")
+        observers, errors = choose(model, calibration, data, axes, pairs)
+        notes.append(
+            f"Ranges: {observers.inputs.value}, of states {observers.states.value}; the nearest to "
+            f"float32 of {len(errors)} ways tried, rms {errors[observers]:.2g} of the outputs' "
+            f"range."
+        )
+    made, records = quantize_static(model, calibration, precision, observers)
     notes += advice(calibration, precision)
     return QuantizedModel(made, records, calibration, first_samples(data, axes), tuple(notes))
 
