@@ -74,8 +74,8 @@ def plan(scan: Scan, shapes: Mapping[Value, tuple[int, ...]]) -> Plan:
     finals, apart = _split(scan, shapes)
     groups = parts(scan)
     planned = [
-        _plan_part(scan, group, shapes, unmasked.problem, len(groups), index)
-        for index, group in enumerate(groups)
+        _plan_part(scan, group, shapes, unmasked.problem, name)
+        for group, name in zip(groups, _names(scan.name, groups), strict=True)
     ]
     return Plan(scan, unmasked.mask, unmasked.kept, planned, finals, apart)
 
@@ -113,15 +113,23 @@ def _split(
         apart = sizes
 
 
+def _names(name: str, groups: list[Part]) -> list[str]:
+    """A name per part; the recurrences are numbered where there are several."""
+    several = sum(group.recurrent for group in groups) > 1
+    names, number = [], 0
+    for group in groups:
+        names.append(f"{name}/{number}" if several and group.recurrent else name)
+        number += group.recurrent
+    return names
+
+
 def _plan_part(
     scan: Scan,
     part: Part,
     shapes: Mapping[Value, tuple[int, ...]],
     problem: str | None,
-    count: int,
-    index: int,
+    name: str,
 ) -> PlannedPart:
-    name = scan.name if count == 1 else f"{scan.name}/{index}"
     if not part.recurrent:
         return PlannedPart(part, name, None, "")
     states = [scan.states[i] for i in part.positions]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -279,9 +280,12 @@ def _untransposed_tensor(x: Any, order: Sequence[int]) -> Any | None:
     return op.inputs[0]
 
 
+_SCAFFOLD = re.compile(r"(Stateful)?PartitionedCall(_\d+)?|while_context|while|cond(_\d+)?")
+
+
 def _short(name: str) -> str:
     """A recurrence's name from that of its node, without what TensorFlow adds."""
-    parts = [p for p in name.split("/") if p and p not in ("while_context", "while", "cond")]
+    parts = [p for p in name.split("/") if p and not _SCAFFOLD.fullmatch(p)]
     kept = [p for i, p in enumerate(parts) if i == 0 or p != parts[i - 1]]
     return "/".join(kept) or "recurrence"
 
