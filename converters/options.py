@@ -10,7 +10,7 @@ from pathlib import Path
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.graph_io import GraphIo
 from edgelstm.converters.quantize.observer import ObserverKind
-from edgelstm.converters.spec import Array, Precision, StatePolicy
+from edgelstm.converters.spec import Array, Precision, StatePolicy, StepForm, StreamingForms
 
 
 class Size(enum.Enum):
@@ -68,6 +68,14 @@ class TensorChoice:
 
 
 @dataclasses.dataclass(frozen=True)
+class Streaming:
+    """What a file that is to be streamed holds."""
+
+    forms: StreamingForms = StreamingForms.ALL
+    step: StepForm = StepForm.PLAIN
+
+
+@dataclasses.dataclass(frozen=True)
 class ConvertOptions:
     """How to convert. Defaults are those of `edgelstm convert`.
 
@@ -79,6 +87,7 @@ class ConvertOptions:
         data: inputs by name for verification, besides random ones.
         calibration: what int8 and int16 take their ranges from; other precisions need none.
         observer: how these ranges are chosen; graph_io: what the model takes and gives then.
+        streaming: None writes one form of the model.
         tolerance: largest error relative to an output's range; None takes the precision's own.
     """
 
@@ -101,3 +110,4 @@ class ConvertOptions:
     observer: ObserverKind = ObserverKind.AUTO
     graph_io: GraphIo = GraphIo.FLOAT
     clip: ClipPolicy = ClipPolicy.KEEP
+    streaming: Streaming | None = None

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import edgelstm
 from edgelstm import files
+from edgelstm.converters import forms
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
+from edgelstm.converters.lowering.own_states import own_states
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.quantize.emulate import EmulatedSession
@@ -44,6 +47,8 @@ from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
 from edgelstm.converters.verify.runner import Runner
+from edgelstm.converters.verify.streaming import prove
+from edgelstm.converters.verify.tolerance import tolerance_for
 from edgelstm.errors import NotFusedError, OptionError, UnsupportedModelError
 
 Progress = Callable[[str], None]
@@ -63,16 +68,24 @@ def convert(
     clock = _Clock()
     require_written(FUSED_OP, options.precision)
     require_data(options.precision, options.calibration)
+    options = forms.settled(options)
     sources = (source_path, options.architecture, options.custom_objects)
     check_output(output, options.overwrite, besides=sources)
     with clock.stage("read", progress, f"reading {source_path.name}"):
         source = open_source(source_path, options)
     policy = state_policy(source.slots)
     finished = finish(source, options, policy, progress, clock)
+    added: Mapping[str, Any] = {}
+    if options.streaming is not None:
+        with clock.stage("forms", progress, "converting the forms for streaming"):
+            added = forms.add_forms(finished.model, source_path, options)
     report = _report(source, finished, policy)
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
-    finished.model.set_metadata(METADATA, _metadata(report, source))
+    states = caller_states(source) or own_states(finished.model)
+    finished.model.set_metadata(METADATA, _metadata(report, states, source, added))
+    entry = forms.stream_entry(states, time_axes(source))
+    finished.model.set_metadata(forms.STREAM_ENTRY, entry)
     content = finished.model.to_bytes()
     with clock.stage("verify", progress, "verifying against the source"):
         verification = verify_model(
@@ -87,6 +100,13 @@ def convert(
             progress=progress,
         )
     verification.raise_if_failed()
+    if options.streaming is not None:
+        with clock.stage("stream", progress, "comparing steps, chunks and the whole sequence"):
+            allowed = tolerance_for(options.precision, options.tolerance)
+            whole = forms.sequence_run(source_path, options)
+            proof = prove(content, source.inputs, allowed, data=options.data, source=whole)
+        proof.raise_if_failed(source_path.name)
+        report = dataclasses.replace(report, notes=(*report.notes, proof.sentence()))
     if options.graph_io is not GraphIo.FLOAT:
         report = dataclasses.replace(
             report,
@@ -331,19 +351,35 @@ def _report(source: OpenedSource, finished: Finished, policy: StatePolicy) -> Co
     )
 
 
-def _metadata(report: ConversionReport, source: OpenedSource) -> bytes:
+def caller_states(source: OpenedSource) -> list[dict[str, str]]:
+    """The states that the caller keeps, as the metadata tell them."""
+    return [
+        {"name": slot.pair.name, "input": slot.pair.input, "output": slot.pair.output}
+        for slot in source.slots
+        if slot.home is StateHome.CALLER
+    ]
+
+
+def time_axes(source: OpenedSource) -> dict[str, dict[str, int]]:
+    """Time axes of inputs and outputs by name, as the metadata tell them."""
+    return {"inputs": dict(source.time_axes), "outputs": dict(source.output_time_axes)}
+
+
+def _metadata(
+    report: ConversionReport,
+    states: Sequence[Mapping[str, str]],
+    source: OpenedSource,
+    added: Mapping[str, Any],
+) -> bytes:
     content = {
         "format": METADATA_FORMAT,
         "tool_version": report.tool_version,
         "source": report.source.to_json(),
         "precision": report.precision.value,
         "state_policy": report.state_policy.value,
-        "states": [
-            {"name": slot.pair.name, "input": slot.pair.input, "output": slot.pair.output}
-            for slot in source.slots
-            if slot.home is StateHome.CALLER
-        ],
-        "time_axes": {"inputs": dict(source.time_axes), "outputs": dict(source.output_time_axes)},
+        "states": states,
+        "time_axes": time_axes(source),
+        **({"signatures": added} if added else {}),
         "report": {"recurrences": [r.to_json() for r in report.recurrences]},
     }
     return json.dumps(content, separators=(",", ":")).encode()

@@ -37,6 +37,21 @@ class StatePolicy(enum.Enum):
     EXPLICIT = "explicit"  # h and c are named inputs and outputs
 
 
+class StepForm(enum.Enum):
+    """How a single step of a fused recurrence is written."""
+
+    PLAIN = "plain"  # FULLY_CONNECTED, LOGISTIC, MUL, ...: every runtime has them
+    BASIC = "basic"  # the LSTM operator with the basic kernel, which GPU delegates take
+    FUSED = "fused"  # the sequence operator over one step; needs variable tensors
+
+
+class StreamingForms(enum.Enum):
+    """Which forms of a model a file for streaming holds."""
+
+    ALL = "all"  # the whole sequence, chunks, and single steps
+    STEP = "step"  # single steps only, for runtimes that take no variable tensors
+
+
 class Precision(enum.Enum):
     """How weights and activations are stored and computed."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgelstm.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from edgelstm.converters.options import ConvertOptions, Size, TensorChoice
+    from edgelstm.converters.options import ConvertOptions, Size, Streaming, TensorChoice
     from edgelstm.converters.spec import Array
 
 
@@ -157,6 +157,23 @@ def calibration(text: str | None, stream: bool, observer: str, graph_io: str) ->
         "observer": ObserverKind(observer),
         "graph_io": GraphIo(graph_io),
     }
+
+
+def streaming(wanted: bool, step: Any, step_only: bool) -> Streaming | None:
+    """What a file for streaming is to hold; None where it is not to be one."""
+    from edgelstm.converters.options import Streaming
+    from edgelstm.converters.spec import StepForm, StreamingForms
+
+    if not (wanted or step_only):
+        return None
+    form = StepForm(step.value)
+    if step_only and form is StepForm.FUSED:
+        raise OptionError(
+            "The fused op needs variable tensors, which a file of steps only is to do without.",
+            where="--step fused",
+            cure="use --step plain or --step basic",
+        )
+    return Streaming(StreamingForms.STEP if step_only else StreamingForms.ALL, form)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,9 +14,11 @@ from edgelstm import cli_profile
 from edgelstm.cli_types import (
     AllowCodeOption,
     AllowNanOption,
+    AppNameOption,
     ArchitectureOption,
     BatchOption,
     CalibrationOption,
+    COption,
     CustomObjectsOption,
     DataOption,
     DropClipOption,
@@ -26,19 +27,33 @@ from edgelstm.cli_types import (
     GraphIoOption,
     InputsOption,
     JsonOption,
+    JsOption,
     KeepOption,
+    KotlinOption,
     ModelArgument,
     ObserverName,
     ObserverOption,
+    OutputOption,
     OutputsOption,
     OverwriteOption,
     PrecisionName,
+    PrecisionOption,
+    ProveOption,
+    ReportOption,
+    RequireFusedOption,
     SizesOption,
     SourceArgument,
     StateOption,
+    StepName,
+    StepOnlyOption,
+    StepOption,
     StepsOption,
+    StreamingOption,
     StreamOption,
+    SwiftOption,
     TargetName,
+    TargetOption,
+    TimeOption,
     ToleranceOption,
 )
 
@@ -75,20 +90,12 @@ def _root(
 @app.command()
 def convert(
     source: SourceArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT.tflite", help="The file to write.")
-    ],
-    quantize: Annotated[
-        PrecisionName, typer.Option(help="Precision of the written model.")
-    ] = PrecisionName.FLOAT32,
+    output: OutputOption,
+    quantize: PrecisionOption = PrecisionName.FLOAT32,
     state: StateOption = None,
     batch: BatchOption = None,
-    time: Annotated[
-        str | None, typer.Option(metavar="N|dynamic", help="Time steps; default as in the source.")
-    ] = None,
-    target: Annotated[
-        TargetName, typer.Option(help="What the model is to run on.")
-    ] = TargetName.CPU,
+    time: TimeOption = None,
+    target: TargetOption = TargetName.CPU,
     inputs: InputsOption = None,
     outputs: OutputsOption = None,
     fix: FixOption = None,
@@ -96,14 +103,13 @@ def convert(
     custom_objects: CustomObjectsOption = None,
     allow_code: AllowCodeOption = False,
     allow_nan: AllowNanOption = False,
-    require_fused: Annotated[
-        bool, typer.Option("--require-fused", help="Fail unless every recurrence is fused.")
-    ] = False,
     drop_default_clip: DropClipOption = False,
+    streaming: StreamingOption = False,
+    step: StepOption = StepName.PLAIN,
+    step_only: StepOnlyOption = False,
+    require_fused: RequireFusedOption = False,
     overwrite: OverwriteOption = False,
-    report: Annotated[
-        Path | None, typer.Option(metavar="R.json", help="Write the conversion report here.")
-    ] = None,
+    report: ReportOption = None,
     data: DataOption = None,
     tolerance: ToleranceOption = None,
     calibration: CalibrationOption = None,
@@ -136,6 +142,7 @@ def convert(
         state=None if state is None else StatePolicy(state.value),
         batch=arguments.size("--batch", batch),
         time=arguments.size("--time", time),
+        streaming=arguments.streaming(streaming, step, step_only),
         fuse=FusePolicy.REQUIRE if require_fused else FusePolicy.PREFER,
         overwrite=OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP,
         **arguments.calibration(calibration, stream, observer.value, io.value),
@@ -163,12 +170,12 @@ def verify(
     custom_objects: CustomObjectsOption = None,
     allow_code: AllowCodeOption = False,
     allow_nan: AllowNanOption = False,
+    streaming: ProveOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a converted model with its source, along the time axis."""
     from edgelstm import arguments, terminal
-    from edgelstm.converters import pipeline
-    from edgelstm.converters.render import print_verification
+    from edgelstm.converters import pipeline, streams
     from edgelstm.quiet import quiet
 
     options = arguments.convert_options(
@@ -184,10 +191,31 @@ def verify(
     )
     with quiet():
         verification = pipeline.verify(source, model, options, progress=terminal.progress)
-    terminal.show(
-        verification.to_json(), as_json, lambda console: print_verification(verification, console)
-    )
-    verification.raise_if_failed()
+        proof = streams.proof(source, model, options) if streaming else None
+    streams.show(verification, proof, as_json)
+
+
+@app.command(name="export-app")
+def export_app(
+    model: ModelArgument,
+    kotlin: KotlinOption = None,
+    swift: SwiftOption = None,
+    c: COption = None,
+    js: JsOption = None,
+    name: AppNameOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a typed wrapper of a model written with --streaming or --step-only."""
+    from edgelstm import terminal
+    from edgelstm.converters.export.write import export_app as export
+    from edgelstm.converters.options import OverwritePolicy
+
+    given = {"kotlin": kotlin, "swift": swift, "c": c, "js": js}
+    folders = {language: folder for language, folder in given.items() if folder is not None}
+    policy = OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP
+    made = [str(path) for path in export(model, folders, name=name, overwrite=policy)]
+    terminal.show({"files": made}, as_json, lambda console: console.print("\n".join(made)))
 
 
 @app.command()

@@ -44,6 +44,14 @@ class StateName(str, enum.Enum):
     EXPLICIT = "explicit"
 
 
+class StepName(str, enum.Enum):
+    """What --step takes."""
+
+    PLAIN = "plain"
+    BASIC = "basic"
+    FUSED = "fused"
+
+
 class TargetName(str, enum.Enum):
     """What --target takes."""
 
@@ -160,6 +168,57 @@ StateOption = Annotated[
         help="What h and c do between calls: start from zero, persist in the interpreter, or "
         "be inputs and outputs; default as in the source."
     ),
+]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", metavar="OUT.tflite", help="The file to write.")
+]
+ReportOption = Annotated[
+    Path | None, typer.Option(metavar="R.json", help="Write the conversion report here.")
+]
+RequireFusedOption = Annotated[
+    bool, typer.Option("--require-fused", help="Fail unless every recurrence is fused.")
+]
+TimeOption = Annotated[
+    str | None, typer.Option(metavar="N|dynamic", help="Time steps; default as in the source.")
+]
+TargetOption = Annotated[TargetName, typer.Option(help="What the model is to run on.")]
+PrecisionOption = Annotated[PrecisionName, typer.Option(help="Precision of the written model.")]
+KotlinOption = Annotated[
+    Path | None, typer.Option("--kotlin", metavar="DIR", help="For Android's Interpreter.")
+]
+SwiftOption = Annotated[
+    Path | None, typer.Option("--swift", metavar="DIR", help="For TensorFlowLiteSwift.")
+]
+COption = Annotated[
+    Path | None, typer.Option("--c", metavar="DIR", help="For the TensorFlow Lite C API.")
+]
+JsOption = Annotated[
+    Path | None, typer.Option("--js", metavar="DIR", help="For LiteRT.js in the browser.")
+]
+AppNameOption = Annotated[
+    str | None, typer.Option("--name", help="Name of the wrapper; default is the file's.")
+]
+StreamingOption = Annotated[
+    bool,
+    typer.Option(
+        "--streaming",
+        help="Write the signatures chunk and step beside the whole sequence; weights stand in the "
+        "file once.",
+    ),
+]
+StepOption = Annotated[
+    StepName,
+    typer.Option(help="Operators of a single step: plain ones, or the basic LSTM op for GPUs."),
+]
+StepOnlyOption = Annotated[
+    bool,
+    typer.Option(
+        "--step-only",
+        help="Write single steps and nothing else, for LiteRT's CompiledModel and LiteRT.js.",
+    ),
+]
+ProveOption = Annotated[
+    bool, typer.Option("--streaming", help="Also compare steps, chunks and the whole sequence.")
 ]
 BatchOption = Annotated[
     str | None, typer.Option(metavar="N|dynamic", help="Batch size; default as in the source.")

@@ -69,7 +69,7 @@ class TfliteSource:
         self._content = content
         self._file = read_model_file(content)
         self._model = Model.read(content, where=str(path))
-        self._policy = StatePolicy.CARRY if self._file.variables else StatePolicy.RESET
+        self._policy = StatePolicy.CARRY if self._file.variables[0] else StatePolicy.RESET
         if options.state not in (None, self._policy):
             raise OptionError(
                 f"The file's states are of the policy '{self._policy.value}', and re-fusing keeps "
@@ -77,7 +77,7 @@ class TfliteSource:
                 where=str(path),
                 cure="leave --state out, or convert from the model that the file was made of",
             )
-        if self._file.variables:
+        if self._file.variables[0]:
             self.notes.append(
                 "The file keeps states from call to call, and so does the written one."
             )
@@ -164,7 +164,7 @@ class TfliteSource:
             StateSlot(
                 StatePair(main.tensor(i).name, "", ""), main.tensor(i).signature, StateHome.OP
             )
-            for i in self._file.variables
+            for i in self._file.variables[0]
         )
 
     def report(self) -> SourceReport:

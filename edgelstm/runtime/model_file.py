@@ -31,15 +31,15 @@ class ModelFile:
     """The parts of a model file that interpreters do not tell.
 
     Attributes:
-        variables: indices of the first subgraph's variable tensors that keep a value between
-            calls: those that no op writes as its output and that are no graph input.
+        variables: by subgraph, indices of the variable tensors that keep a value between calls:
+            those that no op writes as its output and that are no graph input.
         metadata: the file's metadata entries by name.
         bytes: size of the file.
         builtin_ops: codes of the builtin operators that occur, as the TFLite schema numbers them.
     """
 
     signatures: tuple[Signature, ...]
-    variables: tuple[int, ...]
+    variables: tuple[tuple[int, ...], ...]
     metadata: Mapping[str, bytes]
     bytes: int
     builtin_ops: frozenset[int]
@@ -97,7 +97,7 @@ def read_model_file(model: Path | bytes) -> ModelFile:
         fresh = Table.root(data)
         return ModelFile(
             signatures=tuple(_signature(table) for table in fresh.tables(7)),
-            variables=_variables(fresh),
+            variables=_all_variables(fresh),
             metadata=read_metadata_entries(data),
             bytes=len(data),
             builtin_ops=frozenset(_builtin(code) for code in fresh.tables(1)),
@@ -136,16 +136,19 @@ def _builtin(code: Table) -> int:
     return max(code.scalar(0, "b"), code.scalar(3, "i"))
 
 
-def _variables(model: Table) -> tuple[int, ...]:
-    main = model.element(2, 0)
-    if main is None:
+def _all_variables(model: Table) -> tuple[tuple[int, ...], ...]:
+    if model.element(2, 0) is None:
         raise Malformed("there is no graph")
-    computed = set(_integers(main, 1))
-    for operator in main.tables(3):
+    return tuple(_variables(subgraph) for subgraph in model.tables(2))
+
+
+def _variables(subgraph: Table) -> tuple[int, ...]:
+    computed = set(_integers(subgraph, 1))
+    for operator in subgraph.tables(3):
         computed.update(_integers(operator, 2))
     return tuple(
         index
-        for index, tensor in enumerate(main.tables(0))
+        for index, tensor in enumerate(subgraph.tables(0))
         if tensor.scalar(5, "B") and index not in computed
     )
 

@@ -8,10 +8,11 @@ import functools
 import hashlib
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgelstm.errors import InputError, UnreadableModelError, UnsupportedModelError
+from edgelstm.errors import InputError, OptionError, UnreadableModelError, UnsupportedModelError
 from edgelstm.runtime import native
 from edgelstm.runtime.interpreters import (
     Backend,
@@ -23,9 +24,12 @@ from edgelstm.runtime.interpreters import (
 )
 from edgelstm.runtime.metadata import ENTRY, parse_metadata
 from edgelstm.runtime.model_file import ModelFile, Signature, place, read_model_file
+from edgelstm.runtime.subgraph import SubgraphInterpreter
 from edgelstm.runtime.tensors import named
 
 DEFAULT_SIGNATURE = "serving_default"
+# Signatures whose states go on from call to call, beside one that starts from zero.
+STREAM_SIGNATURES = ("chunk", "step")
 
 # LSTM, UNIDIRECTIONAL_SEQUENCE_LSTM, BIDIRECTIONAL_SEQUENCE_LSTM: without any of them there is
 # nothing for the native delegate.
@@ -44,6 +48,7 @@ class OpenedModel:
         metadata: what `edgelstm convert` wrote into it; None for a file of another tool.
         reasons: why this backend and this delegate, by "interpreter" and "delegate".
         notes: what was tried before and did not work.
+        wanted: name of the signature that was asked for; None for the file's own choice.
     """
 
     model: Path | bytes
@@ -56,6 +61,7 @@ class OpenedModel:
     notes: tuple[str, ...]
     _content: bytes | mmap.mmap = dataclasses.field(repr=False)
     _stamp: tuple[int, ...] = dataclasses.field(repr=False)
+    wanted: str | None = None
     # The one that showed that the delegate takes the model, for whoever asks first.
     _spare: list[Interpreter] = dataclasses.field(default_factory=list, repr=False)
 
@@ -128,10 +134,64 @@ class OpenedModel:
 
     @property
     def signature(self) -> Signature | None:
-        """`serving_default`, else the first signature of the main graph."""
+        """The one asked for; else `serving_default`, else the first signature of the main graph."""
+        if self.wanted is not None:
+            return next(s for s in self.file.signatures if s.name == self.wanted)
         main = [signature for signature in self.file.signatures if signature.subgraph == 0]
         main.sort(key=lambda signature: signature.name != DEFAULT_SIGNATURE)
         return main[0] if main else None
+
+    @property
+    def variables(self) -> tuple[int, ...]:
+        """The signature's variable tensors that keep a value between calls."""
+        signature = self.signature
+        return self.file.variables[0 if signature is None else signature.subgraph]
+
+    @property
+    def contract(self) -> Mapping[str, Any]:
+        """What the metadata say of the signature: `state_policy`, `states`, `time_axes`, ..."""
+        metadata = self.metadata or {}
+        forms = metadata.get("signatures")
+        own = forms.get(self.wanted) if isinstance(forms, dict) else None
+        return {**metadata, **own} if isinstance(own, dict) else metadata
+
+    @property
+    def carries(self) -> bool:
+        """Whether states go on from call to call, in the file or through its caller."""
+        contract = self.contract
+        return contract.get("state_policy") != "reset" or bool(contract.get("states"))
+
+    def running(self, signature: str | None) -> OpenedModel:
+        """The same model, with another signature to run.
+
+        Raises:
+            OptionError: the file has no such signature.
+        """
+        if signature == self.wanted:
+            return self
+        names = [each.name for each in self.file.signatures]
+        if signature is not None and signature not in names:
+            raise OptionError(
+                f"The model has no signature {signature!r}.",
+                where=self.where,
+                cure="use one of " + (", ".join(names) or "none: leave signature= out"),
+            )
+        if signature is not None:
+            count = len(self.file.variables)
+            if next(s for s in self.file.signatures if s.name == signature).subgraph >= count:
+                raise UnreadableModelError(
+                    f"The signature {signature!r} names a graph that is not there.",
+                    where=self.where,
+                )
+        return dataclasses.replace(self, wanted=signature, _spare=[])
+
+    def for_streams(self) -> OpenedModel:
+        """The same model with the signature that carries states on: its own choice where that
+        does, else `chunk`, else `step`."""
+        names = {signature.name for signature in self.file.signatures}
+        if self.wanted is not None or self.carries:
+            return self
+        return next((self.running(name) for name in STREAM_SIGNATURES if name in names), self)
 
     def interpreter(self) -> Interpreter:
         """A new interpreter; its tensors have yet to be allocated.
@@ -144,7 +204,15 @@ class OpenedModel:
             return self._spare.pop()
         interpreter = construct(self.model, self.backend, self.threads, self.delegate)
         self._check_unchanged()
-        return interpreter
+        signature = self.signature
+        if signature is None or signature.subgraph == 0:
+            return interpreter
+        try:
+            return SubgraphInterpreter(
+                interpreter, signature.subgraph, signature.inputs, signature.outputs
+            )
+        except (ValueError, RuntimeError) as error:
+            raise as_user_error(error, self.model, self.backend) from None
 
     def details(
         self, interpreter: Interpreter
@@ -183,6 +251,7 @@ class OpenedModel:
             "delegate_reason": self.reasons["delegate"],
             "notes": list(self.notes),
             "threads": self.threads,
+            "signature": None if self.signature is None else self.signature.name,
             "bytes": self.file.bytes,
         }
 

@@ -43,6 +43,7 @@ class Session:
         threads: int = 1,
         delegate: Delegate | None = None,
         nan: NanPolicy = NanPolicy.PASS,
+        signature: str | None = None,
     ) -> None:
         """Opens a model.
 
@@ -55,15 +56,19 @@ class Session:
             delegate: None takes the first that takes the model: the native one where it takes
                 fused ops of it, XNNPACK, the interpreter's own kernels.
             nan: what happens to inputs that hold NaN.
+            signature: which of the file's signatures to run; None takes `serving_default`, else
+                the first of the main graph.
 
         Raises:
             UnreadableModelError: the file is missing, damaged, or no TFLite file.
             UnsupportedModelError: the interpreter lacks an op of the model.
             MissingPackageError: no interpreter is installed.
-            OptionError: `backend` or `threads` is out of range.
+            OptionError: `backend` or `threads` is out of range, or there is no such signature.
         """
         if not isinstance(model, OpenedModel):
             model = OpenedModel.open(model, backend=backend, threads=threads, delegate=delegate)
+        if signature is not None:
+            model = model.running(signature)
         self._model = model
         self._nan = nan
         self.metadata = model.metadata
@@ -75,6 +80,11 @@ class Session:
             name: tuple(int(n) for n in detail["shape"]) for name, detail in self._inputs.items()
         }
         self._allocated = False
+        # What stands for zero in a quantized state.
+        self._zero_points = {
+            int(each["index"]): int(each["quantization"][1])
+            for each in (self._interpreter.get_tensor_details() if model.variables else ())
+        }
 
     def run(
         self, inputs: Mapping[str, npt.ArrayLike], lengths: npt.ArrayLike | None = None
@@ -97,7 +107,7 @@ class Session:
         arrays = fitting_inputs(inputs, self.inputs, self._nan, self._model.where)
         if lengths is None:
             return self._run(arrays)
-        if self._model.file.variables and np.size(lengths) != 1:
+        if self._model.variables and np.size(lengths) != 1:
             raise UnsupportedModelError(
                 "The model carries the states of all rows from call to call, so rows cannot end "
                 "at unlike frames.",
@@ -105,7 +115,7 @@ class Session:
                 cure="convert the model again with --state reset, or use one row per session",
             )
         where = self._model.where
-        told = told_axes(self.metadata, where)
+        told = told_axes(self._model.contract, where)
         return run_ragged(self._run, arrays, lengths, self.inputs, self.outputs, where, told)
 
     def clone(self) -> Session:
@@ -132,17 +142,13 @@ class Session:
         }
 
     def reset(self) -> None:
-        """Sets every state that is kept between calls to zero.
-
-        Raises:
-            UnsupportedModelError: the interpreter cannot reset this model's state.
-        """
+        """Sets every state that is kept between calls to zero."""
         if not self._allocated:
             return  # states are zero after the first allocation
-        try:
-            self._interpreter.reset_all_variables()
-        except (ValueError, RuntimeError) as error:
-            raise self._failed("resetting the state", error) from None
+        # Not the interpreter's own reset: it fails on graphs of the file that have not run yet,
+        # and on states that have no memory before each call fills them.
+        for index, state in self._states().items():
+            self._interpreter.set_tensor(index, np.full_like(state, self._zero_points[index]))
 
     def info(self) -> dict[str, Any]:
         """A JSON object: interpreter, delegate, why these, threads, bytes, inputs, outputs."""
@@ -150,7 +156,7 @@ class Session:
             **self._model.info(),
             "inputs": [dataclasses.asdict(info) for info in self.inputs],
             "outputs": [dataclasses.asdict(info) for info in self.outputs],
-            "state_tensors": len(self._model.file.variables),
+            "state_tensors": len(self._model.variables),
         }
 
     def _allocate(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -178,8 +184,7 @@ class Session:
 
     def _states(self) -> dict[int, Array]:
         return {
-            index: np.array(self._interpreter.get_tensor(index))
-            for index in self._model.file.variables
+            index: np.array(self._interpreter.get_tensor(index)) for index in self._model.variables
         }
 
     def _failed(self, doing: str, error: Exception) -> UnsupportedModelError:

@@ -84,10 +84,10 @@ def find_slots(
     """
     if batch is not None and batch < 1:
         raise OptionError(f"A batch of {batch} was asked for.", cure="use 1 or more")
-    metadata = model.metadata or {}
-    reset = metadata.get("state_policy") == "reset"
     slots = (
-        () if reset else (*_variables(model, interpreter), *_pairs(model, inputs, outputs, batch))
+        (*_variables(model, interpreter), *_pairs(model, inputs, outputs, batch))
+        if model.carries
+        else ()
     )
     if not slots:
         raise UnsupportedModelError(
@@ -100,11 +100,11 @@ def find_slots(
 
 
 def _variables(model: OpenedModel, interpreter: Interpreter) -> list[StateSlot]:
-    if not model.file.variables:
+    if not model.variables:
         return []
     details = {int(detail["index"]): detail for detail in interpreter.get_tensor_details()}
     slots: dict[str, StateSlot] = {}
-    for index in model.file.variables:
+    for index in model.variables:
         name = str(details[index]["name"])
         if not name or name in slots:
             name = f"{name or 'state'}_{len(slots)}"
@@ -116,7 +116,7 @@ def _variables(model: OpenedModel, interpreter: Interpreter) -> list[StateSlot]:
 def _pairs(
     model: OpenedModel, inputs: Details, outputs: Details, batch: int | None
 ) -> list[StateSlot]:
-    entries = (model.metadata or {}).get("states", [])
+    entries = model.contract.get("states", [])
     slots = []
     entry: Any
     for entry in entries if isinstance(entries, list) else [None]:

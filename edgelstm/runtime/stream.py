@@ -50,6 +50,7 @@ class Stream:
         nan: NanPolicy = NanPolicy.PASS,
         batch: int | None = None,
         time_axis: int | None = None,
+        signature: str | None = None,
     ) -> None:
         """Opens a model with all states zero.
 
@@ -65,15 +66,19 @@ class Stream:
             batch: rows of the states where the file leaves the batch open; None is 1.
             time_axis: the time axis of inputs and outputs; None takes what the file's metadata
                 tell, and finds it where they tell nothing.
+            signature: which of the file's signatures to run; None takes the file's own choice
+                where that carries states on, else `chunk`, else `step`.
 
         Raises:
             UnreadableModelError: the file is missing, damaged, or no TFLite file.
             UnsupportedModelError: the file keeps no state, or the interpreter lacks an op.
             MissingPackageError: no interpreter is installed.
-            OptionError: `backend`, `threads`, `batch` or `time_axis` is out of range.
+            OptionError: `backend`, `threads`, `batch` or `time_axis` is out of range, or there is
+                no such signature.
         """
         if not isinstance(model, OpenedModel):
             model = OpenedModel.open(model, backend=backend, threads=threads, delegate=delegate)
+        model = model.for_streams() if signature is None else model.running(signature)
         self._model = model
         self._nan = nan
         self._batch = batch
@@ -96,7 +101,7 @@ class Stream:
             self.outputs,
             dynamic_batch=self._dynamic_batch,
             axis=time_axis,
-            told=told_axes(model.metadata, model.where),
+            told=told_axes(model.contract, model.where),
         )
         self._taken = any_number_of_frames(self.inputs, self._frames)
         self._engine = Engine(
@@ -237,6 +242,16 @@ class Stream:
             "frames_per_call": self._frames.per_call,
             "memory": _MEMORY[self._engine.maps_tensors],
         }
+
+    @property
+    def time_axes(self) -> Mapping[str, int]:
+        """Time axis by name of the inputs that have one."""
+        return dict(self._frames.inputs)
+
+    @property
+    def output_time_axes(self) -> Mapping[str, int]:
+        """Time axis by name of the outputs that have one."""
+        return dict(self._frames.outputs)
 
     @property
     def delegate(self) -> Delegate:
