@@ -18,6 +18,7 @@ _ACTIVATIONS = {
     Activation.TANH: 3,
 }
 FLOAT32, FLOAT16, INT16, INT8 = range(4)
+FLOAT, HYBRID, HYBRID_ASYMMETRIC = 0, 1, 3
 _TYPES = {"float32": FLOAT32, "float16": FLOAT16, "int16": INT16, "int8": INT8}
 
 
@@ -100,7 +101,7 @@ class NativeLstm:
         spec: LstmSpec,
         kernels: str,
         *,
-        hybrid: bool = False,
+        arithmetic: int = FLOAT,
         stored: dict[str, tuple[Array, float]] | None = None,
     ) -> None:
         self.spec = spec
@@ -112,7 +113,7 @@ class NativeLstm:
             units=spec.units,
             outputs=spec.output_size,
             activation=_ACTIVATIONS[spec.activation],
-            arithmetic=int(hybrid),
+            arithmetic=arithmetic,
             diagonal=int(spec.diagonal),
             cell_clip=spec.cell_clip,
             projection_clip=spec.projection_clip,

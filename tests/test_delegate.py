@@ -123,12 +123,21 @@ def test_neighbouring_layers_and_readers_of_c_equal_the_stock_kernels(
             np.testing.assert_allclose(one[name], array, atol=TOLERANCE, err_msg=name)
 
 
+def make_asymmetric(model: Model) -> None:
+    op = model.main.find(FUSED_OP)[0]
+    op.set_option("asymmetric_quantize_inputs", True)
+    op.version = max(3, op.version)
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
-def test_hybrid_layers_equal_the_stock_kernel(kernels: str) -> None:
+@pytest.mark.parametrize("asymmetric", [False, True], ids=["symmetric", "asymmetric"])
+def test_hybrid_layers_equal_the_stock_kernel(kernels: str, asymmetric: bool) -> None:
     """Short sequences; the stock kernel rounds at the same places."""
     for number, spec in enumerate(configurations()):
         model = fused_model(spec, batch=2, time=3)
         quantize_dynamic(model)
+        if asymmetric:
+            make_asymmetric(model)
         data = model.to_bytes()
         (x,) = inputs_for(spec, *(2, 3), number, initial=False)
         stock = open_interpreter(data)
@@ -353,25 +362,18 @@ def test_a_malformed_operator_is_left_to_the_interpreter(name: str) -> None:
 
 
 def test_what_is_not_covered_is_left_and_still_runs() -> None:
-    """Weights computed in the graph and asymmetric hybrid arithmetic run in the stock kernel."""
+    """Weights computed in the graph run in the stock kernel."""
     spec = random_spec(2)
-    for number in (0, 1):
-        model = fused_model(spec, batch=1, time=2)
-        if number == 0:
-            computed_weight(model)
-        else:
-            quantize_dynamic(model)
-            op = model.main.find(FUSED_OP)[0]
-            op.set_option("asymmetric_quantize_inputs", True)
-            op.version = 3
-        data = model.to_bytes()
-        ours, delegate = opened(data)
-        stock = open_interpreter(data)
-        assert native.delegate_counts(delegate)[:2] == (0, 1)
-        for interpreter in (ours, stock):
-            interpreter.allocate_tensors()
-        (x,) = inputs_for(spec, 1, 2, 0, initial=False)
-        np.testing.assert_array_equal(invoked(ours, x), invoked(stock, x))
+    model = fused_model(spec, batch=1, time=2)
+    computed_weight(model)
+    data = model.to_bytes()
+    ours, delegate = opened(data)
+    stock = open_interpreter(data)
+    assert native.delegate_counts(delegate)[:2] == (0, 1)
+    for interpreter in (ours, stock):
+        interpreter.allocate_tensors()
+    (x,) = inputs_for(spec, 1, 2, 0, initial=False)
+    np.testing.assert_array_equal(invoked(ours, x), invoked(stock, x))
 
 
 _FUZZ = """

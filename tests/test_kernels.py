@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fused_models import random_spec
 from lstm_reference import lstm
-from native_layers import NativeLstm, activate, kernel_names
+from native_layers import HYBRID, HYBRID_ASYMMETRIC, NativeLstm, activate, kernel_names
 from test_fused_lowering import configurations, inputs_for
 
 from edgelstm.converters.quantize.dynamic import symmetric_int8
@@ -276,8 +276,27 @@ def quantized(vector: Array) -> Array:
     return wide
 
 
-def test_hybrid_arithmetic_equals_its_definition(kernels: str) -> None:
+def quantized_asymmetrically(vector: Array) -> Array:
+    """The same with a zero point."""
+    single = vector.astype(np.float32)
+    low, high = min(0.0, float(single.min())), max(0.0, float(single.max()))
+    if low == high:
+        return single.astype(np.float64)
+    step = (high - low) / 255
+    ends = -128 - low / step, 127 - high / step
+    ideal = ends[0] if 128 + abs(low / step) < 127 + abs(high / step) else ends[1]
+    zero = np.clip(np.floor(np.abs(ideal) + 0.5) * np.sign(ideal), -128, 127)
+    scale = np.float32(step)
+    placed = np.float32(zero) + single * (np.float32(1) / scale)
+    nearest = np.clip(np.sign(placed) * np.floor(np.abs(placed) + 0.5), -128, 127)
+    wide: Array = (nearest.astype(np.float64) - zero) * scale
+    return wide
+
+
+@pytest.mark.parametrize("arithmetic", [HYBRID, HYBRID_ASYMMETRIC], ids=["symmetric", "asymmetric"])
+def test_hybrid_arithmetic_equals_its_definition(kernels: str, arithmetic: int) -> None:
     """Configurations and sizes; one step each, so that no rounding of a later step can tip over."""
+    rounded = quantized if arithmetic == HYBRID else quantized_asymmetrically
     specs = [random_spec(n, units=n, features=n + 1, outputs=5) for n in (1, 7, 8, 9, 33)]
     for number, spec in enumerate([*configurations(), *specs]):
         exact, stored = hybrid_parts(spec)
@@ -285,8 +304,9 @@ def test_hybrid_arithmetic_equals_its_definition(kernels: str) -> None:
         h, c = states(spec, batch)
         (x,) = inputs_for(spec, batch, 1, number, initial=False)
         x[..., :1] = 0 if number % 7 == 0 else x[..., :1]
-        wanted = lstm(exact, x, h, c, rounded=quantized)
-        with NativeLstm(spec, kernels, hybrid=True, stored=stored) as native:
+        x += np.float32(number % 3)
+        wanted = lstm(exact, x, h, c, rounded=rounded)
+        with NativeLstm(spec, kernels, arithmetic=arithmetic, stored=stored) as native:
             got = native.run(x, h, c, padding=5, offset=number % 4)
         limit = TOLERANCE
         if spec.projection is not None:
@@ -312,7 +332,7 @@ def test_hybrid_extremes_do_not_overflow(kernels: str) -> None:
             h = np.full((1, units), value, np.float32)
             c = np.zeros((1, units), np.float32)
             wanted, _, _ = lstm(exact, x, h, c)
-            with NativeLstm(spec, kernels, hybrid=True, stored=stored) as native:
+            with NativeLstm(spec, kernels, arithmetic=HYBRID, stored=stored) as native:
                 np.testing.assert_allclose(native.run(x, h, c), wanted, atol=TOLERANCE)
 
 
@@ -328,7 +348,7 @@ def test_a_layer_that_makes_no_sense_is_refused(kernels: str) -> None:
     assert not NativeLstm(spec, "no such kernels").handle
     _, stored = hybrid_parts(spec)
     stored["kernel_o"][0][0, 0] = -128
-    assert not NativeLstm(spec, kernels, hybrid=True, stored=stored).handle
+    assert not NativeLstm(spec, kernels, arithmetic=HYBRID, stored=stored).handle
     assert spec.activation is Activation.TANH
 
 

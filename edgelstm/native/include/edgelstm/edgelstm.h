@@ -54,13 +54,19 @@ enum EdgeLstmActivation {
 
 // EDGELSTM_HYBRID multiplies int8 weights with vectors that are quantized symmetrically to int8,
 // one scale per vector; all multiplied matrices must then be int8 within [-127, 127].
+// EDGELSTM_HYBRID_ASYMMETRIC gives each vector a zero point as well.
 //
 // EDGELSTM_INTEGER is TFLite's "8x8_16", bit for bit: input, output and h are int8, c is int16 and
 // has a scale of 2^-15 to 2^-9, matrices are int8 within [-127, 127], peephole and layer norm int16,
 // biases int32. The activation is tanh whatever is asked for. `input_quantization` and its
 // neighbours count for it alone. With a peephole O must be U or the equations are followed where
 // the stock kernel reads its vectors with a wrong length.
-enum EdgeLstmArithmetic { EDGELSTM_FLOAT = 0, EDGELSTM_HYBRID = 1, EDGELSTM_INTEGER = 2 };
+enum EdgeLstmArithmetic {
+  EDGELSTM_FLOAT = 0,
+  EDGELSTM_HYBRID = 1,
+  EDGELSTM_INTEGER = 2,
+  EDGELSTM_HYBRID_ASYMMETRIC = 3
+};
 
 typedef struct EdgeLstmWeight {
   const void* data;  // row-major, at any address; NULL if the layer has no such weight

@@ -89,10 +89,8 @@ class Reader {
       layer.arithmetic = EDGELSTM_INTEGER;
     } else if (kernel->type != kTfLiteInt8) {
       layer.arithmetic = EDGELSTM_FLOAT;
-    } else if (options_.asymmetric) {
-      return "asymmetric hybrid arithmetic is not covered";
     } else {
-      layer.arithmetic = EDGELSTM_HYBRID;
+      layer.arithmetic = options_.asymmetric ? EDGELSTM_HYBRID_ASYMMETRIC : EDGELSTM_HYBRID;
     }
     return nullptr;
   }

@@ -90,6 +90,7 @@ const char* LayerProblem(const EdgeLstmLayer& layer) {
     case EDGELSTM_FLOAT:
       return nullptr;
     case EDGELSTM_HYBRID:
+    case EDGELSTM_HYBRID_ASYMMETRIC:
       return Int8Matrices(layer) ? nullptr : "hybrid weights are not int8 within [-127, 127]";
     case EDGELSTM_INTEGER:
       return Int8Matrices(layer) ? IntegerProblem(layer)

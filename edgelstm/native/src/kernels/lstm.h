@@ -46,6 +46,10 @@ inline bool HasLayerNorm(const EdgeLstmLayer& layer) {
 }
 inline bool HasProjection(const EdgeLstmLayer& layer) { return layer.projection.data != nullptr; }
 
+inline bool Hybrid(const EdgeLstmLayer& layer) {
+  return layer.arithmetic == EDGELSTM_HYBRID || layer.arithmetic == EDGELSTM_HYBRID_ASYMMETRIC;
+}
+
 inline const LayerKernels& KernelsFor(const LstmKernels& kernels, const EdgeLstmLayer& layer) {
   return layer.arithmetic == EDGELSTM_INTEGER ? kernels.integer : kernels.floating;
 }

@@ -1,6 +1,6 @@
 #include "kernels/vec_avx2.h"
 
-#include "kernels/lstm-inl.h"
+#include "kernels/kernels-inl.h"
 
 namespace edgelstm {
 

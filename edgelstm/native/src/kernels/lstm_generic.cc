@@ -1,6 +1,6 @@
 #include "kernels/vec_generic.h"
 
-#include "kernels/lstm-inl.h"
+#include "kernels/kernels-inl.h"
 
 namespace edgelstm {
 

@@ -37,8 +37,6 @@ struct Parts {
   int64_t count;
 };
 
-bool Hybrid(const EdgeLstmLayer& layer) { return layer.arithmetic == EDGELSTM_HYBRID; }
-
 size_t PackedBytes(const EdgeLstmLayer& layer) {
   return static_cast<size_t>(Parts(layer).count) * sizeof(float);
 }
@@ -200,17 +198,43 @@ class Sequence {
       for (int64_t i = 0; i < count; ++i) vector_[i] = values[i];
       return 1;
     }
-    float largest = 0;
+    float low = 0, high = 0;
     for (int64_t i = 0; i < count; ++i) {
-      const float magnitude = std::fabs(static_cast<float>(values[i]));
-      if (magnitude > largest) largest = magnitude;
+      const auto value = static_cast<float>(values[i]);
+      if (value < low) low = value;
+      if (value > high) high = value;
     }
+    if (layer_.arithmetic == EDGELSTM_HYBRID_ASYMMETRIC) {
+      return LoadAsymmetric(values, count, low, high);
+    }
+    const float largest = -low > high ? -low : high;
     const float factor = largest > 0 ? 127.0f / largest : 0.0f;
     for (int64_t i = 0; i < count; ++i) {
       const float rounded = std::round(static_cast<float>(values[i]) * factor);
       vector_[i] = Clipped(rounded, 127);
     }
     return largest > 0 ? largest / 127.0f : 1.0f;
+  }
+
+  // Rounded values less their zero point.
+  template <class T>
+  double LoadAsymmetric(const T* values, int64_t count, double low, double high) {
+    if (low == high) {
+      for (int64_t i = 0; i < count; ++i) vector_[i] = 0;
+      return 1;
+    }
+    const double step = (high - low) / 255;
+    // From the end of the range that is nearer to zero.
+    const double ideal = 128 - low / step < 127 + high / step ? -128 - low / step : 127 - high / step;
+    const double zero = ideal <= -128 ? -128 : ideal >= 127 ? 127 : std::round(ideal);
+    const auto scale = static_cast<float>(step);
+    const float inverse = 1.0f / scale;
+    for (int64_t i = 0; i < count; ++i) {
+      const float nearest =
+          std::round(static_cast<float>(zero) + static_cast<float>(values[i]) * inverse);
+      vector_[i] = (nearest < -128 ? -128 : nearest > 127 ? 127 : nearest) - zero;
+    }
+    return scale;
   }
 
   void Multiply(int64_t matrix, int64_t rows, int64_t columns, double scale, double* to) const {

@@ -104,13 +104,13 @@ struct Avx2 {
     return static_cast<int32_t>(total);
   }
 
-  // kLanes values, rounded to nearest with halves away from zero and cut to [-127, 127]; their
+  // kLanes values, rounded to nearest with halves away from zero and cut to [lowest, 127]; their
   // magnitude is below 2^31.
-  static void StoreRounded(int8_t* to, Float value) {
+  static void StoreRounded(int8_t* to, Float value, int lowest) {
     const Float half = _mm256_or_ps(_mm256_and_ps(value, Set(-0.0f)), Set(0.5f));
     Int whole = _mm256_cvttps_epi32(_mm256_add_ps(value, half));
     whole = _mm256_max_epi32(_mm256_min_epi32(whole, _mm256_set1_epi32(127)),
-                             _mm256_set1_epi32(-127));
+                             _mm256_set1_epi32(lowest));
     const __m128i words =
         _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(words, words));

@@ -86,11 +86,14 @@ struct Generic {
            (reinterpret_cast<Int>(reinterpret_cast<Unsigned>(pairs) << 16) >> 16);
   }
   static int32_t DotCorrection(const int8_t*, int64_t) { return 0; }
-  static void StoreRounded(int8_t* to, Float value) {
+  static void StoreRounded(int8_t* to, Float value, int lowest) {
+    const auto limit = static_cast<float>(lowest);
     for (int lane = 0; lane < kLanes; ++lane) {
       const float half = value[lane] < 0.0f ? -0.5f : 0.5f;
       const float whole = value[lane] + half;
-      to[lane] = static_cast<int8_t>(whole >= 127.0f ? 127 : whole > -127.0f ? whole : -127);
+      to[lane] = static_cast<int8_t>(whole >= 127.0f    ? 127
+                                    : whole > limit    ? whole
+                                                       : limit);
     }
   }
 

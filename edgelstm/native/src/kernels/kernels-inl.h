@@ -1,0 +1,37 @@
+// The table of kernels over a vector type.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/activation-inl.h"
+#include "kernels/integer-inl.h"
+#include "kernels/lstm-inl.h"
+#include "kernels/lstm.h"
+
+namespace edgelstm {
+namespace {
+
+template <class V, typename V::Float (*kFunction)(typename V::Float)>
+void ForEach(const float* in, float* out, int64_t n) {
+  int64_t i = 0;
+  for (; i + V::kLanes <= n; i += V::kLanes) V::Store(out + i, kFunction(V::Load(in + i)));
+  if (i < n) {
+    const int rest = static_cast<int>(n - i);
+    V::StorePart(out + i, kFunction(V::LoadPart(in + i, rest)), rest);
+  }
+}
+
+template <class V>
+constexpr LstmKernels KernelsOf(const char* name, bool (*runs_on)(const CpuFeatures&)) {
+  return {name,
+          runs_on,
+          {LstmPacking<V>::PackedBytes, LstmPacking<V>::Pack, LstmPacking<V>::ScratchBytes,
+           Lstm<V>::Run},
+          {IntegerLstm<V>::PackedBytes, IntegerLstm<V>::Pack, IntegerLstm<V>::ScratchBytes,
+           IntegerLstm<V>::Run},
+          ForEach<V, Sigmoid<V>>,
+          ForEach<V, Tanh<V>>};
+}
+
+}  // namespace
+}  // namespace edgelstm

@@ -1,0 +1,203 @@
+// How the float and hybrid kernels lay out weights and scratch memory.
+//
+// Weights are packed as [block][k][gate][lane]: a block is as many units as V has lanes, k runs
+// over the inputs (or the outputs before), so that one pass over k gives all gates of a block in
+// registers. In hybrid arithmetic four k stand together.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/lstm.h"
+#include "kernels/memory.h"
+
+namespace edgelstm {
+namespace {
+
+// Weights that as float32 exceed the first cache are kept as float16 if they are stored so. Smaller
+// ones are not: widening them in every step made 16 -> 32 1.8 times slower.
+constexpr int64_t kHalfFromBytes = 32 * 1024;
+
+template <class V>
+class LstmPacking {
+ public:
+  // Offsets and sizes in bytes, `units` and `outputs` in padded elements, depths in elements.
+  struct Sizes {
+    explicit Sizes(const EdgeLstmLayer& layer) {
+      const bool hybrid = Hybrid(layer);
+      const bool asymmetric = layer.arithmetic == EDGELSTM_HYBRID_ASYMMETRIC;
+      gates = Coupled(layer) ? 3 : 4;
+      units = RoundUp(layer.units, kLanes);
+      outputs = RoundUp(layer.outputs, 4 * kLanes);
+      // int8 is multiplied four values at a time.
+      const int64_t group = hybrid ? 4 : 1;
+      input_depth = RoundUp(layer.inputs, group);
+      output_depth = RoundUp(layer.outputs, group);
+      unit_depth = RoundUp(layer.units, group);
+      const int64_t multiplied = units * gates * (input_depth + output_depth);
+      half = V::kHasHalf && 4 * multiplied > kHalfFromBytes && AllHalf(layer);
+      const int64_t element = hybrid ? 1 : half ? 2 : 4;
+      Layout layout;
+      kernel = layout.Place(units * gates * input_depth * element);
+      recurrent = layout.Place(layer.diagonal ? 16 * units : units * gates * output_depth * element);
+      bias = layout.Place(16 * units);
+      peephole = layout.Place(HasPeephole(layer) ? 16 * units : 0);
+      layer_norm = layout.Place(HasLayerNorm(layer) ? 16 * units : 0);
+      projection = layout.Place(HasProjection(layer) ? outputs * unit_depth * element : 0);
+      projection_bias = layout.Place(HasProjection(layer) ? 4 * outputs : 0);
+      kernel_row_sums = layout.Place(asymmetric ? 4 * units * gates : 0);
+      recurrent_row_sums = layout.Place(asymmetric ? 4 * units * gates : 0);
+      projection_row_sums = layout.Place(asymmetric && HasProjection(layer) ? 4 * outputs : 0);
+      scales = layout.Place(9 * 4);
+      packed = layout.end();
+
+      Layout memory;
+      sums_row = units * gates;
+      chunk_rows = Larger(kMaxRows, kChunkBytes / (4 * sums_row));
+      sums = memory.Place(4 * sums_row * chunk_rows);
+      hidden = memory.Place(HasProjection(layer) ? 4 * units * kMaxRows : 0);
+      projected = memory.Place(HasProjection(layer) ? 4 * outputs * kMaxRows : 0);
+      const int64_t longest = Larger(input_depth, Larger(output_depth, unit_depth));
+      vectors = memory.Place(hybrid ? kMaxRows * longest : 0);
+      scratch = memory.end();
+      vector_depth = longest;
+    }
+
+    int gates;
+    bool half;
+    int64_t units, outputs, input_depth, output_depth, unit_depth;
+    int64_t kernel, recurrent, bias, peephole, layer_norm, projection, projection_bias, scales;
+    int64_t kernel_row_sums, recurrent_row_sums, projection_row_sums, packed;
+    int64_t sums_row, chunk_rows, sums, hidden, projected, vectors, vector_depth;
+    int64_t scratch;
+  };
+
+  static size_t PackedBytes(const EdgeLstmLayer& layer) {
+    return static_cast<size_t>(Sizes(layer).packed);
+  }
+
+  static size_t ScratchBytes(const EdgeLstmLayer& layer) {
+    return static_cast<size_t>(Sizes(layer).scratch);
+  }
+
+  static void Pack(const EdgeLstmLayer& layer, void* packed) {
+    const Sizes sizes(layer);
+    char* base = static_cast<char*>(packed);
+    const int first = Coupled(layer) ? 1 : 0;
+    PackMatrix(layer, layer.kernel + first, sizes.gates, layer.units, layer.inputs,
+               sizes.input_depth, base + sizes.kernel);
+    if (layer.diagonal) {
+      PackVectors(layer.recurrent, layer.units, sizes.units, base + sizes.recurrent);
+    } else {
+      PackMatrix(layer, layer.recurrent + first, sizes.gates, layer.units, layer.outputs,
+                 sizes.output_depth, base + sizes.recurrent);
+    }
+    if (layer.arithmetic == EDGELSTM_HYBRID_ASYMMETRIC) PackAllRowSums(layer, sizes, base);
+    PackVectors(layer.bias, layer.units, sizes.units, base + sizes.bias);
+    if (HasPeephole(layer)) {
+      PackVectors(layer.peephole, layer.units, sizes.units, base + sizes.peephole);
+    }
+    if (HasLayerNorm(layer)) {
+      PackVectors(layer.layer_norm, layer.units, sizes.units, base + sizes.layer_norm);
+    }
+    if (HasProjection(layer)) {
+      // The rows of four neighbouring blocks stand where a cell has its gates.
+      PackMatrix(layer, nullptr, 4, layer.outputs, layer.units, sizes.unit_depth,
+                 base + sizes.projection);
+      float* bias = reinterpret_cast<float*>(base + sizes.projection_bias);
+      for (int64_t o = 0; o < sizes.outputs; ++o) {
+        bias[o] = o < layer.outputs ? WeightAt(layer.projection_bias, o) : 0.0f;
+      }
+    }
+    float* scales = reinterpret_cast<float*>(base + sizes.scales);
+    for (int gate = 0; gate < 4; ++gate) {
+      scales[gate] = layer.kernel[gate].scale;
+      scales[4 + gate] = layer.recurrent[gate].scale;
+    }
+    scales[8] = layer.projection.scale;
+  }
+
+ private:
+  static constexpr int64_t kLanes = V::kLanes;
+
+  // Lane `lane` of block `block` is row block * kLanes + lane of each gate's matrix. Without
+  // `gates`, gate g of a block is the next kLanes rows of the projection instead.
+  static void PackMatrix(const EdgeLstmLayer& layer, const EdgeLstmWeight* gates, int count,
+                         int64_t rows, int64_t columns, int64_t depth, char* to) {
+    const bool hybrid = Hybrid(layer);
+    const bool half = Sizes(layer).half;
+    const int64_t group = hybrid ? 4 : 1;
+    const int64_t blocks = RoundUp(rows, kLanes * (gates ? 1 : 4)) / (kLanes * (gates ? 1 : 4));
+    float* floats = reinterpret_cast<float*>(to);
+    uint16_t* halves = reinterpret_cast<uint16_t*>(to);
+    int8_t* bytes = reinterpret_cast<int8_t*>(to);
+    for (int64_t block = 0; block < blocks; ++block) {
+      for (int64_t k = 0; k < depth; k += group) {
+        for (int gate = 0; gate < count; ++gate) {
+          for (int64_t lane = 0; lane < kLanes; ++lane) {
+            const EdgeLstmWeight& weight = gates ? gates[gate] : layer.projection;
+            const int64_t row = gates ? block * kLanes + lane
+                                      : (block * count + gate) * kLanes + lane;
+            for (int64_t i = 0; i < group; ++i) {
+              const bool there = row < rows && k + i < columns;
+              const int64_t index = row * columns + k + i;
+              if (hybrid) {
+                *bytes++ = there ? Int8At(weight, index) : static_cast<int8_t>(0);
+              } else if (half) {
+                *halves++ = there ? HalfAt(weight, index) : static_cast<uint16_t>(0);
+              } else {
+                *floats++ = there ? WeightAt(weight, index) : 0.0f;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  // Four vectors, one per gate, each padded with zeros.
+  static void PackVectors(const EdgeLstmWeight* gates, int64_t size, int64_t padded, char* to) {
+    float* floats = reinterpret_cast<float*>(to);
+    for (int gate = 0; gate < 4; ++gate) {
+      for (int64_t i = 0; i < padded; ++i) {
+        *floats++ = i < size ? WeightAt(gates[gate], i) : 0.0f;
+      }
+    }
+  }
+
+  // Sums of the rows of a matrix, in the order of the sums that its product makes.
+  static void PackRowSums(const EdgeLstmWeight* gates, int count, const EdgeLstmWeight& projection,
+                          int64_t rows, int64_t columns, char* to) {
+    int32_t* sums = reinterpret_cast<int32_t*>(to);
+    const int64_t width = kLanes * (gates ? 1 : count);
+    for (int64_t block = 0; block < RoundUp(rows, width) / width; ++block) {
+      for (int gate = 0; gate < count; ++gate) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+          const EdgeLstmWeight& weight = gates ? gates[gate] : projection;
+          const int64_t row = block * width + (gates ? 0 : gate * kLanes) + lane;
+          int32_t sum = 0;
+          for (int64_t k = 0; row < rows && k < columns; ++k) {
+            sum += Int8At(weight, row * columns + k);
+          }
+          *sums++ = sum;
+        }
+      }
+    }
+  }
+
+  static void PackAllRowSums(const EdgeLstmLayer& layer, const Sizes& sizes, char* base) {
+    const int first = 4 - sizes.gates;
+    PackRowSums(layer.kernel + first, sizes.gates, layer.projection, layer.units, layer.inputs,
+                base + sizes.kernel_row_sums);
+    if (!layer.diagonal) {
+      PackRowSums(layer.recurrent + first, sizes.gates, layer.projection, layer.units,
+                  layer.outputs, base + sizes.recurrent_row_sums);
+    }
+    if (HasProjection(layer)) {
+      PackRowSums(nullptr, 4, layer.projection, layer.outputs, layer.units,
+                  base + sizes.projection_row_sums);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace edgelstm

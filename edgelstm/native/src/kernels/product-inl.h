@@ -1,0 +1,97 @@
+// Products of packed float weights with rows of floats, in tiles of rows and gates.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/lstm.h"
+#include "kernels/memory.h"
+
+namespace edgelstm {
+namespace {
+
+template <class V>
+class FloatProduct {
+  using Float = typename V::Float;
+  static constexpr int64_t kLanes = V::kLanes;
+
+ public:
+  // z[row][block][gate] += sum over k of weights[block][k][gate] * rows[row][k].
+  template <int kRows, int kBlocks, int kGates, class Element>
+  static inline void Accumulate(const Element* weights, int64_t depth, const float* const* rows,
+                                Float* z) {
+    const int64_t stride = depth * kGates * kLanes;
+    Float sum[kRows * kBlocks * kGates];
+    const float* row[kRows];
+    EDGELSTM_UNROLL
+    for (int i = 0; i < kRows * kBlocks * kGates; ++i) sum[i] = z[i];
+    EDGELSTM_UNROLL
+    for (int r = 0; r < kRows; ++r) row[r] = rows[r];
+    for (int64_t k = 0; k < depth; ++k) {
+      Float x[kRows];
+      EDGELSTM_UNROLL
+      for (int r = 0; r < kRows; ++r) x[r] = V::Set(row[r][k]);
+      EDGELSTM_UNROLL
+      for (int b = 0; b < kBlocks; ++b) {
+        EDGELSTM_UNROLL
+        for (int gate = 0; gate < kGates; ++gate) {
+          const Float w = V::Load(weights + b * stride + (k * kGates + gate) * kLanes);
+          EDGELSTM_UNROLL
+          for (int r = 0; r < kRows; ++r) {
+            Float& to = sum[(r * kBlocks + b) * kGates + gate];
+            to = V::MulAdd(w, x[r], to);
+          }
+        }
+      }
+    }
+    EDGELSTM_UNROLL
+    for (int i = 0; i < kRows * kBlocks * kGates; ++i) z[i] = sum[i];
+  }
+
+  // sums[row] += weights rows[row].
+  template <int kGates, class Element>
+  static void Multiply(const Element* weights, int64_t blocks, int64_t depth,
+                            const float* const* rows, int64_t count, float* sums,
+                            int64_t sums_row) {
+    for (int64_t block = 0; block < blocks; ++block) {
+      const Element* from = weights + block * depth * kGates * kLanes;
+      float* to = sums + block * kGates * kLanes;
+      int64_t r = 0;
+      for (; r + V::kFloatRows <= count; r += V::kFloatRows) {
+        AddTile<V::kFloatRows, 1, kGates>(from, depth, rows + r, to + r * sums_row, sums_row);
+      }
+      if (count - r == 2) {
+        AddTile<2, 1, kGates>(from, depth, rows + r, to + r * sums_row, sums_row);
+      } else if (count - r == 1 && block + 1 < blocks && count == 1) {
+        AddTile<1, 2, kGates>(from, depth, rows + r, to + r * sums_row, sums_row);
+        ++block;
+      } else if (count - r == 1) {
+        AddTile<1, 1, kGates>(from, depth, rows + r, to + r * sums_row, sums_row);
+      }
+    }
+  }
+
+ private:
+  template <int kRows, int kBlocks, int kGates, class Element>
+  static inline void AddTile(const Element* weights, int64_t depth, const float* const* rows,
+                             float* sums, int64_t sums_row) {
+    Float z[kRows * kBlocks * kGates];
+    EDGELSTM_UNROLL
+    for (int row = 0; row < kRows; ++row) {
+      EDGELSTM_UNROLL
+      for (int i = 0; i < kBlocks * kGates; ++i) {
+        z[row * kBlocks * kGates + i] = V::Load(sums + row * sums_row + i * kLanes);
+      }
+    }
+    Accumulate<kRows, kBlocks, kGates>(weights, depth, rows, z);
+    EDGELSTM_UNROLL
+    for (int row = 0; row < kRows; ++row) {
+      EDGELSTM_UNROLL
+      for (int i = 0; i < kBlocks * kGates; ++i) {
+        V::Store(sums + row * sums_row + i * kLanes, z[row * kBlocks * kGates + i]);
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace edgelstm
