@@ -139,6 +139,19 @@ EDGELSTM_API int edgelstm_activate(
 // Options: "isa" names kernels as above; "claim" with the value "required" makes it an error of the
 // interpreter if no operator of a graph is taken. There are no others.
 
+// The same for programs that link the library, also statically: pass the result to
+// TfLiteInterpreterOptionsAddDelegate, and delete it after the interpreter.
+struct TfLiteDelegate;
+typedef struct EdgeLstmDelegateOptions {
+  const char* kernels;      // NULL: as `edgelstm_kernels_chosen(NULL)`
+  int32_t claim_required;   // 1: a graph of which no operator is taken is an error
+} EdgeLstmDelegateOptions;
+
+EDGELSTM_API EdgeLstmDelegateOptions EdgeLstmDelegateOptionsDefault(void);
+// NULL options mean the defaults. Returns NULL if the kernels do not exist here or memory is short.
+EDGELSTM_API struct TfLiteDelegate* EdgeLstmDelegateCreate(const EdgeLstmDelegateOptions* options);
+EDGELSTM_API void EdgeLstmDelegateDelete(struct TfLiteDelegate* delegate);
+
 // How many fused LSTM operators a delegate has taken since it was created; graphs that are
 // prepared again count again. `delegate` is what tflite_plugin_create_delegate returned.
 EDGELSTM_API int64_t edgelstm_delegate_claimed(const void* delegate);

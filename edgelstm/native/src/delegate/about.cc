@@ -19,6 +19,7 @@ constexpr NamedFeature kNamedFeatures[] = {
     {"avx512vnni", &edgelstm::CpuFeatures::avx512vnni},
     {"avxvnni", &edgelstm::CpuFeatures::avxvnni},
     {"neon", &edgelstm::CpuFeatures::neon},
+    {"vfpv4", &edgelstm::CpuFeatures::vfpv4},
     {"asimd", &edgelstm::CpuFeatures::asimd},
     {"asimddp", &edgelstm::CpuFeatures::asimddp},
     {"i8mm", &edgelstm::CpuFeatures::i8mm},

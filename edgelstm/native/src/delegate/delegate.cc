@@ -109,28 +109,38 @@ EDGELSTM_API TfLiteDelegate* tflite_plugin_create_delegate(const char* const* ke
       return nullptr;
     }
   }
-  const edgelstm::LstmKernels* kernels = edgelstm::ChooseKernels(isa);
-  if (kernels == nullptr) {
+  if (edgelstm::ChooseKernels(isa) == nullptr) {
     edgelstm::Report(report_error,
                      "edgelstm: EDGELSTM_ISA or the option isa names no kernels of this machine");
     return nullptr;
   }
-  void* memory = std::malloc(sizeof(edgelstm::Delegate));
-  if (memory == nullptr) {
-    edgelstm::Report(report_error, "edgelstm: out of memory");
-    return nullptr;
-  }
+  const EdgeLstmDelegateOptions options = {isa, claim_required ? 1 : 0};
+  TfLiteDelegate* delegate = EdgeLstmDelegateCreate(&options);
+  if (delegate == nullptr) edgelstm::Report(report_error, "edgelstm: out of memory");
+  return delegate;
+}
+
+EDGELSTM_API void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {
+  EdgeLstmDelegateDelete(delegate);
+}
+
+EdgeLstmDelegateOptions EdgeLstmDelegateOptionsDefault(void) { return {nullptr, 0}; }
+
+TfLiteDelegate* EdgeLstmDelegateCreate(const EdgeLstmDelegateOptions* given) {
+  const EdgeLstmDelegateOptions options =
+      given == nullptr ? EdgeLstmDelegateOptionsDefault() : *given;
+  const edgelstm::LstmKernels* kernels = edgelstm::ChooseKernels(options.kernels);
+  void* memory = kernels == nullptr ? nullptr : std::malloc(sizeof(edgelstm::Delegate));
+  if (memory == nullptr) return nullptr;
   auto* delegate = new (memory) edgelstm::Delegate();
   delegate->base.Prepare = edgelstm::PrepareDelegate;
   delegate->base.flags = kTfLiteDelegateFlagsAllowDynamicTensors;
   delegate->kernels = kernels;
-  delegate->claim_required = claim_required;
+  delegate->claim_required = options.claim_required != 0;
   return &delegate->base;
 }
 
-EDGELSTM_API void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {
-  std::free(delegate);
-}
+void EdgeLstmDelegateDelete(TfLiteDelegate* delegate) { std::free(delegate); }
 
 int64_t edgelstm_delegate_claimed(const void* delegate) {
   return edgelstm::Ours(delegate)->claimed.load();

@@ -56,6 +56,7 @@ CpuFeatures Detect() {
   const unsigned long hwcap = getauxval(AT_HWCAP);
   CpuFeatures features;
   features.neon = ((hwcap >> 12) & 1ul) != 0;
+  features.vfpv4 = ((hwcap >> 16) & 1ul) != 0;
   features.asimddp = ((hwcap >> 24) & 1ul) != 0;
   features.i8mm = ((hwcap >> 27) & 1ul) != 0;
   return features;

@@ -14,6 +14,7 @@ struct CpuFeatures {
   bool avxvnni = false;
   // ARM; `neon` is 32-bit, `asimd` is its 64-bit form
   bool neon = false;
+  bool vfpv4 = false;
   bool asimd = false;
   bool asimddp = false;
   bool i8mm = false;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/dot-inl.h"
 #include "kernels/lstm.h"
 #include "kernels/memory.h"
 
@@ -42,14 +43,10 @@ class HybridProduct {
       }
     }
     for (; block < matrix.blocks; ++block) {
-      int64_t r = 0;
-      for (; r + V::kInt8Rows <= count; r += V::kInt8Rows) {
-        AddTile<V::kInt8Rows, 1, kGates>(matrix, block, quantized + r, sums + r * sums_row,
-                                         sums_row);
-      }
-      for (; r < count; ++r) {
-        AddTile<1, 1, kGates>(matrix, block, quantized + r, sums + r * sums_row, sums_row);
-      }
+      ForTiles<V::kInt8Rows>(count, [&](auto tile, int64_t r) {
+        AddTile<tile.kRows, 1, kGates>(matrix, block, quantized + r, sums + r * sums_row,
+                                       sums_row);
+      });
     }
   }
 
@@ -64,13 +61,11 @@ class HybridProduct {
     int32_t zero, correction;
   };
 
-  // Not inlined: among the values of its callers the compiler would keep sums in memory.
   template <int kRows, int kBlocks, int kGates>
-  EDGELSTM_NOINLINE static void AddTile(const HybridMatrix& matrix, int64_t block, const Row* rows,
+  static void AddTile(const HybridMatrix& matrix, int64_t block, const Row* rows,
                                         float* all_sums, int64_t sums_row) {
     constexpr int kParts = kBlocks * kGates;
-    const int64_t depth = matrix.padded, stride = depth * kGates * kLanes;
-    const int8_t* weights = matrix.weights + block * stride;
+    const int8_t* weights = matrix.weights + block * matrix.padded * kGates * kLanes;
     float* sums = all_sums + block * kGates * kLanes;
     Int sum[kRows * kParts];
     EDGELSTM_UNROLL
@@ -82,24 +77,9 @@ class HybridProduct {
         sum[i] = V::SubInt(sum[i], V::MulInt(V::SetInt(rows[i / kParts].zero), row_sum));
       }
     }
-    for (int64_t k = 0; k < depth; k += 4) {
-      typename V::Quad x[kRows];
-      EDGELSTM_UNROLL
-      for (int r = 0; r < kRows; ++r) x[r] = V::LoadQuad(rows[r].values + k);
-      EDGELSTM_UNROLL
-      for (int b = 0; b < kBlocks; ++b) {
-        EDGELSTM_UNROLL
-        for (int gate = 0; gate < kGates; ++gate) {
-          const auto w =
-              V::LoadWeights(weights + b * stride + k * kGates * kLanes + gate * 4 * kLanes);
-          EDGELSTM_UNROLL
-          for (int r = 0; r < kRows; ++r) {
-            Int& to = sum[(r * kBlocks + b) * kGates + gate];
-            to = V::AddDot(to, w, x[r]);
-          }
-        }
-      }
-    }
+    const int8_t* values[kRows];
+    for (int r = 0; r < kRows; ++r) values[r] = rows[r].values;
+    Int8Product<V>::template Add<kRows, kBlocks, kGates>(weights, matrix.padded, values, sum);
     EDGELSTM_UNROLL
     for (int r = 0; r < kRows; ++r) {
       EDGELSTM_UNROLL

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/dot-inl.h"
 #include "kernels/integer.h"
 #include "kernels/integer_activation-inl.h"
 #include "kernels/memory.h"
@@ -256,11 +257,9 @@ class IntegerLstm {
         corrections[r] = V::DotCorrection(x, sizes_.input_depth);
       }
       for (int64_t block = 0; block < sizes_.units / kWords; ++block) {
-        int64_t r = 0;
-        for (; r + V::kIntegerRows <= some; r += V::kIntegerRows) {
-          ProjectTile<V::kIntegerRows, kGates>(block, rows + r, corrections + r, i + r);
-        }
-        for (; r < some; ++r) ProjectTile<1, kGates>(block, rows + r, corrections + r, i + r);
+        ForTiles<V::kIntegerRows>(some, [&](auto tile, int64_t r) {
+          ProjectTile<tile.kRows, kGates>(block, rows + r, corrections + r, i + r);
+        });
       }
     }
   }
@@ -289,11 +288,9 @@ class IntegerLstm {
       corrections[r] = V::DotCorrection(before[r], sizes_.output_depth);
     }
     for (int64_t block = 0; block < sizes_.units / kWords; ++block) {
-      int64_t r = 0;
-      for (; r + V::kIntegerRows <= count; r += V::kIntegerRows) {
-        StepTile<V::kIntegerRows, kGates>(block, before + r, corrections + r, r, step, sums + r);
-      }
-      for (; r < count; ++r) StepTile<1, kGates>(block, before + r, corrections + r, r, step, sums + r);
+      ForTiles<V::kIntegerRows>(count, [&](auto tile, int64_t r) {
+        StepTile<tile.kRows, kGates>(block, before + r, corrections + r, r, step, sums + r);
+      });
     }
     if (has_layer_norm_) {
       for (int64_t r = 0; r < count; ++r) Normalized<kGates>(r, step, Sums(sums + r));
@@ -327,35 +324,19 @@ class IntegerLstm {
     }
   }
 
-  // sum[row][gate][half] = offset + the products of a row with one block of a matrix. Not inlined:
-  // among the constants of the activations the compiler would keep sums in memory.
+  // sum[row][gate][half] = offset + the products of a row with one block of a matrix.
   template <int kRows, int kGates>
-  EDGELSTM_NOINLINE void Dot(int64_t matrix, int64_t offsets, int64_t depth, int64_t block,
+  void Dot(int64_t matrix, int64_t offsets, int64_t depth, int64_t block,
            const int8_t* const* rows, const int32_t* corrections, Int* sum) const {
     constexpr int kParts = 2 * kGates;
     const int32_t* offset = Packed<int32_t>(offsets) + block * kParts * kLanes;
     const int8_t* weights = Packed<int8_t>(matrix) + block * kParts * kLanes * depth;
-    Int total[kRows * kParts];
     EDGELSTM_UNROLL
     for (int i = 0; i < kRows * kParts; ++i) {
-      total[i] = V::AddInt(V::LoadInt(offset + i % kParts * kLanes),
-                           V::SetInt(corrections[i / kParts]));
+      sum[i] = V::AddInt(V::LoadInt(offset + i % kParts * kLanes),
+                         V::SetInt(corrections[i / kParts]));
     }
-    for (int64_t k = 0; k < depth; k += 4) {
-      typename V::Quad x[kRows];
-      EDGELSTM_UNROLL
-      for (int r = 0; r < kRows; ++r) x[r] = V::LoadQuad(rows[r] + k);
-      EDGELSTM_UNROLL
-      for (int i = 0; i < kParts; ++i) {
-        const auto w = V::LoadWeights(weights + (k * kParts + i * 4) * kLanes);
-        EDGELSTM_UNROLL
-        for (int r = 0; r < kRows; ++r) {
-          total[r * kParts + i] = V::AddDot(total[r * kParts + i], w, x[r]);
-        }
-      }
-    }
-    EDGELSTM_UNROLL
-    for (int i = 0; i < kRows * kParts; ++i) sum[i] = total[i];
+    Int8Product<V>::template Add<kRows, 1, kParts>(weights, depth, rows, sum);
   }
 
   // Adds the peephole of one gate, cut to 16 bits.

@@ -169,12 +169,10 @@ class Lstm {
   void AllRecurrent(const float* const* before, int64_t count, const float* sums, float* c,
                     float* const* hidden) {
     const Element* weights = reinterpret_cast<const Element*>(packed_ + sizes_.recurrent);
-    int64_t r = 0;
-    for (; r + V::kFloatRows <= count; r += V::kFloatRows) {
-      Recurrent<V::kFloatRows, 1, kGates>(weights, before + r, r, sums, c, hidden);
-    }
-    if (count - r == 2) Recurrent<2, 1, kGates>(weights, before + r, r, sums, c, hidden);
-    if (count - r == 1) Recurrent<1, 2, kGates>(weights, before + r, r, sums, c, hidden);
+    ForTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
+      constexpr int kRows = tile.kRows;
+      Recurrent<kRows, kRows == 1 ? 2 : 1, kGates>(weights, before + r, r, sums, c, hidden);
+    });
   }
 
   // The recurrent part of kRows rows from row `r`, its gates finished while in registers.

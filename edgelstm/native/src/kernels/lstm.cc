@@ -12,6 +12,12 @@ const LstmKernels* const kKernels[] = {
 #if defined(EDGELSTM_X86)
     &kLstmAvx2,
 #endif
+#if defined(EDGELSTM_ARM64)
+    &kLstmNeonDot,
+#endif
+#if defined(EDGELSTM_ARM)
+    &kLstmNeon,
+#endif
     &kLstmGeneric,
     &kLstmScalar,
 };

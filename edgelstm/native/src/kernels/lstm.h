@@ -37,6 +37,12 @@ extern const LstmKernels kLstmGeneric;
 #if defined(EDGELSTM_X86)
 extern const LstmKernels kLstmAvx2;
 #endif
+#if defined(EDGELSTM_ARM)
+extern const LstmKernels kLstmNeon;
+#endif
+#if defined(EDGELSTM_ARM64)
+extern const LstmKernels kLstmNeonDot;
+#endif
 
 // The layer's parts, told by which of its weights are null.
 inline bool Coupled(const EdgeLstmLayer& layer) { return layer.kernel[0].data == nullptr; }

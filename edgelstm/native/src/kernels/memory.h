@@ -21,6 +21,24 @@ inline int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) 
 inline int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t Larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// Calls `tile(Rows<n>(), row)` for tiles of kMost rows and, at the end, of 3, 2 and 1.
+template <int kCount>
+struct Rows {
+  static constexpr int kRows = kCount;
+};
+template <int kMost, class Tile>
+inline void ForTiles(int64_t count, Tile tile) {
+  int64_t row = 0;
+  for (; row + kMost <= count; row += kMost) tile(Rows<kMost>(), row);
+  if constexpr (kMost > 3) {
+    for (; row + 3 <= count; row += 3) tile(Rows<3>(), row);
+  }
+  if constexpr (kMost > 2) {
+    for (; row + 2 <= count; row += 2) tile(Rows<2>(), row);
+  }
+  for (; row < count; ++row) tile(Rows<1>(), row);
+}
+
 // Gives arrays their places one after the other, each aligned.
 class Layout {
  public:

@@ -26,7 +26,20 @@ class FloatProduct {
     for (int i = 0; i < kRows * kBlocks * kGates; ++i) sum[i] = z[i];
     EDGELSTM_UNROLL
     for (int r = 0; r < kRows; ++r) row[r] = rows[r];
-    for (int64_t k = 0; k < depth; ++k) {
+    int64_t k = 0;
+    if constexpr (V::kLaneProducts) {
+      for (; k + 4 <= depth; k += 4) {
+        Float x[kRows];
+        EDGELSTM_UNROLL
+        for (int r = 0; r < kRows; ++r) x[r] = V::Load(row[r] + k);
+        const Element* from = weights + k * kGates * kLanes;
+        AddLane<0, kRows, kBlocks, kGates>(from, stride, x, sum);
+        AddLane<1, kRows, kBlocks, kGates>(from, stride, x, sum);
+        AddLane<2, kRows, kBlocks, kGates>(from, stride, x, sum);
+        AddLane<3, kRows, kBlocks, kGates>(from, stride, x, sum);
+      }
+    }
+    for (; k < depth; ++k) {
       Float x[kRows];
       EDGELSTM_UNROLL
       for (int r = 0; r < kRows; ++r) x[r] = V::Set(row[r][k]);
@@ -50,27 +63,40 @@ class FloatProduct {
   // sums[row] += weights rows[row].
   template <int kGates, class Element>
   static void Multiply(const Element* weights, int64_t blocks, int64_t depth,
-                            const float* const* rows, int64_t count, float* sums,
-                            int64_t sums_row) {
-    for (int64_t block = 0; block < blocks; ++block) {
+                       const float* const* rows, int64_t count, float* sums, int64_t sums_row) {
+    int64_t block = 0;
+    if (count == 1) {
+      for (; block + 2 <= blocks; block += 2) {
+        AddTile<1, 2, kGates>(weights + block * depth * kGates * kLanes, depth, rows,
+                              sums + block * kGates * kLanes, sums_row);
+      }
+    }
+    for (; block < blocks; ++block) {
       const Element* from = weights + block * depth * kGates * kLanes;
       float* to = sums + block * kGates * kLanes;
-      int64_t r = 0;
-      for (; r + V::kFloatRows <= count; r += V::kFloatRows) {
-        AddTile<V::kFloatRows, 1, kGates>(from, depth, rows + r, to + r * sums_row, sums_row);
-      }
-      if (count - r == 2) {
-        AddTile<2, 1, kGates>(from, depth, rows + r, to + r * sums_row, sums_row);
-      } else if (count - r == 1 && block + 1 < blocks && count == 1) {
-        AddTile<1, 2, kGates>(from, depth, rows + r, to + r * sums_row, sums_row);
-        ++block;
-      } else if (count - r == 1) {
-        AddTile<1, 1, kGates>(from, depth, rows + r, to + r * sums_row, sums_row);
-      }
+      ForTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
+        AddTile<tile.kRows, 1, kGates>(from, depth, rows + r, to + r * sums_row, sums_row);
+      });
     }
   }
 
  private:
+  template <int kLane, int kRows, int kBlocks, int kGates, class Element>
+  static inline void AddLane(const Element* weights, int64_t stride, const Float* x, Float* sum) {
+    EDGELSTM_UNROLL
+    for (int b = 0; b < kBlocks; ++b) {
+      EDGELSTM_UNROLL
+      for (int gate = 0; gate < kGates; ++gate) {
+        const Float w = V::Load(weights + b * stride + (kLane * kGates + gate) * kLanes);
+        EDGELSTM_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+          Float& to = sum[(r * kBlocks + b) * kGates + gate];
+          to = V::template MulAddLane<kLane>(w, x[r], to);
+        }
+      }
+    }
+  }
+
   template <int kRows, int kBlocks, int kGates, class Element>
   static inline void AddTile(const Element* weights, int64_t depth, const float* const* rows,
                              float* sums, int64_t sums_row) {

@@ -16,6 +16,9 @@ struct Generic {
   typedef int16_t Words __attribute__((vector_size(16)));
   typedef uint16_t UnsignedWords __attribute__((vector_size(16)));
   static constexpr int kLanes = 4;
+  // Whether products take one lane of a vector as their factor.
+  static constexpr bool kLaneProducts = false;
+  static constexpr bool kQuadLanes = false;
   static constexpr int kFloatRows = 3;
   static constexpr int kInt8Rows = 2;
 

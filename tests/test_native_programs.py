@@ -1,0 +1,83 @@
+"""The native tests, without Python: under sanitizers, and cross-built for ARM in an emulator."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).resolve().parent.parent / "edgelstm" / "native"
+pytestmark = pytest.mark.slow
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """How the library is built, and what must run its programs.
+
+    Attributes:
+        runs: emulated CPU to the kernels that must be chosen there; "" runs here.
+    """
+
+    arguments: tuple[str, ...]
+    runs: dict[str, str]
+    compiler: str = "c++"
+    emulator: str = ""
+    root: str = ""
+
+
+def _cross(compiler: str, processor: str) -> tuple[str, ...]:
+    return (
+        "-DCMAKE_SYSTEM_NAME=Linux",
+        f"-DCMAKE_SYSTEM_PROCESSOR={processor}",
+        f"-DCMAKE_CXX_COMPILER={compiler}",
+        "-DEDGELSTM_WERROR=ON",
+    )
+
+
+BUILDS = {
+    "address and undefined": Build(("-DEDGELSTM_SANITIZE=address,undefined",), {"": ""}),
+    "threads": Build(("-DEDGELSTM_SANITIZE=thread",), {"": ""}),
+    "aarch64": Build(
+        _cross("aarch64-linux-gnu-g++", "aarch64"),
+        {"cortex-a53": "neon", "cortex-a72": "neon", "cortex-a76": "neondot", "max": "neondot"},
+        compiler="aarch64-linux-gnu-g++",
+        emulator="qemu-aarch64",
+        root="/usr/aarch64-linux-gnu",
+    ),
+    "armhf": Build(
+        _cross("arm-linux-gnueabihf-g++", "arm"),
+        {"cortex-a7": "neon", "cortex-a15": "neon"},
+        compiler="arm-linux-gnueabihf-g++",
+        emulator="qemu-arm",
+        root="/usr/arm-linux-gnueabihf",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_every_set_of_kernels_equals_the_reference(name: str, tmp_path: Path) -> None:
+    """All layers of the native suite; a sanitizer ends the program at its first finding."""
+    build = BUILDS[name]
+    for tool in filter(None, ("cmake", build.compiler, build.emulator)):
+        if shutil.which(tool) is None:
+            pytest.skip(f"there is no {tool} here")
+    configure = ["cmake", "-S", str(NATIVE), "-B", str(tmp_path), "-DEDGELSTM_TESTS=ON"]
+    for command in ([*configure, *build.arguments], ["cmake", "--build", str(tmp_path)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for cpu, chosen in build.runs.items():
+        command = [str(tmp_path / "kernels_test")]
+        if build.emulator:
+            path = f"LD_LIBRARY_PATH={tmp_path}"
+            command = [build.emulator, "-cpu", cpu, "-L", build.root, "-E", path, *command]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        ran = re.findall(r"^(\w+): (\d+) layers, 0 failures$", done.stdout, re.MULTILINE)
+        assert {"generic", "scalar"} < {kernels for kernels, _ in ran}
+        assert all(int(layers) > 300 for _, layers in ran)
+        if chosen:
+            assert f"chosen {chosen}\n" in done.stdout
