@@ -51,23 +51,26 @@ std::vector<std::string> Kernels() {
 }
 
 void Compare(const std::string& kernels, const Arithmetic& arithmetic, unsigned seed,
-             const Shape& shape, int32_t batch, int32_t steps) {
+             const Shape& shape, int32_t batch, int32_t steps, int32_t threads = 1) {
   RandomLayer layer(seed, arithmetic.arithmetic, arithmetic.half, shape);
-  EdgeLstm* tested = edgelstm_create(&layer.layer(), kernels.c_str());
+  EdgeLstm* tested = edgelstm_create_threaded(&layer.layer(), kernels.c_str(), threads);
   EdgeLstm* reference = edgelstm_create(&layer.layer(), "scalar");
   const std::string what = kernels + " " + arithmetic.name + " inputs " +
                            std::to_string(shape.inputs) + " units " + std::to_string(shape.units) +
                            " outputs " + std::to_string(shape.outputs) + " batch " +
                            std::to_string(batch) + " steps " + std::to_string(steps) + " seed " +
-                           std::to_string(seed);
+                           std::to_string(seed) + " threads " + std::to_string(threads);
   Expect(tested && reference, what + ": refused");
   if (tested && reference) {
     const bool hybrid = arithmetic.arithmetic == EDGELSTM_HYBRID ||
                         arithmetic.arithmetic == EDGELSTM_HYBRID_ASYMMETRIC;
     RandomCall one(layer, batch, hybrid ? 1 : steps, seed % 2 == 0);
     RandomCall other(one);
-    edgelstm_run(tested, &one.call());
-    edgelstm_run(reference, &other.call());
+    // Twice: a team must be ready again, and states go on.
+    for (int call = 0; call < (hybrid ? 1 : 2); ++call) {
+      edgelstm_run(tested, &one.call());
+      edgelstm_run(reference, &other.call());
+    }
     const double limit = hybrid && shape.outputs ? kOneRounding : arithmetic.tolerance;
     const double difference = one.Difference(other);
     Expect(difference <= limit, what + ": differs by " + std::to_string(difference));
@@ -98,6 +101,17 @@ void Layers(const std::string& kernels) {
     for (int32_t steps : {1, 150}) {
       Compare(kernels, arithmetic, 1000, {40, 96, 0, false, false, false, false}, 1, steps);
       Compare(kernels, arithmetic, 1001, {5, 50, 20, true, true, true, false}, 26, steps / 9 + 1);
+    }
+  }
+}
+
+// Sizes at which a team splits units, and batches of which it splits rows.
+void Teams(const std::string& kernels) {
+  for (const Arithmetic& arithmetic : kArithmetics) {
+    for (int32_t threads : {2, 3}) {
+      Compare(kernels, arithmetic, 4, {100, 512, 0, false, false, false, false}, 1, 3, threads);
+      Compare(kernels, arithmetic, 9, {70, 403, 0, true, true, false, false}, 2, 4, threads);
+      Compare(kernels, arithmetic, 6, {90, 260, 50, false, true, true, false}, 5, 3, threads);
     }
   }
 }
@@ -145,6 +159,7 @@ int main() {
   for (const std::string& kernels : Kernels()) {
     Activations(kernels);
     Layers(kernels);
+    if (kernels != "scalar") Teams(kernels);
     Threads(kernels);
     std::printf("%s: %d layers, %d failures\n", kernels.c_str(), layers, failures);
   }

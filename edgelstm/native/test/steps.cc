@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
   const int32_t steps = std::atoi(argv[5]), repeats = std::atoi(argv[6]);
   edgelstm_test::RandomLayer layer(1, arithmetic, std::strcmp(kind, "float16") == 0,
                                    {inputs, units, 0, false, false, false, false});
-  EdgeLstm* lstm = edgelstm_create(&layer.layer(), argv[1]);
+  EdgeLstm* lstm = edgelstm_create_threaded(&layer.layer(), argv[1], argc > 7 ? std::atoi(argv[7]) : 1);
   if (lstm == nullptr) return 2;
   edgelstm_test::RandomCall call(layer, 1, steps, false);
   edgelstm_run(lstm, &call.call());

@@ -121,6 +121,9 @@ typedef struct EdgeLstm EdgeLstm;
 // `edgelstm_kernels_chosen(NULL)`. The weights are not needed afterwards. Returns NULL if the
 // kernels do not exist here, the layer makes no sense, or memory is short.
 EDGELSTM_API EdgeLstm* edgelstm_create(const EdgeLstmLayer* layer, const char* kernels);
+// The same with as many threads at most, which a call uses where its sizes make it pay.
+EDGELSTM_API EdgeLstm* edgelstm_create_threaded(const EdgeLstmLayer* layer, const char* kernels,
+                                                int32_t threads);
 EDGELSTM_API void edgelstm_delete(EdgeLstm* lstm);
 
 // Computes a call. Allocates nothing. One EdgeLstm serves one thread at a time.

@@ -116,7 +116,7 @@ void* MakeOp(TfLiteContext* context, const TfLiteDelegateParams& params,
   bool made = graph.ok() && params.nodes_to_replace->size == 1 &&
               ReadLstmNodes(context, graph, params.nodes_to_replace->data[0], &op->nodes) == nullptr;
   for (int i = 0; made && i < op->nodes.count; ++i) {
-    op->lstm[i] = MakeLstm(op->nodes.node[i].layer, kernels);
+    op->lstm[i] = MakeLstm(op->nodes.node[i].layer, kernels, context->recommended_num_threads);
     made = op->lstm[i] != nullptr;
   }
   if (!made) {

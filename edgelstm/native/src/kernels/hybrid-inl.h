@@ -16,7 +16,7 @@ struct HybridMatrix {
   const int32_t* row_sums;  // null where vectors have no zero points
   const float* scales;
   int scale_step;  // 0: one scale for all gates
-  int64_t blocks;
+  int64_t first_block, end_block;
   int64_t depth;   // elements of a row that are read
   int64_t padded;  // elements of a row that are packed
 };
@@ -36,13 +36,13 @@ class HybridProduct {
       quantized[r].values = vector;
       quantized[r].correction = V::DotCorrection(vector, matrix.padded);
     }
-    int64_t block = 0;
+    int64_t block = matrix.first_block;
     if (count == 1) {
-      for (; block + 2 <= matrix.blocks; block += 2) {
+      for (; block + 2 <= matrix.end_block; block += 2) {
         AddTile<1, 2, kGates>(matrix, block, quantized, sums, sums_row);
       }
     }
-    for (; block < matrix.blocks; ++block) {
+    for (; block < matrix.end_block; ++block) {
       ForTiles<V::kInt8Rows>(count, [&](auto tile, int64_t r) {
         AddTile<tile.kRows, 1, kGates>(matrix, block, quantized + r, sums + r * sums_row,
                                        sums_row);

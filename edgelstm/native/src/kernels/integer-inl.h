@@ -68,9 +68,14 @@ class IntegerLstm {
     }
   }
 
+  // A projection and layer norm need all units before they begin.
+  static bool SplitsUnits(const EdgeLstmLayer& layer) {
+    return !HasLayerNorm(layer) && !HasProjection(layer);
+  }
+
   static void Run(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
-                  void* scratch) {
-    IntegerLstm lstm(layer, packed, call, scratch);
+                  void* scratch, void* shared, const Member& member) {
+    IntegerLstm lstm(layer, packed, call, scratch, shared, member);
     for (int64_t row = 0; row < call.batch; row += kMaxRows) {
       const int64_t count = Smaller(kMaxRows, call.batch - row);
       if (lstm.sizes_.gates == 3) {
@@ -164,10 +169,13 @@ class IntegerLstm {
   // --- one call ---
 
   IntegerLstm(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
-              void* scratch)
+              void* scratch, void* shared, const Member& member)
       : layer_(layer),
         sizes_(layer),
         call_(call),
+        member_(member),
+        first_block_(member.Begin(sizes_.units / kWords)),
+        end_block_(member.End(sizes_.units / kWords)),
         scales_(*static_cast<const IntegerScales*>(packed)),
         has_peephole_(HasPeephole(layer)),
         has_layer_norm_(HasLayerNorm(layer)),
@@ -175,7 +183,7 @@ class IntegerLstm {
         packed_(static_cast<const char*>(packed)),
         sums_(static_cast<char*>(scratch) + sizes_.sums),
         x_(static_cast<char*>(scratch) + sizes_.x),
-        h_(static_cast<char*>(scratch) + sizes_.h),
+        h_(static_cast<char*>(shared) + sizes_.h),
         c_(static_cast<char*>(scratch) + sizes_.c),
         hidden_(static_cast<char*>(scratch) + sizes_.hidden),
         hidden_scaling_(V::ScalingOf(scales_.hidden)) {
@@ -207,14 +215,23 @@ class IntegerLstm {
     if (call_.steps == 0) return;
     int8_t* h = static_cast<int8_t*>(call_.h) + first * layer_.outputs;
     int16_t* c = static_cast<int16_t*>(call_.c) + first * layer_.units;
-    const auto out = static_cast<size_t>(layer_.outputs);
-    const size_t c_bytes = sizeof(int16_t) * static_cast<size_t>(layer_.units);
+    // Its own outputs and cells; without a projection they are its units.
+    const int64_t begin = has_projection_ ? 0 : first_block_ * kWords;
+    const int64_t end =
+        has_projection_ ? layer_.outputs : Smaller(end_block_ * kWords, layer_.outputs);
+    const auto own = static_cast<size_t>(end > begin ? end - begin : 0);
+    const int64_t c_begin = first_block_ * kWords;
+    const int64_t c_end = Smaller(end_block_ * kWords, layer_.units);
+    const size_t c_bytes = sizeof(int16_t) * static_cast<size_t>(c_end > c_begin ? c_end - c_begin : 0);
     for (int64_t r = 0; r < count; ++r) {
-      std::memset(H(0, r) + layer_.outputs, 0, static_cast<size_t>(sizes_.h_row) - out);
+      if (member_.index == 0) {
+        std::memset(H(0, r), 0, static_cast<size_t>(sizes_.h_row));
+        std::memcpy(H(0, r), h + r * layer_.outputs, static_cast<size_t>(layer_.outputs));
+      }
       std::memset(C(r), 0, sizeof(int16_t) * static_cast<size_t>(sizes_.units));
-      std::memcpy(H(0, r), h + r * layer_.outputs, out);
-      std::memcpy(C(r), c + r * layer_.units, c_bytes);
+      std::memcpy(C(r) + c_begin, c + r * layer_.units + c_begin, c_bytes);
     }
+    member_.Wait();
     const int64_t chunk = Larger(1, sizes_.chunk_rows / count);
     for (int64_t start = 0; start < call_.steps; start += chunk) {
       const int64_t steps = Smaller(chunk, call_.steps - start);
@@ -222,14 +239,17 @@ class IntegerLstm {
       for (int64_t step = start; step < start + steps; ++step) {
         Step<kGates>(count, step, (step - start) * count);
         for (int64_t r = 0; r < count; ++r) {
-          std::memcpy(Output(first + r, step), H(step + 1, r), out);
+          std::memcpy(Output(first + r, step) + begin, H(step + 1, r) + begin, own);
         }
+        member_.Wait();
       }
     }
     for (int64_t r = 0; r < count; ++r) {
-      std::memcpy(h + r * layer_.outputs, H(call_.steps, r), out);
-      std::memcpy(c + r * layer_.units, C(r), c_bytes);
+      std::memcpy(h + r * layer_.outputs + begin, H(call_.steps, r) + begin, own);
+      std::memcpy(c + r * layer_.units + c_begin, C(r) + c_begin, c_bytes);
     }
+    // The next rows begin with the same memory.
+    member_.Wait();
   }
 
   const int8_t* Input(int64_t row, int64_t step) const {
@@ -256,7 +276,7 @@ class IntegerLstm {
         rows[r] = x;
         corrections[r] = V::DotCorrection(x, sizes_.input_depth);
       }
-      for (int64_t block = 0; block < sizes_.units / kWords; ++block) {
+      for (int64_t block = first_block_; block < end_block_; ++block) {
         ForTiles<V::kIntegerRows>(some, [&](auto tile, int64_t r) {
           ProjectTile<tile.kRows, kGates>(block, rows + r, corrections + r, i + r);
         });
@@ -287,7 +307,7 @@ class IntegerLstm {
       before[r] = H(step, r);
       corrections[r] = V::DotCorrection(before[r], sizes_.output_depth);
     }
-    for (int64_t block = 0; block < sizes_.units / kWords; ++block) {
+    for (int64_t block = first_block_; block < end_block_; ++block) {
       ForTiles<V::kIntegerRows>(count, [&](auto tile, int64_t r) {
         StepTile<tile.kRows, kGates>(block, before + r, corrections + r, r, step, sums + r);
       });
@@ -496,6 +516,9 @@ class IntegerLstm {
   const EdgeLstmLayer& layer_;
   const Sizes sizes_;
   const EdgeLstmCall& call_;
+  const Member& member_;
+  // Its own units.
+  const int64_t first_block_, end_block_;
   const IntegerScales& scales_;
   const bool has_peephole_, has_layer_norm_, has_projection_;
   const char* packed_;

@@ -286,8 +286,10 @@ class Step {
   int8_t* hidden_;
 };
 
-void Run(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
-         void* scratch) {
+bool SplitsUnits(const EdgeLstmLayer&) { return false; }
+
+void Run(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call, void* scratch,
+         void*, const Member&) {
   Step step(layer, static_cast<const char*>(packed), static_cast<char*>(scratch));
   for (int64_t row = 0; row < call.batch; ++row) {
     int8_t* h = static_cast<int8_t*>(call.h) + row * layer.outputs;
@@ -304,6 +306,6 @@ void Run(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& cal
 
 }  // namespace
 
-const LayerKernels kIntegerScalar = {PackedBytes, Pack, ScratchBytes, Run};
+const LayerKernels kIntegerScalar = {PackedBytes, Pack, ScratchBytes, SplitsUnits, Run};
 
 }  // namespace edgelstm

@@ -26,9 +26,9 @@ constexpr LstmKernels KernelsOf(const char* name, bool (*runs_on)(const CpuFeatu
   return {name,
           runs_on,
           {LstmPacking<V>::PackedBytes, LstmPacking<V>::Pack, LstmPacking<V>::ScratchBytes,
-           Lstm<V>::Run},
+           Lstm<V>::SplitsUnits, Lstm<V>::Run},
           {IntegerLstm<V>::PackedBytes, IntegerLstm<V>::Pack, IntegerLstm<V>::ScratchBytes,
-           IntegerLstm<V>::Run},
+           IntegerLstm<V>::SplitsUnits, IntegerLstm<V>::Run},
           ForEach<V, Sigmoid<V>>,
           ForEach<V, Tanh<V>>};
 }

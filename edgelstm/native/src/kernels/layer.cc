@@ -10,7 +10,9 @@ struct EdgeLstm {
   EdgeLstmLayer layer;
   const edgelstm::LayerKernels* kernels;
   void* packed;
-  void* scratch;
+  char* scratch;  // of every thread
+  int64_t scratch_bytes;  // of one
+  edgelstm::Team* team;   // null: one thread
 };
 
 namespace edgelstm {
@@ -61,6 +63,45 @@ const char* IntegerProblem(const EdgeLstmLayer& layer) {
   return DeriveScales(layer, &scales);
 }
 
+// Products of one step and row.
+int64_t StepProducts(const EdgeLstmLayer& layer) {
+  const int64_t recurrent = layer.diagonal ? 1 : layer.outputs;
+  return (Coupled(layer) ? 3 : 4) * int64_t{layer.units} * (layer.inputs + recurrent);
+}
+
+// A barrier costs about as much as this many products.
+constexpr int64_t kProductsPerBarrier = 300 * 1000;
+// Waking the others, if they have parked.
+constexpr int64_t kProductsPerCall = 1000 * 1000;
+
+struct Job {
+  EdgeLstm* lstm;
+  const EdgeLstmCall* call;
+};
+
+void RunUnits(void* context, const Member& member) {
+  const Job& job = *static_cast<const Job*>(context);
+  EdgeLstm& lstm = *job.lstm;
+  lstm.kernels->run(lstm.layer, lstm.packed, *job.call,
+                    lstm.scratch + member.index * lstm.scratch_bytes, lstm.scratch, member);
+}
+
+void RunRows(void* context, const Member& member) {
+  const Job& job = *static_cast<const Job*>(context);
+  EdgeLstm& lstm = *job.lstm;
+  const int64_t width = lstm.layer.arithmetic == EDGELSTM_INTEGER ? 1 : 4;
+  const int64_t c_width = lstm.layer.arithmetic == EDGELSTM_INTEGER ? 2 : 4;
+  const int64_t begin = member.Begin(job.call->batch), end = member.End(job.call->batch);
+  EdgeLstmCall part = *job.call;
+  part.input = static_cast<const char*>(part.input) + begin * part.input_row * width;
+  part.output = static_cast<char*>(part.output) + begin * part.output_row * width;
+  part.h = static_cast<char*>(part.h) + begin * lstm.layer.outputs * width;
+  part.c = static_cast<char*>(part.c) + begin * lstm.layer.units * c_width;
+  part.batch = static_cast<int32_t>(end - begin);
+  char* scratch = lstm.scratch + member.index * lstm.scratch_bytes;
+  lstm.kernels->run(lstm.layer, lstm.packed, part, scratch, scratch, Member());
+}
+
 }  // namespace
 
 const char* LayerProblem(const EdgeLstmLayer& layer) {
@@ -100,16 +141,25 @@ const char* LayerProblem(const EdgeLstmLayer& layer) {
   }
 }
 
-EdgeLstm* MakeLstm(const EdgeLstmLayer& layer, const LstmKernels& kernels) {
+EdgeLstm* MakeLstm(const EdgeLstmLayer& layer, const LstmKernels& kernels, int threads) {
   EdgeLstm* lstm = static_cast<EdgeLstm*>(std::malloc(sizeof(EdgeLstm)));
   if (lstm == nullptr) return nullptr;
   const LayerKernels& chosen = KernelsFor(kernels, layer);
-  *lstm = {layer, &chosen, nullptr, nullptr};
+  const auto bytes =
+      static_cast<int64_t>((chosen.scratch_bytes(layer) + kAlignment - 1) / kAlignment * kAlignment);
+  *lstm = {layer, &chosen, nullptr, nullptr, bytes, nullptr};
+  // One thread computes what the others would take longer to be told of.
+  if (threads > 1 && StepProducts(layer) >= kProductsPerBarrier / 64) {
+    lstm->team = Team::Start(threads);
+  }
+  const int members = lstm->team == nullptr ? 1 : lstm->team->size();
+  void* scratch = nullptr;
   if (posix_memalign(&lstm->packed, kAlignment, chosen.packed_bytes(layer)) != 0 ||
-      posix_memalign(&lstm->scratch, kAlignment, chosen.scratch_bytes(layer)) != 0) {
+      posix_memalign(&scratch, kAlignment, static_cast<size_t>(bytes * members)) != 0) {
     edgelstm_delete(lstm);
     return nullptr;
   }
+  lstm->scratch = static_cast<char*>(scratch);
   chosen.pack(layer, lstm->packed);
   return lstm;
 }
@@ -117,24 +167,45 @@ EdgeLstm* MakeLstm(const EdgeLstmLayer& layer, const LstmKernels& kernels) {
 }  // namespace edgelstm
 
 EdgeLstm* edgelstm_create(const EdgeLstmLayer* layer, const char* kernels) {
+  return edgelstm_create_threaded(layer, kernels, 1);
+}
+
+EdgeLstm* edgelstm_create_threaded(const EdgeLstmLayer* layer, const char* kernels,
+                                   int32_t threads) {
   const edgelstm::LstmKernels* chosen = edgelstm::ChooseKernels(kernels);
   if (chosen == nullptr || edgelstm::LayerProblem(*layer) != nullptr) return nullptr;
-  return edgelstm::MakeLstm(*layer, *chosen);
+  return edgelstm::MakeLstm(*layer, *chosen, threads);
 }
 
 void edgelstm_delete(EdgeLstm* lstm) {
   if (lstm == nullptr) return;
+  edgelstm::Team::Stop(lstm->team);
   std::free(lstm->packed);
   std::free(lstm->scratch);
   std::free(lstm);
 }
 
 void edgelstm_run(EdgeLstm* lstm, const EdgeLstmCall* call) {
-  lstm->kernels->run(lstm->layer, lstm->packed, *call, lstm->scratch);
+  using namespace edgelstm;
+  const int64_t products = StepProducts(lstm->layer);
+  Job job = {lstm, call};
+  if (lstm->team != nullptr && products * call->steps * call->batch >= kProductsPerCall) {
+    if (call->batch >= lstm->team->size()) {
+      lstm->team->Run(RunRows, &job);
+      return;
+    }
+    if (products * call->batch >= kProductsPerBarrier && lstm->kernels->splits_units(lstm->layer)) {
+      lstm->team->Run(RunUnits, &job);
+      return;
+    }
+  }
+  RunUnits(&job, Member());
 }
 
 size_t edgelstm_bytes(const EdgeLstm* lstm) {
-  return lstm->kernels->packed_bytes(lstm->layer) + lstm->kernels->scratch_bytes(lstm->layer);
+  const int64_t members = lstm->team == nullptr ? 1 : lstm->team->size();
+  return lstm->kernels->packed_bytes(lstm->layer) +
+         static_cast<size_t>(lstm->scratch_bytes * members);
 }
 
 int edgelstm_activate(const char* kernels, int function, const float* in, float* out, int64_t n) {

@@ -23,9 +23,14 @@ constexpr float kLayerNormEpsilon = 1e-8f;
 template <class V>
 class Lstm {
  public:
+  // A projection and layer norm need all units before they begin.
+  static bool SplitsUnits(const EdgeLstmLayer& layer) {
+    return !HasLayerNorm(layer) && !HasProjection(layer);
+  }
+
   static void Run(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
-                  void* scratch) {
-    Lstm lstm(layer, packed, call, scratch);
+                  void* scratch, void*, const Member& member) {
+    Lstm lstm(layer, packed, call, scratch, member);
     for (int64_t row = 0; row < call.batch; row += kMaxRows) {
       lstm.RunRows(row, Smaller(kMaxRows, call.batch - row));
     }
@@ -38,10 +43,14 @@ class Lstm {
 
   // --- one call ---
 
-  Lstm(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call, void* scratch)
+  Lstm(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call, void* scratch,
+       const Member& member)
       : layer_(layer),
         sizes_(layer),
         call_(call),
+        member_(member),
+        first_block_(member.Begin(sizes_.units / kLanes)),
+        end_block_(member.End(sizes_.units / kLanes)),
         hybrid_(Hybrid(layer)),
         asymmetric_(layer.arithmetic == EDGELSTM_HYBRID_ASYMMETRIC),
         coupled_(Coupled(layer)),
@@ -72,13 +81,18 @@ class Lstm {
         } else {
           Step<4>(first, count, start + step, sums);
         }
+        member_.Wait();
       }
     }
     if (call_.steps == 0) return;
     for (int64_t row = first; row < first + count; ++row) {
       const float* last = Output(row, call_.steps - 1);
       float* h = static_cast<float*>(call_.h) + row * layer_.outputs;
-      for (int64_t i = 0; i < layer_.outputs; ++i) h[i] = last[i];
+      // Without a projection the outputs are the units.
+      const int64_t begin = has_projection_ ? 0 : first_block_ * kLanes;
+      const int64_t end =
+          has_projection_ ? layer_.outputs : Smaller(end_block_ * kLanes, layer_.outputs);
+      for (int64_t i = begin; i < end; ++i) h[i] = last[i];
     }
   }
 
@@ -96,7 +110,7 @@ class Lstm {
   void Project(int64_t first, int64_t count, int64_t start, int64_t steps) {
     const int gates = sizes_.gates;
     const int64_t total = steps * count;
-    for (int64_t block = 0; block < sizes_.units / kLanes; ++block) {
+    for (int64_t block = first_block_; block < end_block_; ++block) {
       Float initial[4];
       for (int gate = 0; gate < gates; ++gate) {
         initial[gate] = has_layer_norm_
@@ -114,8 +128,8 @@ class Lstm {
       for (int64_t r = 0; r < some; ++r) {
         rows[r] = Input(first + (i + r) % count, start + (i + r) / count);
       }
-      const Matrix kernel = {sizes_.kernel,      sizes_.units / kLanes,  layer_.inputs,
-                             sizes_.input_depth, sizes_.kernel_row_sums, 4 - gates, 1};
+      const Matrix kernel = {sizes_.kernel,      first_block_,            end_block_, layer_.inputs,
+                             sizes_.input_depth, sizes_.kernel_row_sums, 4 - gates,  1};
       float* sums = sums_ + i * sizes_.sums_row;
       if (gates == 3) {
         Multiply<3>(kernel, rows, some, sums, sizes_.sums_row);
@@ -134,10 +148,9 @@ class Lstm {
       hidden[r] = has_projection_ ? hidden_ + r * sizes_.units : Output(first + r, step);
     }
     float* c = static_cast<float*>(call_.c) + first * layer_.units;
-    const int64_t blocks = sizes_.units / kLanes;
     if (layer_.diagonal || hybrid_ || has_layer_norm_) {
       if (!layer_.diagonal) {
-        const Matrix recurrent = {sizes_.recurrent,    blocks,
+        const Matrix recurrent = {sizes_.recurrent,    first_block_, end_block_,
                                   layer_.outputs,      sizes_.output_depth,
                                   sizes_.recurrent_row_sums, 8 - kGates, 1};
         Multiply<kGates>(recurrent, before, count, sums, sizes_.sums_row);
@@ -149,7 +162,7 @@ class Lstm {
           Normalized<kGates>(row, c + r * layer_.units, hidden[r]);
           continue;
         }
-        for (int64_t block = 0; block < blocks; ++block) {
+        for (int64_t block = first_block_; block < end_block_; ++block) {
           Float z[kGates];
           Gates<kGates>(row, block, z);
           Cell<kGates>(z, block, c + r * layer_.units, hidden[r]);
@@ -179,13 +192,12 @@ class Lstm {
   template <int kRows, int kBlocks, int kGates, class Element>
   void Recurrent(const Element* weights, const float* const* before, int64_t r, const float* sums,
                  float* c, float* const* hidden) {
-    const int64_t blocks = sizes_.units / kLanes;
     const int64_t depth = layer_.outputs;
-    int64_t block = 0;
-    for (; block + kBlocks <= blocks; block += kBlocks) {
+    int64_t block = first_block_;
+    for (; block + kBlocks <= end_block_; block += kBlocks) {
       FinishTile<kRows, kBlocks, kGates>(weights, depth, before, r, block, sums, c, hidden);
     }
-    if (kBlocks > 1 && block < blocks) {
+    if (kBlocks > 1 && block < end_block_) {
       FinishTile<kRows, 1, kGates>(weights, depth, before, r, block, sums, c, hidden);
     }
   }
@@ -215,7 +227,7 @@ class Lstm {
 
   // One of the layer's matrices; offsets and depths as `Sizes` has them.
   struct Matrix {
-    int64_t offset, blocks, depth, padded, row_sums;
+    int64_t offset, first_block, end_block, depth, padded, row_sums;
     int first_scale, scale_step;
   };
 
@@ -230,20 +242,28 @@ class Lstm {
                                    asymmetric_ ? row_sums : nullptr,
                                    scales_ + matrix.first_scale,
                                    matrix.scale_step,
-                                   matrix.blocks,
+                                   matrix.first_block,
+                                   matrix.end_block,
                                    matrix.depth,
                                    matrix.padded};
       HybridProduct<V>::template Multiply<kGates>(hybrid, rows, count, vectors_,
                                                   sizes_.vector_depth, sums, sums_row);
     } else if (V::kHasHalf && sizes_.half) {
-      FloatProduct<V>::template Multiply<kGates>(reinterpret_cast<const uint16_t*>(weights),
-                                                 matrix.blocks, matrix.depth, rows, count, sums,
-                                                 sums_row);
+      MultiplyFloat<kGates>(reinterpret_cast<const uint16_t*>(weights), matrix, rows, count, sums,
+                            sums_row);
     } else {
-      FloatProduct<V>::template Multiply<kGates>(reinterpret_cast<const float*>(weights),
-                                                 matrix.blocks, matrix.depth, rows, count, sums,
-                                                 sums_row);
+      MultiplyFloat<kGates>(reinterpret_cast<const float*>(weights), matrix, rows, count, sums,
+                            sums_row);
     }
+  }
+
+  template <int kGates, class Element>
+  static void MultiplyFloat(const Element* weights, const Matrix& matrix, const float* const* rows,
+                            int64_t count, float* sums, int64_t sums_row) {
+    const int64_t before = matrix.first_block * kGates * kLanes;
+    FloatProduct<V>::template Multiply<kGates>(
+        weights + before * matrix.depth, matrix.end_block - matrix.first_block, matrix.depth, rows,
+        count, sums + before, sums_row);
   }
 
   // --- finishing ---
@@ -258,7 +278,7 @@ class Lstm {
 
   template <int kGates>
   void AddDiagonal(const float* before, float* row) const {
-    for (int64_t block = 0; block < sizes_.units / kLanes; ++block) {
+    for (int64_t block = first_block_; block < end_block_; ++block) {
       const Float h = Part(before, block);
       for (int gate = 0; gate < kGates; ++gate) {
         float* z = row + (block * kGates + gate) * kLanes;
@@ -410,7 +430,7 @@ class Lstm {
         V::Store(projected_ + r * sizes_.outputs + i, V::Load(bias + i));
       }
     }
-    const Matrix projection = {sizes_.projection, blocks, layer_.units, sizes_.unit_depth,
+    const Matrix projection = {sizes_.projection, 0, blocks, layer_.units, sizes_.unit_depth,
                                sizes_.projection_row_sums, 8, 0};
     Multiply<4>(projection, rows, count, projected_, sizes_.outputs);
     for (int64_t r = 0; r < count; ++r) {
@@ -429,6 +449,9 @@ class Lstm {
   const EdgeLstmLayer& layer_;
   const Sizes sizes_;
   const EdgeLstmCall& call_;
+  const Member& member_;
+  // Its own units.
+  const int64_t first_block_, end_block_;
   const bool hybrid_, asymmetric_, coupled_, has_peephole_, has_layer_norm_, has_projection_;
   const char* packed_;
   const float* scales_;

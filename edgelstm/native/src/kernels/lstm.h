@@ -5,6 +5,7 @@
 
 #include "edgelstm/edgelstm.h"
 #include "kernels/cpu_features.h"
+#include "kernels/team.h"
 
 namespace edgelstm {
 
@@ -16,9 +17,12 @@ struct LayerKernels {
   void (*pack)(const EdgeLstmLayer& layer, void* packed);
   // Size of the scratch memory, for any batch and any number of steps.
   size_t (*scratch_bytes)(const EdgeLstmLayer& layer);
-  // Of the layer's weight pointers only those that are null are told from the others.
+  // Whether the members of a team can share the units of one call; they then all run it.
+  bool (*splits_units)(const EdgeLstmLayer& layer);
+  // Of the layer's weight pointers only those that are null are told from the others. `scratch` is
+  // the member's own, `shared` that of the first.
   void (*run)(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
-              void* scratch);
+              void* scratch, void* shared, const Member& member);
 };
 
 struct LstmKernels {
@@ -73,7 +77,7 @@ int32_t IntegerAt(const EdgeLstmWeight& weight, int64_t index);
 // Why a layer cannot be computed, or null. Never freed.
 const char* LayerProblem(const EdgeLstmLayer& layer);
 // A layer without problem; null if memory is short.
-EdgeLstm* MakeLstm(const EdgeLstmLayer& layer, const LstmKernels& kernels);
+EdgeLstm* MakeLstm(const EdgeLstmLayer& layer, const LstmKernels& kernels, int threads);
 
 // The kernels of a name, those that EDGELSTM_ISA names if it is null, else the best; null if they
 // do not exist or do not run on this CPU.

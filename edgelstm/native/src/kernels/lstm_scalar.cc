@@ -253,8 +253,10 @@ class Sequence {
   double *h_, *c_, *hidden_, *z_, *vector_;
 };
 
-void Run(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
-         void* scratch) {
+bool SplitsUnits(const EdgeLstmLayer&) { return false; }
+
+void Run(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call, void* scratch,
+         void*, const Member&) {
   Sequence sequence(layer, static_cast<const float*>(packed), call,
                     static_cast<double*>(scratch));
   for (int64_t row = 0; row < call.batch; ++row) sequence.Run(row);
@@ -273,7 +275,7 @@ bool RunsOn(const CpuFeatures&) { return true; }
 }  // namespace
 
 const LstmKernels kLstmScalar = {
-    "scalar",       RunsOn,      {PackedBytes, Pack, ScratchBytes, Run},
+    "scalar",       RunsOn,      {PackedBytes, Pack, ScratchBytes, SplitsUnits, Run},
     kIntegerScalar, SigmoidEach, TanhEach};
 
 }  // namespace edgelstm
