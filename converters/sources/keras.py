@@ -25,7 +25,7 @@ from edgelstm.converters.sources.keras_trace import (
 )
 from edgelstm.converters.sources.sizes import asked_size
 from edgelstm.converters.sources.sniff import sniff
-from edgelstm.converters.spec import StatePair, StatePolicy, TensorSpec
+from edgelstm.converters.spec import Recurrence, StatePair, StatePolicy, TensorSpec
 from edgelstm.errors import EdgeLstmError, UnsupportedModelError
 
 
@@ -114,6 +114,10 @@ class KerasSource:
     def slots(self) -> tuple[StateSlot, ...]:
         """Every state that outlives a call of the written file; found by tracing the model."""
         return self._trace().slots
+
+    def recurrences(self) -> tuple[Recurrence, ...]:
+        """What was found and planned, by tracing the model."""
+        return self._trace().recurrences
 
     def _trace(self) -> TracedModel:
         if self._traced is None:

@@ -68,3 +68,12 @@ class FinishedSource(OpenedSource, Protocol):
     def finished(self) -> Finished:
         """The file with its recurrences replaced."""
         ...
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """A source that knows what its recurrences become before it is converted."""
+
+    def recurrences(self) -> Sequence[Recurrence]:
+        """What was found and planned; nothing is converted."""
+        ...

@@ -56,25 +56,33 @@ class Checkpoint:
         keys += [key for key in (shared, node.name) if key]
         key = next((key for key in keys if key in self.shapes), None)
         if key is None:
-            near = difflib.get_close_matches(keys[0], self.shapes, 3)
+            near = difflib.get_close_matches(keys[0], self.shapes, 3) or sorted(self.shapes)[:3]
             raise UnreadableModelError(
                 f"The checkpoint does not hold variable {name!r}.",
                 where=str(self._prefix),
                 cure="give the checkpoint that was saved with this graph"
                 + (f"; this one holds {', '.join(near)}" if near else ""),
             )
-        try:
-            value = np.asarray(self._reader.get_tensor(key))
-        except Exception as error:
-            raise UnreadableModelError(
-                f"Variable {name!r} cannot be read: {_first(error)}",
-                where=str(self._prefix),
-                cure="copy the checkpoint's .data files again",
-            ) from None
+        value = self.tensor(key)
         if saved is not None and saved.part and key == saved.key:
             value = _part(value, saved.part)
         self._check(name, node, value)
         return value
+
+    def tensor(self, key: str) -> Array:
+        """The tensor saved under a key that is among `shapes`.
+
+        Raises:
+            UnreadableModelError: it is damaged.
+        """
+        try:
+            return np.asarray(self._reader.get_tensor(key))
+        except Exception as error:
+            raise UnreadableModelError(
+                f"Variable {key!r} cannot be read: {_first(error)}",
+                where=str(self._prefix),
+                cure="copy the checkpoint's .data files again",
+            ) from None
 
     def _check(self, name: str, node: Node, value: Array) -> None:
         shape = attr(node, "shape").shape

@@ -296,6 +296,32 @@ def fold_masks(nodes: Nodes) -> None:
     nodes.redirect(moved)
 
 
+def dropout_scales(nodes: Nodes, mask: str) -> list[str]:
+    """Constants that what a mask keeps is scaled by."""
+    consumers = nodes.consumers()
+    found = []
+    waiting, seen = [mask], {mask}
+    while waiting:
+        for node, position, _ in consumers.get(waiting.pop(), ()):
+            if node.name in seen:
+                continue
+            seen.add(node.name)
+            inputs = data_inputs(node)
+            if node.op in PASSES or node.op == "Cast":
+                waiting.append(node.name)
+                continue
+            if node.op not in ("Mul", "Select", "SelectV2"):
+                continue
+            kept = parse_ref(inputs[1 if node.op != "Mul" else 1 - position])[0]
+            scaled = nodes.by_name[kept]
+            if scaled.op in ("Mul", "RealDiv"):
+                for text in data_inputs(scaled):
+                    value = constant(nodes, parse_ref(text))
+                    if value is not None and np.shape(value) == () and value != 1:
+                        found.append(parse_ref(text)[0])
+    return found
+
+
 def fold_ones(nodes: Nodes) -> None:
     """Drop products with, and quotients by, a constant that is exactly one and a scalar."""
     moved: dict[Ref, Ref] = {}

@@ -21,7 +21,8 @@ from edgelstm.errors import UnreadableModelError, UnsupportedModelError
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 # A few functions that call each other twice make any number of nodes.
-MOST_NODES = 1_000_000
+MOST_NODES, MOST_CALLS = 500_000, 20_000
+FLAT = "_flat"
 
 
 @dataclasses.dataclass
@@ -190,8 +191,10 @@ def inline_calls(nodes: Nodes, where: str) -> dict[Ref, Ref]:
     moved: dict[Ref, Ref] = {}
     chains: dict[str, tuple[str, ...]] = {}
     waiting = [node for node in nodes.by_name.values() if is_call(node, nodes.library)]
+    count = 0
     while waiting:
         call = waiting.pop()
+        count += 1
         name = callee(call)
         chain = chains.get(call.name, ())
         if name in chain:
@@ -207,9 +210,10 @@ def inline_calls(nodes: Nodes, where: str) -> dict[Ref, Ref]:
                 cure="export the model again; the file is damaged or was edited by hand",
             )
         body = body_of(nodes.library[name], nodes.library, where)
-        if len(nodes.by_name) + len(body.nodes) > MOST_NODES:
+        if len(nodes.by_name) + len(body.nodes) > MOST_NODES or count > MOST_CALLS:
             raise UnsupportedModelError(
-                f"The graph's functions expand to more than {MOST_NODES} nodes.",
+                f"The graph's functions expand to more than {MOST_CALLS} calls or {MOST_NODES} "
+                "nodes.",
                 where=f"function {name}",
                 cure="export a smaller part of the model",
             )
@@ -253,6 +257,9 @@ def _flat(nodes: Nodes, name: str, where: str, chain: tuple[str, ...]) -> str:
             where=where,
             cure="export the model again; the file is damaged or was edited by hand",
         )
+    flat = f"{name}{FLAT}"
+    if flat in nodes.library:
+        return flat
     function = nodes.library[name]
     body = body_of(function, nodes.library, where)
     inner = Nodes(body.nodes, nodes.library, nodes.versions)
@@ -267,7 +274,6 @@ def _flat(nodes: Nodes, name: str, where: str, chain: tuple[str, ...]) -> str:
             )
     body.nodes = inner.by_name
     body.returns = [_followed(ref, moved) for ref in body.returns]
-    flat = f"{name}_flat"
     types = [arg.type for arg in function.signature.input_arg]
     nodes.library[flat] = function_of(flat, body, function, types)
     return flat

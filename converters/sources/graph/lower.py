@@ -44,7 +44,11 @@ def mark_graph(
     Raises:
         UnsupportedModelError: a loop cannot be recovered and the stock converter cannot take it.
     """
-    traced = trace_graph(frozen, policy, precision, batch_axes or {})
+    return mark_traced(trace_graph(frozen, policy, precision, batch_axes or {}), precision)
+
+
+def mark_traced(traced: TracedModel, precision: Precision) -> MarkedModel:
+    """The traced graph after the stock converter."""
     return MarkedModel(
         flatbuffer=stock_convert(traced.function, (), precision),
         recurrences=traced.recurrences,

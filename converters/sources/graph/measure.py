@@ -19,6 +19,7 @@ FIRST, SECOND, LONGER = (3, 20), (2, 7), (2, 41)
 LONGEST = 1024
 PATIENCE_SECONDS = 20.0
 OTHER = 8
+_PREAMBLES = ("Graph execution error", "Detected at node", "Node:", "File ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,9 @@ class _Probe:
         try:
             found = self.session.run({i.name: self._values(i, batch, steps) for i in inputs})
         except Exception as error:
-            self.error = str(error).splitlines()[0][:300]
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            telling = [line for line in lines if not line.startswith(_PREAMBLES)]
+            self.error = (telling or lines or [type(error).__name__])[0][:300]
             return None
         return {name: value.shape for name, value in found.items()}
 
@@ -114,20 +117,27 @@ def _fixed(
     """Inputs with sizes under which the graph runs: batch one, a certain number of steps."""
     error = probe.error
     deadline = time.monotonic() + PATIENCE_SECONDS
-    for batch in (None, 1):
-        some = _with_size(inputs, probe.axes.batch, batch)
+    batch_axes = probe.axes.batch
+    places = dict(probe.axes.time)
+    for one in inputs:
+        for axis, size in enumerate(one.spec.shape):
+            if size is None and axis != batch_axes.get(one.name):
+                places.setdefault(one.name, axis)
+    others = {_size(i, batch_axes) for i in inputs if i.name in batch_axes} - {None, 1}
+    for batch in (None, *others, 1):
+        some = _with_size(inputs, batch_axes, batch)
+        notes = [] if batch is None else [_note("batch", batch, some, batch_axes)]
         if batch is not None and probe.shapes(some, *FIRST) is not None:
-            return some, [_note("batch", batch, some, probe.axes.batch)]
-        for steps in range(1, LONGEST + 1):
-            if time.monotonic() > deadline or not probe.axes.time:
+            return some, notes
+        for steps in range(1, LONGEST + 1) if places else ():
+            if time.monotonic() > deadline:
                 break
-            fixed = _with_size(some, probe.axes.time, steps)
+            fixed = _with_size(some, places, steps)
             if probe.shapes(fixed, *FIRST) is None:
                 continue
-            if probe.shapes(_with_size(some, probe.axes.time, steps + 1), *FIRST) is not None:
+            if probe.shapes(_with_size(some, places, steps + 1), *FIRST) is not None:
                 break  # many sizes work, but not that of `FIRST`
-            notes = [_note("batch", batch, some, probe.axes.batch)] if batch else []
-            return fixed, [*notes, _note("time", steps, fixed, probe.axes.time)]
+            return fixed, [*notes, _note("time", steps, fixed, places)]
     raise UnsupportedModelError(
         f"The graph does not run on made-up inputs: {error}",
         where=where,

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.frameworks import tensorflow
-from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.sources.graph import fold
 from edgelstm.converters.sources.graph.axes import Axes, find_axes
-from edgelstm.converters.sources.graph.checkpoint import VARIABLES, Checkpoint, saved_as
-from edgelstm.converters.sources.graph.cudnn import replace_cudnn
+from edgelstm.converters.sources.graph.checkpoint import VARIABLES, Checkpoint, Saved, saved_as
+from edgelstm.converters.sources.graph.complex_pairs import split_complex
+from edgelstm.converters.sources.graph.cudnn import opaque_sources, replace_cudnn
 from edgelstm.converters.sources.graph.ends import End, choose_ends, ref_tensor
 from edgelstm.converters.sources.graph.files import GraphFile, read_graph
 from edgelstm.converters.sources.graph.frozen import (
@@ -54,16 +55,19 @@ def open_graph(path: Path, kind: SourceKind, options: ConvertOptions) -> OpenedG
     """
     file = read_graph(path, kind)
     nodes, where = file.nodes, file.where
+    nodes.order(where)
     known_as = file.variable_names
     saved = saved_as(nodes, where) if file.checkpoint is not None else {}
+    checkpoint = Checkpoint(file.checkpoint) if file.checkpoint is not None else None
     ends = choose_ends(file, options)
     nodes.order(where)
     vet(nodes, where)
-    values = _values(file, saved, known_as)
+    values = _values(file, checkpoint, saved, known_as)
     graph = imported(nodes.graph_def(tensorflow().compat.v1.GraphDef), where)
     inputs = tuple(_tensor(graph, end, where) for end in ends.inputs)
     outputs = tuple(_tensor(graph, end, where) for end in ends.outputs)
     # From here on the nodes are edited; `graph` has its own.
+    opaque = opaque_sources(nodes)
     sinks = _add_sinks(nodes, ends.outputs)
     writes = freeze_variables(nodes, lambda node: values[node.name], where)
     assigned = {name: _add_sink(nodes, write.value) for name, write in writes.items()}
@@ -72,10 +76,13 @@ def open_graph(path: Path, kind: SourceKind, options: ConvertOptions) -> OpenedG
     fold.fold_masks(nodes)
     fold.fold_ones(nodes)
     fold.drop_transparent(nodes)
+    _keep_needed(nodes, sinks, assigned)
+    replaced = replace_cudnn(nodes, graph, opaque, checkpoint, where)
+    whole = _without_sinks(nodes, [*sinks, *assigned.values()]) if replaced else None
     nodes.drop_control_edges()
     kept = _keep_needed(nodes, sinks, assigned)
     _refuse_random(nodes, where)
-    replaced = replace_cudnn(nodes, values, where)
+    apply_defaults(nodes)
     notes = [*file.notes, *ends.notes]
     if replaced:
         if kept:
@@ -90,9 +97,8 @@ def open_graph(path: Path, kind: SourceKind, options: ConvertOptions) -> OpenedG
         )
         refs = [data_inputs(nodes.by_name[sink])[0] for sink in sinks]
         tensors = [ref_tensor(parse_ref(text)) for text in refs]
-        graph = imported(nodes.graph_def(tensorflow().compat.v1.GraphDef), where)
         original = Original(
-            graph,
+            imported(whole, where),
             {},
             {i.name: i.tensor for i in inputs},
             {o.name: t for o, t in zip(outputs, tensors, strict=True)},
@@ -107,12 +113,15 @@ def open_graph(path: Path, kind: SourceKind, options: ConvertOptions) -> OpenedG
             {o.name: o.tensor for o in outputs},
             names,
         )
-    apply_defaults(nodes)
+    if split_complex(nodes, graph, where):
+        notes.append(
+            "Complex numbers are written as pairs of real ones, Fourier transforms as products "
+            "with cosines and sines."
+        )
     cast = cast_to_float32(nodes)
     if cast:
         notes.append(f"The graph computes in {' and '.join(sorted(cast))}; the file in float32.")
-    used = {name for name in nodes.by_name}
-    unused = [i.name for i in inputs if parse_ref(i.tensor)[0] not in used]
+    unused = [i.name for i in inputs if parse_ref(i.tensor)[0] not in nodes.by_name]
     if unused:
         notes.append(f"Nothing that is written depends on {', '.join(unused)}: left out.")
     inputs = tuple(_float32(i) for i in inputs if i.name not in unused)
@@ -200,20 +209,22 @@ def _narrow(value: Array) -> Array:
 
 
 def _values(
-    file: GraphFile, saved: Mapping[str, Any], known_as: Mapping[str, str]
+    file: GraphFile,
+    checkpoint: Checkpoint | None,
+    saved: Mapping[str, Saved],
+    known_as: Mapping[str, str],
 ) -> dict[str, Array]:
     """The value of every variable that the graph needs, by the name of its node."""
     variables = [node for node in file.nodes.by_name.values() if node.op in VARIABLES]
     if not variables:
         return {}
-    if file.checkpoint is None:
+    if checkpoint is None:
         raise UnreadableModelError(
             f"The graph has variables ({variables[0].name}, ...) and the file no values for them.",
             where=file.where,
             cure="convert the checkpoint (.meta with .index and .data) or the SavedModel instead, "
             "or freeze the graph first",
         )
-    checkpoint = Checkpoint(file.checkpoint)
     return {
         node.name: checkpoint.value(known_as.get(node.name, node.name), node, saved.get(node.name))
         for node in variables
@@ -230,6 +241,12 @@ def _add_sink(nodes: Nodes, ref: tuple[str, int]) -> str:
     node = tensorflow().compat.v1.NodeDef(name=name, op="Identity", input=[ref_text(ref)])
     nodes.by_name[name] = node
     return name
+
+
+def _without_sinks(nodes: Nodes, sinks: Sequence[str]) -> Any:
+    """The graph as it is, to be run: control edges and all."""
+    some = {name: node for name, node in nodes.by_name.items() if name not in sinks}
+    return Nodes(some, nodes.library, nodes.versions).graph_def(tensorflow().compat.v1.GraphDef)
 
 
 def _keep_needed(nodes: Nodes, sinks: Sequence[str], assigned: Mapping[str, str]) -> list[str]:
@@ -257,6 +274,8 @@ def _refuse_random(nodes: Nodes, where: str) -> None:
                 decided = fold.Masks(nodes, {name: value}).masks().get(mask)
                 if decided is not None and decided.low == 1.0:
                     cures.append(f"--fix {name}={value:g}")
+                    scales = fold.dropout_scales(nodes, mask)
+                    cures += [f"--fix {scale}=1" for scale in scales if scale != name]
                     break
     raise UnsupportedModelError(
         f"The graph draws random numbers ({node.op}), as dropout does in training.",
@@ -273,8 +292,15 @@ def _laid_out(
     """The graph with the sizes that were asked for or that it demands, and its axes."""
     kind = tensorflow().compat.v1.GraphDef
     axes = find_axes(nodes.graph_def(kind), nodes, unlaid.inputs)
+    if options.time is not Size.SOURCE and not axes.time:
+        raise OptionError(
+            "No input of the graph was seen to be a sequence, so there is no time size to set.",
+            where="--time",
+            cure="give the shapes of the inputs instead: --inputs 'NAME[1,100,8]'",
+        )
     inputs = tuple(_with_range(_sized(i, axes, options), axes) for i in unlaid.inputs)
     measured = measure(session, inputs, axes, where)
+    session.restart()
     axes = dataclasses.replace(
         axes, output_time=measured.output_time, output_batch=measured.output_batch
     )

@@ -13,7 +13,7 @@ PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefaul
 _TRAINING_NAMES = re.compile(r"(^|/)(gradients(_\d+)?|save(_\d+)?)/|(^|/)init(_\d+)?$")
 _TRAINING_OPS = re.compile(
     r"^(Resource)?(Sparse)?Apply|Grad(V\d+)?$|CrossEntropyWithLogits$|^CTCLoss|^L2Loss$|"
-    r"Summary|^Save|^Restore|^Assign|InTopK|^NoOp$|^Assert$|^Print"
+    r"Summary|^Save|^Assign|InTopK|^NoOp$|^Assert$|^Print"
 )
 _SHAPES = frozenset({"Shape", "ShapeN", "Rank", "Size", "ZerosLike", "OnesLike"})
 _NO_OUTPUT = frozenset({"Const", "Shape", "ShapeN", "Rank", "Size", *PLACEHOLDERS})

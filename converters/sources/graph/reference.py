@@ -56,6 +56,11 @@ class OriginalSession:
             done, given = self._assign[name]
             self._session.run(done, {given: value})
 
+    def restart(self) -> None:
+        """Give the states the values that they have in the file."""
+        states = self._original.states.values()
+        self.set_variables({name: self._original.variables[name] for name in states})
+
     def variable(self, name: str) -> Array:
         """The present value of a variable."""
         return np.asarray(self._session.run(self._read[name]))

@@ -10,13 +10,14 @@ from pathlib import Path
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.report import SourceReport
-from edgelstm.converters.sources.graph.lower import mark_graph
+from edgelstm.converters.sources.graph.lower import mark_traced, trace_graph
 from edgelstm.converters.sources.graph.open import open_graph
 from edgelstm.converters.sources.graph.reference import GraphReference
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
-from edgelstm.converters.sources.keras_trace import MarkedModel
+from edgelstm.converters.sources.keras_trace import MarkedModel, TracedModel
 from edgelstm.converters.sources.sniff import SourceKind
-from edgelstm.converters.spec import StatePair, StatePolicy, TensorSpec
+from edgelstm.converters.spec import Recurrence, StatePair, StatePolicy, TensorSpec
+from edgelstm.errors import OptionError
 
 
 class GraphSource:
@@ -31,6 +32,13 @@ class GraphSource:
         self._kind = kind
         self._options = options
         self._opened = open_graph(path, kind, options)
+        asked = options.state
+        if asked not in (None, StatePolicy.RESET) and not self._opened.frozen.variables:
+            raise OptionError(
+                f"The graph has no variable that it assigns, so no state to {asked.value}.",
+                where="--state",
+                cure="leave --state out; or make the state an input and an output of the graph",
+            )
         self.notes = list(self._opened.frozen.notes)
 
     @property
@@ -76,7 +84,7 @@ class GraphSource:
     @property
     def slots(self) -> tuple[StateSlot, ...]:
         """Every state that outlives a call of the written file."""
-        return self._marked.slots
+        return self._traced.slots
 
     def report(self) -> SourceReport:
         """What the report says of the source."""
@@ -90,15 +98,19 @@ class GraphSource:
 
     def marked(self) -> MarkedModel:
         """The model after the stock converter, recurrences still markers."""
-        return self._marked
+        return mark_traced(self._traced, self._options.precision)
+
+    def recurrences(self) -> tuple[Recurrence, ...]:
+        """What was found and planned."""
+        return self._traced.recurrences
 
     @cached_property
-    def _marked(self) -> MarkedModel:
-        return mark_graph(
+    def _traced(self) -> TracedModel:
+        return trace_graph(
             self._opened.frozen,
-            policy=self._options.state,
-            precision=self._options.precision,
-            batch_axes=self._opened.axes.batch,
+            self._options.state,
+            self._options.precision,
+            self._opened.axes.batch,
         )
 
     def reference(self, policy: StatePolicy) -> GraphReference:

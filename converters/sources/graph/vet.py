@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from edgelstm.converters.sources.graph.functions import op_definition, unknown_op
+from edgelstm.converters.sources.graph.functions import FLAT, op_definition, unknown_op
 from edgelstm.converters.sources.graph.nodes import Node, Nodes, functions_of
 from edgelstm.errors import UnsafeModelError, UnsupportedModelError
 
@@ -52,7 +52,10 @@ def vet(nodes: Nodes, where: str) -> None:
         for node in some:
             _vet_op(node, nodes.library, place)
             names = [node.op] if node.op in nodes.library else []
-            for name in (*names, *functions_of(node)):
+            names += list(functions_of(node))
+            # A flat copy lacks what its results do not need, and what a call would run all the same.
+            names += [name.removesuffix(FLAT) for name in names if name.endswith(FLAT)]
+            for name in names:
                 if name in nodes.library and name not in seen:
                     seen.add(name)
                     body = nodes.library[name].node_def
