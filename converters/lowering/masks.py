@@ -96,9 +96,9 @@ def with_frozen_padding(spec: LstmSpec) -> LstmSpec:
         extra = np.full((kernel.shape[0], 1), column, np.float32)
         return np.concatenate([kernel, extra], axis=1)
 
-    assert spec.kernel.i is not None and spec.kernel.c is not None
+    assert spec.kernel.c is not None
     kernel = Gates(
-        i=widen(spec.kernel.i, -FREEZE),
+        i=None if spec.kernel.i is None else widen(spec.kernel.i, -FREEZE),  # coupled: i = 1 - f
         f=widen(spec.kernel.f, FREEZE),
         c=widen(spec.kernel.c, 0.0),
         o=widen(spec.kernel.o, 0.0),

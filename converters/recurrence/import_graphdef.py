@@ -54,7 +54,7 @@ _IFS = {"If", "StatelessIf"}
 _FOLDED_ELEMENTS = 1 << 24
 _NEVER_FOLDED = ("Random", "TensorArray", "TensorList", "Variable", "Queue", "Table", "Placeholder")
 _DEEPEST_CALL = 64
-_CUTS = {"Slice", "StridedSlice", "Split", "SplitV", "ConcatV2"}
+_CUTS = {"Slice", "StridedSlice", "Split", "SplitV", "ConcatV2", "Tile", "Reshape", "ExpandDims"}
 # Arithmetic, and cuts through zeros, stay: the first step of an unrolled recurrence, which starts from constant zeros, has
 # to look like the others.
 _STEPS = {

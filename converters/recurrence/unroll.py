@@ -29,6 +29,8 @@ from edgelstm.converters.recurrence.scan import (
 from edgelstm.converters.recurrence.series import element, series_of, simplify_packs, time_major
 from edgelstm.converters.recurrence.shared import frozen
 
+# A diagonal recurrent kernel is a product of numbers; looked for where no matrix marks the steps.
+_DIAGONAL = {"Mul"}
 _ANCHORS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "Conv2D", "Conv3D"}
 Steps = tuple[Value, ...]
 
@@ -54,40 +56,52 @@ def roll_up(graph: Graph) -> list[Unrolled]:
     """
     failures: list[Unrolled] = []
     tried: set[Node] = set()
-    while True:
-        everything = ordered(graph.outputs.values())
-        chain = next((c for c in _chains(everything) if c[0].inputs[1].node not in tried), None)
-        if chain is None:
-            return failures
-        tried.add(chain[0].inputs[1].node)
-        try:
-            replace = _Roll(everything, chain, graph).run()
-        except NotRolled as failure:
-            failures.append(Unrolled(chain[0].name, len(chain), str(failure)))
-            continue
-        replace_values(everything, replace)
-        for name, value in graph.outputs.items():
-            graph.outputs[name] = replace.get(value, value)
-        simplify_packs(graph)
+    for anchors in (_ANCHORS, _DIAGONAL):
+        while True:
+            everything = ordered(graph.outputs.values())
+            found = next((f for f in _chains(everything, anchors) if f[0] not in tried), None)
+            if found is None:
+                break
+            kernel, chain = found
+            tried.add(kernel)
+            try:
+                replace = _Roll(everything, chain, graph).run()
+            except NotRolled as failure:
+                if anchors is _ANCHORS:  # products of numbers chain in much that is no recurrence
+                    failures.append(Unrolled(chain[0].name, len(chain), str(failure)))
+                continue
+            replace_values(everything, replace)
+            for name, value in graph.outputs.items():
+                graph.outputs[name] = replace.get(value, value)
+            simplify_packs(graph)
+    return failures
 
 
-def _chains(everything: list[Node]) -> list[list[Node]]:
+def _chains(everything: list[Node], anchors: set[str]) -> list[tuple[Node, list[Node]]]:
     """Products with one kernel, each depending on the one before; by the first one's place."""
     groups: dict[Node, list[Node]] = {}
     moving = varying([node[0] for node in everything if node.outputs])
     for node in everything:
-        if node.op in _ANCHORS and node.inputs[1].node not in moving:
-            groups.setdefault(node.inputs[1].node, []).append(node)
+        if node.op in anchors and (kernel := _kernel(node, moving)) is not None:
+            groups.setdefault(kernel, []).append(node)
     place = {node: i for i, node in enumerate(everything)}
     found = []
-    for group in groups.values():
+    for kernel, group in groups.items():
         if len(group) < 2:
             continue
         stage = _stages(everything, group)
         before = [max((stage[v.node] for v in node.inputs), default=-1) for node in group]
         if before == list(range(-1, len(group) - 1)):
-            found.append(group)
-    return sorted(found, key=lambda group: place[group[0]])
+            found.append((kernel, group))
+    return sorted(found, key=lambda item: place[item[1][0]])
+
+
+def _kernel(node: Node, moving: set[Node]) -> Node | None:
+    """The constant that a product multiplies with, more than one number."""
+    for value in reversed(node.inputs):
+        if value.node not in moving and (value.constant is None or value.constant.size > 1):
+            return value.node
+    return None
 
 
 def _stages(everything: list[Node], chain: list[Node]) -> dict[Node, int]:

@@ -24,6 +24,8 @@ STRUCTURAL = {
 }
 GATHERING = {"ConcatV2", "Concat", "Pack"}
 _LINEAR_IN_ALL = {"Add", "AddV2", "Sub", "AddN", "Neg", "BiasAdd", "BiasAddV1"} | GATHERING
+# Linear in the first operand, the others constant.
+_LINEAR_IN_FIRST = {"Tile", "Sum", "Mean", "Pad", "ReverseV2", "GatherV2", "BroadcastTo"}
 _PRODUCTS = {
     "MatMul",
     "BatchMatMul",
@@ -56,6 +58,8 @@ def affine_inputs(node: Node, moving: Callable[[Value], bool]) -> list[Value] | 
     if node.op in STRUCTURAL:
         return varying if varying == data_inputs(node) else None
     if node.op in _LINEAR_IN_ALL:
+        return varying
+    if node.op in _LINEAR_IN_FIRST and varying == [node.inputs[0]]:
         return varying
     if node.op in _PRODUCTS and len(varying) == 1:
         return varying

@@ -1,0 +1,59 @@
+"""Cells that the corpus does not have, in static_rnn and in dynamic_rnn of TensorFlow 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from graph_cells import CELLS
+
+from edgelstm.converters import pipeline
+from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.options import ConvertOptions
+
+STEPS = 4
+
+
+def _frozen(name: str, unrolled: bool, lengths: bool, path: Path) -> None:
+    tf = tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph:
+        shape = [2, STEPS, 3, 4, 3, 1] if name == "Conv3DLSTMCell" else [2, STEPS, 5]
+        x = v1.placeholder(tf.float32, shape, name="x")
+        count = v1.placeholder(tf.int32, [2], name="len") if lengths else None
+        v1.set_random_seed(1)
+        cell = CELLS[name][0]()
+        if unrolled:
+            rows = tf.unstack(x, axis=1)
+            outputs, state = v1.nn.static_rnn(cell, rows, dtype=tf.float32, sequence_length=count)
+            outputs = tf.stack(outputs, 1)
+        else:
+            outputs, state = v1.nn.dynamic_rnn(cell, x, dtype=tf.float32, sequence_length=count)
+        names = ["out"]
+        tf.identity(outputs, name="out")
+        for index, tensor in enumerate(tf.nest.flatten(state)):
+            names.append(tf.identity(tensor, name=f"final_{index}").op.name)
+        with v1.Session(graph=graph) as session:
+            session.run(v1.global_variables_initializer())
+            definition: Any = v1.graph_util.convert_variables_to_constants(
+                session, graph.as_graph_def(), names
+            )
+    path.write_bytes(definition.SerializeToString())
+
+
+@pytest.mark.parametrize("form", ["dynamic", "dynamic with lengths", "static"])
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_is_fused_or_a_loop_and_equal_to_its_graph(
+    name: str, form: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "cell.pb"
+    _frozen(name, form == "static", "lengths" in form, path)
+    report = pipeline.convert(
+        path, tmp_path / "out.tflite", ConvertOptions(), progress=lambda line: None
+    )
+    assert report.verification is not None
+    assert report.fused == report.fused_ops == CELLS[name][1]
+    assert report.fused or [r.lowering.value for r in report.not_fused] == ["loop"]
+    assert np.all([r.reason for r in report.recurrences])
