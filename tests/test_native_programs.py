@@ -33,6 +33,7 @@ def _cross(compiler: str, processor: str) -> tuple[str, ...]:
     return (
         "-DCMAKE_SYSTEM_NAME=Linux",
         f"-DCMAKE_SYSTEM_PROCESSOR={processor}",
+        f"-DCMAKE_C_COMPILER={compiler.replace('g++', 'gcc')}",
         f"-DCMAKE_CXX_COMPILER={compiler}",
         "-DEDGELSTM_WERROR=ON",
     )
