@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgelstm.converters.recurrence.ir import Node, Value, argument, constant
+from edgelstm.converters.recurrence.ir import Node, Value, argument, constant, rewritten
 from edgelstm.converters.recurrence.scan import Scan, State
 from edgelstm.converters.recurrence.scan import Sequence as Series
 from edgelstm.converters.spec import Array
@@ -84,6 +84,7 @@ class Builder:
         self.dense_peephole = False
         self.shared = False
         self.extra_state = False
+        self.interleaved = False
         self.tied_gates = False
 
     def weights(self, *shape: int) -> Array:
@@ -126,6 +127,18 @@ class Builder:
             mixed = op("Tanh", op("AddV2", s, hidden))
             states[1] = State(h, op("Mul", hidden, mixed), self._start())
             states.append(State(s, mixed, self._start()))
+        if self.interleaved:
+            # A second LSTM whose output the first one's input gate sees, and the other way round.
+            second = Builder(int(self.random.integers(1 << 30)))
+            second.features, second.units = self.units, self.units
+            inner = second.build("inner", False)
+            joined = rewritten([s.next for s in inner.scan.states], {inner.x: h})
+            other = [
+                State(s.leaf, after, s.initial)
+                for s, after in zip(inner.scan.states, joined, strict=True)
+            ]
+            states[1] = State(h, op("Mul", hidden, op("Sigmoid", other[1].leaf)), self._start())
+            states += other
         series = Series(x, argument("sequence"))
         scan = Scan("random", [series], states, [], [states[1].next])
         return Step(scan, x, self.features, self.units, fusable, mutation)
@@ -205,6 +218,7 @@ MUTATIONS: dict[str, tuple[Mutation, bool]] = {
     "states exchanged": (_set(swapped_states=True), False),
     "output before the clip": (_set(cell_clip=0.5, clip_after_output=True), False),
     "constant added to the cell": (_set(output_bias_on_c=True), False),
+    "two LSTMs interleaved": (_set(interleaved=True), False),
     "a third state": (_set(extra_state=True), False),
 }
 

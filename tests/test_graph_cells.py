@@ -57,3 +57,30 @@ def test_a_cell_is_fused_or_a_loop_and_equal_to_its_graph(
     assert report.fused == report.fused_ops == CELLS[name][1]
     assert report.fused or [r.lowering.value for r in report.not_fused] == ["loop"]
     assert np.all([r.reason for r in report.recurrences])
+
+
+@pytest.mark.parametrize("op", ["CudnnRNN", "CudnnRNNV2", "CudnnRNNV3"])
+def test_a_cudnn_layer_is_fused_with_its_final_cell_state(op: str, tmp_path: Path) -> None:
+    """Against the published equations: the op itself runs on GPUs only."""
+    tf = tensorflow()
+    features, units, rows = 5, 6, 2
+    size = 4 * units * (features + units) + 8 * units
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [7, rows, features], name="x")
+        weights = np.random.default_rng(0).standard_normal(size).astype(np.float32) * 0.4
+        zero = tf.zeros([1, rows, units])
+        lengths = {"sequence_lengths": tf.constant([7] * rows)} if op == "CudnnRNNV3" else {}
+        result = getattr(tf.raw_ops, op)(
+            input=x, input_h=zero, input_c=zero, params=tf.constant(weights), rnn_mode="lstm",
+            input_mode="linear_input", direction="unidirectional", dropout=0.0, seed=0, seed2=0,
+            is_training=False, **lengths,
+        )  # fmt: skip
+        tf.identity(result[0], name="out")
+        tf.identity(result[2], name="final_c")
+        path = tmp_path / "cudnn.pb"
+        path.write_bytes(graph.as_graph_def().SerializeToString())
+    report = pipeline.convert(
+        path, tmp_path / "out.tflite", ConvertOptions(), progress=lambda line: None
+    )
+    assert report.fused == report.fused_ops == 1
+    assert any("published equations" in note for note in report.notes)

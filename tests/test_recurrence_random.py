@@ -12,7 +12,7 @@ from edgelstm.converters.recurrence.run import evaluate
 from edgelstm.converters.recurrence.step import lstm_step
 from edgelstm.converters.spec import Array
 
-CASES = 504
+CASES = 528
 STEPS = 6
 BATCH = 3
 

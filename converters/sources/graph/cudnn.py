@@ -276,5 +276,10 @@ def _layer(x: Any, h: Any, c: Any, cell: CudnnCell, rows: Any) -> tuple[Any, tup
     if rows is None:
         return block.h, (block.h[-1], block.cs[-1])
     valid = tf.cast(tf.range(steps)[:, tf.newaxis] < rows, tf.float32)[:, :, tf.newaxis]
-    last = tf.stack([rows - 1, tf.range(tf.shape(x)[1])], axis=1)
-    return block.h * valid, (tf.gather_nd(block.h, last), tf.gather_nd(block.cs, last))
+    # Spelled as LSTMBlockFusedCell spells it, which the recogniser takes for the final state.
+    last = tf.stack([rows, tf.range(tf.shape(x)[1])], axis=1)
+    finals = [
+        tf.gather_nd(tf.concat([tf.expand_dims(start, 0), sequence], 0), last)
+        for start, sequence in ((h, block.h), (c, block.cs))
+    ]
+    return block.h * valid, (finals[0], finals[1])
