@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.lowering.loop import swap_batch_and_time
 from edgelstm.converters.lowering.timewise import NotTimewise, Timewise
 from edgelstm.converters.recurrence.masking import Formula, Mask
 
@@ -57,8 +58,8 @@ class StepMask:
             raise NotTimewise("a mask that is not one of lengths")
         count = tf.minimum(self._clock + 1, self.lengths[tf.newaxis, :])
         padded = tf.concat([initial[tf.newaxis], over], 0)
-        gathered = tf.gather(_swapped(padded), tf.transpose(count), batch_dims=1)
-        return _swapped(gathered)
+        gathered = tf.gather(swap_batch_and_time(padded), tf.transpose(count), batch_dims=1)
+        return swap_batch_and_time(gathered)
 
     def last(self, over: Any, initial: Any) -> Any:
         """The last valid step of each row of over [T, B, ...]; `initial` [B, ...] without one."""
@@ -66,7 +67,7 @@ class StepMask:
         assert self.lengths is not None
         padded = tf.concat([tf.cast(initial, over.dtype)[tf.newaxis], over], 0)
         steps = tf.minimum(tf.maximum(self.lengths, 0), tf.shape(over)[0])
-        found = tf.gather(_swapped(padded), steps, batch_dims=1)
+        found = tf.gather(swap_batch_and_time(padded), steps, batch_dims=1)
         found.set_shape(initial.shape)
         return found
 
@@ -95,8 +96,3 @@ class StepMask:
         if formula.on is False and formula.off is True:
             return tf.logical_not(condition)
         return tf.where(condition, self._truth(formula.on), self._truth(formula.off))
-
-
-def _swapped(x: Any) -> Any:
-    tf = tensorflow()
-    return tf.transpose(x, [1, 0, *range(2, len(x.shape))])

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgelstm.converters.recurrence.ir import Graph, Node, Value, argument
 from edgelstm.converters.recurrence.ir import topological as ordered
-from edgelstm.converters.recurrence.scan import SCAN, Captured, Scan, node_of, replace_values, sync
+from edgelstm.converters.recurrence.scan import SCAN, Captured, Scan, node_of, replace_in, sync
 from edgelstm.converters.recurrence.views import is_zero
 
 
@@ -51,7 +51,7 @@ def _replace_last(graph: Graph, node: Node) -> None:
         for reader in readers.get(node[port], []):
             if _takes_last(reader):
                 replace[reader.out] = node[final]
-    _apply(graph, replace)
+    replace_in(graph, replace)
 
 
 def _takes_last(reader: Node) -> bool:
@@ -103,7 +103,7 @@ def _replace_at_lengths(graph: Graph, node: Node) -> None:
     masked = _masked(node, found[0].lengths)
     replace = {f.reader.out: masked[f.final] for f in found}
     replace.update({node[port]: masked[port] for port in range(node.outputs)})
-    _apply(graph, replace)
+    replace_in(graph, replace)
 
 
 def _starts(value: Value, initial: Value) -> bool:
@@ -143,15 +143,6 @@ def _masked(node: Node, lengths: Value) -> Node:
     return node_of(scan)
 
 
-def _apply(graph: Graph, replace: dict[Value, Value]) -> None:
-    if not replace:
-        return
-    everything = ordered(graph.outputs.values())
-    replace_values(everything, replace)
-    for name, value in graph.outputs.items():
-        graph.outputs[name] = replace.get(value, value)
-
-
 def drop_unread(graph: Graph) -> None:
     """Drop stacked values of scans that nothing reads, in place."""
     while True:
@@ -171,4 +162,4 @@ def drop_unread(graph: Graph) -> None:
             replace.update({node[count + i]: new[len(kept) + i] for i in range(len(scan.states))})
         if not replace:
             return
-        _apply(graph, replace)
+        replace_in(graph, replace)

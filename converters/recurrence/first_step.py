@@ -16,7 +16,7 @@ from edgelstm.converters.recurrence.captures import depending
 from edgelstm.converters.recurrence.ir import Graph, Node, Value, constant, rewritten
 from edgelstm.converters.recurrence.ir import topological as ordered
 from edgelstm.converters.recurrence.run import evaluate
-from edgelstm.converters.recurrence.scan import replace_values
+from edgelstm.converters.recurrence.scan import replace_in
 from edgelstm.converters.recurrence.views import is_zero
 
 _PRODUCTS = ("MatMul", "BatchMatMulV2")
@@ -44,9 +44,7 @@ def put_back_first_steps(graph: Graph, sizes: Sizes) -> int:
         replace = _whole_first_step(chain, sizes)
         if replace is None:
             continue
-        replace_values(everything, replace)
-        for name, value in graph.outputs.items():
-            graph.outputs[name] = replace.get(value, value)
+        replace_in(graph, replace)
         count += 1
 
 

@@ -26,7 +26,7 @@ from edgelstm.converters.recurrence.scan import (
     Sequence,
     State,
     node_of,
-    replace_values,
+    replace_in,
 )
 
 _ADDS = ("Add", "AddV2")
@@ -78,9 +78,7 @@ def recover_loops(graph: Graph) -> list[NotRecovered]:
             failure.loop = node
             failures.append(failure)
             continue
-        replace_values(everything, found.replace)
-        for name, value in graph.outputs.items():
-            graph.outputs[name] = found.replace.get(value, value)
+        replace_in(graph, found.replace)
     return failures
 
 

@@ -12,6 +12,7 @@ from edgelstm.converters.recurrence.captures import depending
 from edgelstm.converters.recurrence.ir import Value, argument, rewritten
 from edgelstm.converters.recurrence.ir import topological as ordered
 from edgelstm.converters.recurrence.scan import Scan, State
+from edgelstm.converters.recurrence.slices import column_slice
 from edgelstm.converters.recurrence.views import concatenated, last_axis_parts
 
 
@@ -33,8 +34,7 @@ def parts(scan: Scan) -> list[Part]:
         {
             j
             for j, other in enumerate(scan.states)
-            if other.leaf.node in depending([state.next], [other.leaf])
-            and state.next.node in depending([state.next], [other.leaf])
+            if state.next.node in depending([state.next], [other.leaf])
         }
         for state in scan.states
     ]
@@ -127,8 +127,6 @@ def _ranges(scan: Scan, leaf: Value, width: int) -> dict[Value, tuple[int, int]]
 
 
 def _cut(scan: Scan, split: SplitState) -> None:
-    from edgelstm.converters.recurrence.slices import column_slice
-
     state = scan.states[split.position]
     edges = [sum(split.widths[:i]) for i in range(len(split.widths) + 1)]
     leaves = [argument(f"{state.leaf.node.name}/part_{i}") for i in range(len(split.widths))]

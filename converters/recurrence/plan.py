@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from edgelstm.converters.recurrence.captures import depending
-from edgelstm.converters.recurrence.ir import Value, argument, rewritten
+from edgelstm.converters.recurrence.ir import Value, argument, rewritten, topological
 from edgelstm.converters.recurrence.masking import Kept, Mask, unmask
 from edgelstm.converters.recurrence.match import Matched, NoLstm, match_lstm
 from edgelstm.converters.recurrence.parts import Part, parts, split_concatenated
@@ -150,15 +149,9 @@ def _check_readers(scan: Scan, part: Part, matched: Matched) -> None:
     outside = [*scan.stacked, *others]
     hidden = argument("h")
     replaced = rewritten(outside, {matched.hidden: hidden})
-    if depending(replaced, [matched.c.leaf]) & _needed(replaced):
+    if _read(matched.c.leaf, replaced):
         raise NoLstm("its cell state, or a gate, is read at every step")
-    if depending(replaced, [matched.h.leaf]) & _needed(replaced):
-        inner = rewritten(replaced, {matched.h.leaf: argument("h_before")})
-        if depending(inner, [matched.h.leaf]) & _needed(inner):
-            raise NoLstm("a gate is read outside of it")
 
 
-def _needed(values: list[Value]) -> set[object]:
-    from edgelstm.converters.recurrence.ir import topological
-
-    return set(topological(values))
+def _read(leaf: Value, values: list[Value]) -> bool:
+    return leaf.node in topological(values)

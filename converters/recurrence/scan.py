@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from edgelstm.converters.recurrence.ir import Node, Value
+from edgelstm.converters.recurrence.ir import Graph, Node, Value, topological
 
 SCAN = "Scan"
 
@@ -109,6 +109,15 @@ def replace_values(nodes: Iterable[Node], replace: dict[Value, Value]) -> None:
     for node in nodes:
         if any(value in replace for value in node.inputs):
             node.inputs = [_resolved(value, replace) for value in node.inputs]
+
+
+def replace_in(graph: Graph, replace: dict[Value, Value]) -> None:
+    """Let a graph's nodes and outputs read other values, in place."""
+    if not replace:
+        return
+    replace_values(topological(graph.outputs.values()), replace)
+    for name, value in graph.outputs.items():
+        graph.outputs[name] = _resolved(value, replace)
 
 
 def _resolved(value: Value, replace: dict[Value, Value]) -> Value:

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgelstm.converters.recurrence.ir import Graph, Node, Value, constant
 from edgelstm.converters.recurrence.ir import topological as ordered
-from edgelstm.converters.recurrence.scan import replace_values
+from edgelstm.converters.recurrence.scan import replace_in
 
 # Moves axis `axis` of its input to the front; the graph alone does not tell the rank.
 TIME_MAJOR = "TimeMajor"
@@ -126,9 +126,8 @@ def time_major(value: Value, axis: int) -> Value:
 
 def simplify_packs(graph: Graph) -> None:
     """Let what packs all the steps of a series read the series itself, in place."""
-    everything = ordered(graph.outputs.values())
     replace: dict[Value, Value] = {}
-    for node in everything:
+    for node in ordered(graph.outputs.values()):
         if node.op != "Pack" or node.inputs[0].op != "Unpack":
             continue
         source = node.inputs[0].node
@@ -137,7 +136,4 @@ def simplify_packs(graph: Graph) -> None:
         axis = int(node.attrs["axis"])
         if axis in (0, 1):
             replace[node.out] = time_major(source.inputs[0], axis)
-    if replace:
-        replace_values(everything, replace)
-        for name, value in graph.outputs.items():
-            graph.outputs[name] = replace.get(value, value)
+    replace_in(graph, replace)

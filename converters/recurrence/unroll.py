@@ -24,7 +24,7 @@ from edgelstm.converters.recurrence.scan import (
     Sequence,
     State,
     node_of,
-    replace_values,
+    replace_in,
 )
 from edgelstm.converters.recurrence.series import element, series_of, simplify_packs, time_major
 from edgelstm.converters.recurrence.shared import frozen
@@ -70,9 +70,7 @@ def roll_up(graph: Graph) -> list[Unrolled]:
                 if anchors is _ANCHORS:  # products of numbers chain in much that is no recurrence
                     failures.append(Unrolled(chain[0].name, len(chain), str(failure)))
                 continue
-            replace_values(everything, replace)
-            for name, value in graph.outputs.items():
-                graph.outputs[name] = replace.get(value, value)
+            replace_in(graph, replace)
             simplify_packs(graph)
     return failures
 

@@ -141,8 +141,8 @@ def recover(frozen: FrozenGraph) -> tuple[Graph, list[Left]]:
     failures = recover_loops(graph)
     read_finals(graph)
     left = [Left(f.loop.name, "loop", f.reason, f.node.name) for f in failures]
-    for failure in failures:
-        _refuse_v1(failure.loop.attrs["loop"], left[failures.index(failure)])
+    for failure, item in zip(failures, left, strict=True):
+        _refuse_v1(failure.loop.attrs["loop"], item)
     share(graph)
     left += [Left(f.name, "unrolled", f.reason, f.name) for f in roll_up(graph)]
     read_finals(graph)
