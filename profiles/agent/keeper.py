@@ -82,7 +82,7 @@ def out_of_memory_line(pid: int) -> str | None:
     """The kernel's last line about a process it killed for memory, None where there is none or
     the log may not be read."""
     try:
-        done = subprocess.run(["dmesg"], capture_output=True, timeout=5)
+        done = subprocess.run(["dmesg"], capture_output=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return None
     lines = done.stdout.decode("utf-8", "replace").splitlines()

@@ -22,6 +22,9 @@ from edgelstm.profiles.targets.session import AgentProcess
 BEAT_S = 10.0
 """Well below the keeper's LONGEST_SILENCE_S."""
 
+ANSWER_S = 60.0
+"""A device that has just run out of memory reads its programs back from storage before it answers."""
+
 END_MARK = "edgelstm-ended"
 PYTHONS = ("python3", "python")
 COPY_LIMIT_S = 600.0
@@ -275,7 +278,7 @@ class RemoteTarget:
         """A request to the keeper; {} where it cannot answer."""
         with self._lock, contextlib.suppress(EdgeLstmError):
             if self._keeper is not None:
-                return self._keeper.ask(command, time_limit_s=BEAT_S, **arguments)
+                return self._keeper.ask(command, time_limit_s=ANSWER_S, **arguments)
         return {}
 
     def _start(self, words: Sequence[str], far: type[_FarProcess] | None = None) -> AgentProcess:
