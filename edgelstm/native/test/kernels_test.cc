@@ -28,6 +28,7 @@ constexpr Arithmetic kArithmetics[] = {
     {"hybrid", EDGELSTM_HYBRID, false, 3e-6},
     {"asymmetric hybrid", EDGELSTM_HYBRID_ASYMMETRIC, false, 3e-6},
     {"int8", EDGELSTM_INTEGER, false, 0},
+    {"16x8", EDGELSTM_INTEGER_WIDE, false, 0},
 };
 // In hybrid arithmetic a computed vector that is multiplied again may round otherwise in one place.
 constexpr double kOneRounding = 0.05;
@@ -51,7 +52,10 @@ std::vector<std::string> Kernels() {
 }
 
 void Compare(const std::string& kernels, const Arithmetic& arithmetic, unsigned seed,
-             const Shape& shape, int32_t batch, int32_t steps, int32_t threads = 1) {
+             const Shape& of, int32_t batch, int32_t steps, int32_t threads = 1) {
+  Shape shape = of;
+  // It has none of the rest.
+  if (arithmetic.arithmetic == EDGELSTM_INTEGER_WIDE) shape = {of.inputs, of.units, 0, false, false, false, false};
   RandomLayer layer(seed, arithmetic.arithmetic, arithmetic.half, shape);
   EdgeLstm* tested = edgelstm_create_threaded(&layer.layer(), kernels.c_str(), threads);
   EdgeLstm* reference = edgelstm_create(&layer.layer(), "scalar");

@@ -43,8 +43,8 @@ class RandomLayer {
       layer_.projection_bias = Bias(layer_.outputs, 0);
     }
     if (Integer()) {
-      layer_.input_quantization = {0.03f, static_cast<int32_t>(seed % 200) - 100};
-      layer_.h_quantization = layer_.output_quantization = {1.0f / 128, 7};
+      layer_.input_quantization = {Wide() ? 0.0001f : 0.03f, static_cast<int32_t>(seed % 200) - 100};
+      layer_.h_quantization = layer_.output_quantization = {1.0f / (Wide() ? 32768 : 128), 7};
       layer_.c_quantization = {1.0f / static_cast<float>(1 << (9 + seed % 7)), 0};
       layer_.hidden_quantization = {1.0f / 120, -3};
       for (float& scale : layer_.gate_scale) scale = 1.0f / 4096;
@@ -52,7 +52,8 @@ class RandomLayer {
   }
 
   const EdgeLstmLayer& layer() const { return layer_; }
-  bool Integer() const { return layer_.arithmetic == EDGELSTM_INTEGER; }
+  bool Wide() const { return layer_.arithmetic == EDGELSTM_INTEGER_WIDE; }
+  bool Integer() const { return layer_.arithmetic == EDGELSTM_INTEGER || Wide(); }
   std::mt19937& random() { return random_; }
 
  private:
@@ -93,6 +94,11 @@ class RandomLayer {
 
   EdgeLstmWeight Bias(int64_t count, int) {
     if (!Integer()) return Floats(count, 0.5f);
+    if (Wide()) {
+      std::vector<int64_t> values(static_cast<size_t>(count));
+      for (int64_t& value : values) value = int64_t{Between(-40000, 40000)} * 300;
+      return {Keep(values.data(), 8 * values.size()), EDGELSTM_INT64, 1};
+    }
     std::vector<int32_t> values(static_cast<size_t>(count));
     for (int32_t& value : values) value = Between(-40000, 40000);
     return {Keep(values.data(), 4 * values.size()), EDGELSTM_INT32, 1};
@@ -121,13 +127,13 @@ class RandomLayer {
 class RandomCall {
  public:
   RandomCall(RandomLayer& of, int32_t batch, int32_t steps, bool time_major)
-      : integer_(of.Integer()) {
+      : integer_(of.Integer()), width_(of.Wide() ? 2 : of.Integer() ? 1 : 4) {
     const EdgeLstmLayer& layer = of.layer();
     const auto rows = static_cast<size_t>(batch) * static_cast<size_t>(steps);
     Fill(of, &input_, rows * static_cast<size_t>(layer.inputs), false);
     Fill(of, &h_, static_cast<size_t>(batch * layer.outputs), false);
     Fill(of, &c_, static_cast<size_t>(batch * layer.units), true);
-    output_.resize(rows * static_cast<size_t>(layer.outputs) * (integer_ ? 1 : 4));
+    output_.resize(rows * static_cast<size_t>(layer.outputs) * width_);
     call_ = {input_.data(), output_.data(), h_.data(), c_.data(), 0, 0, 0, 0, batch, steps};
     const int64_t in = layer.inputs, out = layer.outputs;
     call_.input_row = time_major ? in : in * steps;
@@ -138,6 +144,7 @@ class RandomCall {
   RandomCall(const RandomCall& other) { *this = other; }
   RandomCall& operator=(const RandomCall& other) {
     integer_ = other.integer_;
+    width_ = other.width_;
     input_ = other.input_;
     output_ = other.output_;
     h_ = other.h_;
@@ -154,8 +161,8 @@ class RandomCall {
 
   // The largest difference of outputs and states, relative where they are above 1.
   double Difference(const RandomCall& other) const {
-    double largest = Between(output_, other.output_, integer_ ? 1 : 4);
-    for (double each : {Between(h_, other.h_, integer_ ? 1 : 4),
+    double largest = Between(output_, other.output_, width_);
+    for (double each : {Between(h_, other.h_, width_),
                         Between(c_, other.c_, integer_ ? 2 : 4)}) {
       if (!(each <= largest)) largest = each;
     }
@@ -165,12 +172,13 @@ class RandomCall {
  private:
   void Fill(RandomLayer& of, std::vector<char>* to, size_t count, bool cell) {
     std::normal_distribution<float> normal(0.0f, 1.0f);
-    to->resize(count * (integer_ ? (cell ? 2 : 1) : 4));
+    const bool words = integer_ && (cell || width_ == 2);
+    to->resize(count * (words ? 2 : width_));
     for (size_t i = 0; i < count; ++i) {
       const float value = normal(of.random());
       if (!integer_) {
         std::memcpy(to->data() + 4 * i, &value, 4);
-      } else if (cell) {
+      } else if (words) {
         const auto word = static_cast<int16_t>(value * 8000);
         std::memcpy(to->data() + 2 * i, &word, 2);
       } else {
@@ -182,7 +190,7 @@ class RandomCall {
     }
   }
 
-  static double Value(const std::vector<char>& from, size_t at, int width) {
+  static double Value(const std::vector<char>& from, size_t at, size_t width) {
     if (width == 4) {
       float value;
       std::memcpy(&value, from.data() + at, 4);
@@ -196,9 +204,9 @@ class RandomCall {
     return static_cast<int8_t>(from[at]);
   }
 
-  static double Between(const std::vector<char>& a, const std::vector<char>& b, int width) {
+  static double Between(const std::vector<char>& a, const std::vector<char>& b, size_t width) {
     double largest = 0;
-    for (size_t i = 0; i < a.size(); i += static_cast<size_t>(width)) {
+    for (size_t i = 0; i < a.size(); i += width) {
       const double x = Value(a, i, width), y = Value(b, i, width);
       const double size = y > 1 ? y : y < -1 ? -y : 1;
       const double difference = (x > y ? x - y : y - x) / (width == 4 ? size : 1);
@@ -208,6 +216,7 @@ class RandomCall {
   }
 
   bool integer_;
+  size_t width_ = 0;  // bytes of an element of input, output and h
   std::vector<char> input_, output_, h_, c_;
   EdgeLstmCall call_;
 };

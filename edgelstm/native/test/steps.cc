@@ -1,4 +1,4 @@
-// Runs one layer for counting instructions or time: steps KERNELS float32|float16|hybrid|int8
+// Runs one layer for counting instructions or time: steps KERNELS float32|float16|hybrid|int8|int16
 // INPUTS UNITS STEPS REPEATS [THREADS]. Marks begin and end of the measured calls by a system call
 // that does not exist, which an emulator's plugin can see; prints ns per step.
 #include <sys/syscall.h>
@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   const char* kind = argv[2];
   const int32_t arithmetic = std::strcmp(kind, "hybrid") == 0 ? EDGELSTM_HYBRID
                              : std::strcmp(kind, "int8") == 0 ? EDGELSTM_INTEGER
+                             : std::strcmp(kind, "int16") == 0 ? EDGELSTM_INTEGER_WIDE
                                                               : EDGELSTM_FLOAT;
   const int32_t inputs = std::atoi(argv[3]), units = std::atoi(argv[4]);
   const int32_t steps = std::atoi(argv[5]), repeats = std::atoi(argv[6]);

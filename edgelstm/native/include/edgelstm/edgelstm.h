@@ -42,7 +42,8 @@ enum EdgeLstmType {
   EDGELSTM_FLOAT16 = 1,
   EDGELSTM_INT16 = 2,
   EDGELSTM_INT8 = 3,
-  EDGELSTM_INT32 = 4
+  EDGELSTM_INT32 = 4,
+  EDGELSTM_INT64 = 5
 };
 
 enum EdgeLstmActivation {
@@ -61,11 +62,16 @@ enum EdgeLstmActivation {
 // biases int32. The activation is tanh whatever is asked for. `input_quantization` and its
 // neighbours count for it alone. With a peephole O must be U or the equations are followed where
 // the stock kernel reads its vectors with a wrong length.
+//
+// EDGELSTM_INTEGER_WIDE is TFLite Micro's "16x8", bit for bit: input, output, h and c are int16,
+// matrices int8 within [-127, 127], biases int64; it has neither peephole, projection, layer norm nor
+// coupled gates. The output has the scale of h, and c one of 2^-15 to 2^-9.
 enum EdgeLstmArithmetic {
   EDGELSTM_FLOAT = 0,
   EDGELSTM_HYBRID = 1,
   EDGELSTM_INTEGER = 2,
-  EDGELSTM_HYBRID_ASYMMETRIC = 3
+  EDGELSTM_HYBRID_ASYMMETRIC = 3,
+  EDGELSTM_INTEGER_WIDE = 4
 };
 
 typedef struct EdgeLstmWeight {

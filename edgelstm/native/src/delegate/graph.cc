@@ -8,6 +8,8 @@ namespace {
 
 int64_t ElementBytes(TfLiteType type) {
   switch (type) {
+    case kTfLiteInt64:
+      return 8;
     case kTfLiteFloat32:
     case kTfLiteInt32:
       return 4;

@@ -59,7 +59,8 @@ class Reader {
     }
     return &context_->tensors[op_.inputs->data[position]];
   }
-  bool Integer() const { return node_->layer.arithmetic == EDGELSTM_INTEGER; }
+  bool Integer() const { return node_->layer.arithmetic == EDGELSTM_INTEGER || Wide(); }
+  bool Wide() const { return node_->layer.arithmetic == EDGELSTM_INTEGER_WIDE; }
 
   const char* ReadOptions() {
     EdgeLstmLayer& layer = node_->layer;
@@ -87,6 +88,8 @@ class Reader {
     if (kernel == nullptr) return "a gate has no kernel";
     if (input.type == kTfLiteInt8) {
       layer.arithmetic = EDGELSTM_INTEGER;
+    } else if (input.type == kTfLiteInt16) {
+      layer.arithmetic = EDGELSTM_INTEGER_WIDE;
     } else if (kernel->type != kTfLiteInt8) {
       layer.arithmetic = EDGELSTM_FLOAT;
     } else {
@@ -101,9 +104,9 @@ class Reader {
     const TfLiteTensor* h = Input(at_.h);
     const TfLiteTensor* c = Input(at_.c);
     if (h == nullptr || c == nullptr) return "it has no states";
-    const TfLiteType type = Integer() ? kTfLiteInt8 : kTfLiteFloat32;
+    const TfLiteType type = Wide() ? kTfLiteInt16 : Integer() ? kTfLiteInt8 : kTfLiteFloat32;
     if (x.type != type || y.type != type) {
-      return "its input and output are not both float32 or both int8";
+      return "its input and output are not both float32, both int8 or both int16";
     }
     if (x.dims == nullptr || x.dims->size != (node_->one_step ? 2 : 3)) {
       return "its input has a wrong number of axes";
@@ -144,7 +147,7 @@ class Reader {
     const TfLiteType matrix =
         layer.arithmetic == EDGELSTM_FLOAT ? kTfLiteFloat32 : kTfLiteInt8;
     const TfLiteType peephole = Integer() ? kTfLiteInt16 : matrix;
-    const TfLiteType bias = Integer() ? kTfLiteInt32 : kTfLiteFloat32;
+    const TfLiteType bias = Wide() ? kTfLiteInt64 : Integer() ? kTfLiteInt32 : kTfLiteFloat32;
     const TfLiteType norm = Integer() ? kTfLiteInt16 : kTfLiteFloat32;
     for (int gate = 0; gate < 4; ++gate) {
       Take(at_.kernel + gate, layer.units, layer.inputs, matrix, &layer.kernel[gate]);
@@ -167,8 +170,20 @@ class Reader {
     return problem_;
   }
 
+  bool KnowsActivations() {
+    EdgeLstmLayer& layer = node_->layer;
+    const TfLiteTensor* tensors = context_->tensors;
+    return Known(tensors[node_->input], &layer.input_quantization) &&
+           Known(tensors[node_->output], &layer.output_quantization) &&
+           Known(tensors[node_->h], &layer.h_quantization) &&
+           Known(tensors[node_->c], &layer.c_quantization);
+  }
+
   const char* ReadQuantization() {
     EdgeLstmLayer& layer = node_->layer;
+    if (Wide()) {
+      return KnowsActivations() ? nullptr : "a tensor has not one scale and one zero point";
+    }
     const TfLiteIntArray* between = op_.intermediates;
     if (between == nullptr || between->size != kIntermediates) {
       return "an int8 LSTM has not five intermediates";
@@ -177,10 +192,7 @@ class Reader {
       if (!InRange(between->data[i])) return "an intermediate is missing";
     }
     const TfLiteTensor* tensors = context_->tensors;
-    bool known = Known(tensors[node_->input], &layer.input_quantization) &&
-                 Known(tensors[node_->output], &layer.output_quantization) &&
-                 Known(tensors[node_->h], &layer.h_quantization) &&
-                 Known(tensors[node_->c], &layer.c_quantization) &&
+    bool known = KnowsActivations() &&
                  Known(tensors[between->data[kHiddenIntermediate]], &layer.hidden_quantization);
     for (int gate = Coupled(layer) ? 1 : 0; known && HasLayerNorm(layer) && gate < 4; ++gate) {
       EdgeLstmQuantization sum;
@@ -222,7 +234,7 @@ class Reader {
       return nullptr;
     }
     // The scale of a bias is not read.
-    if (type != kTfLiteInt32 && !Symmetric(tensor)) {
+    if (type != kTfLiteInt32 && type != kTfLiteInt64 && !Symmetric(tensor)) {
       return "an integer weight has not one scale and zero point 0";
     }
     *weight = {tensor.data, StoredAs(type), tensor.params.scale};
@@ -239,6 +251,8 @@ class Reader {
         return EDGELSTM_INT8;
       case kTfLiteInt16:
         return EDGELSTM_INT16;
+      case kTfLiteInt64:
+        return EDGELSTM_INT64;
       default:
         return EDGELSTM_INT32;
     }
@@ -344,6 +358,7 @@ const char* ReadBothDirections(TfLiteContext* context, const Graph& graph, const
     const char* problem = Reader(context, graph, op, positions, options, &node).Read();
     if (problem != nullptr) return problem;
     if (node.layer.arithmetic == EDGELSTM_INTEGER) return "it is an int8 operator";
+    if (node.layer.arithmetic == EDGELSTM_INTEGER_WIDE) return "it is a 16x8 operator";
     node.output_width = node.layer.outputs;
   }
   LstmNode &forward = nodes->node[0], &backward = nodes->node[1];

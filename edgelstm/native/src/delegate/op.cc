@@ -24,15 +24,6 @@ Extent ExtentOf(const LstmNode& node, const TfLiteTensor& input) {
   return node.time_major ? Extent{dims[1], dims[0]} : Extent{dims[0], dims[1]};
 }
 
-// Bytes of an element of input, output and h, and of c.
-struct Widths {
-  int64_t vector, c;
-};
-
-Widths WidthsOf(const EdgeLstmLayer& layer) {
-  return layer.arithmetic == EDGELSTM_INTEGER ? Widths{1, 2} : Widths{4, 4};
-}
-
 TfLiteStatus PrepareNode(TfLiteContext* context, const LstmNode& node) {
   const EdgeLstmLayer& layer = node.layer;
   const TfLiteTensor& input = context->tensors[node.input];
@@ -65,14 +56,14 @@ TfLiteStatus InvokeNode(TfLiteContext* context, const LstmNode& node, EdgeLstm* 
   const TfLiteTensor& h = context->tensors[node.h];
   const TfLiteTensor& c = context->tensors[node.c];
   const Extent extent = ExtentOf(node, input);
-  const Widths widths = WidthsOf(layer);
+  const int64_t width = VectorBytes(layer), c_width = CellBytes(layer);
   const int64_t in = layer.inputs, out = node.output_width;
   const int64_t batch = extent.batch, steps = extent.steps;
   // Tensors that change size between preparing and invoking do not get here in a sound graph.
-  if (batch * steps * in * widths.vector > static_cast<int64_t>(input.bytes) ||
-      batch * steps * out * widths.vector > static_cast<int64_t>(output.bytes) ||
-      batch * layer.outputs * widths.vector > static_cast<int64_t>(h.bytes) ||
-      batch * layer.units * widths.c > static_cast<int64_t>(c.bytes)) {
+  if (batch * steps * in * width > static_cast<int64_t>(input.bytes) ||
+      batch * steps * out * width > static_cast<int64_t>(output.bytes) ||
+      batch * layer.outputs * width > static_cast<int64_t>(h.bytes) ||
+      batch * layer.units * c_width > static_cast<int64_t>(c.bytes)) {
     return kTfLiteError;
   }
   if (batch * steps == 0) return kTfLiteOk;
@@ -93,8 +84,8 @@ TfLiteStatus InvokeNode(TfLiteContext* context, const LstmNode& node, EdgeLstm* 
     call.input_step = -call.input_step;
     call.output_step = -call.output_step;
   }
-  call.input = static_cast<const char*>(input.data) + first_input * widths.vector;
-  call.output = static_cast<char*>(output.data) + first_output * widths.vector;
+  call.input = static_cast<const char*>(input.data) + first_input * width;
+  call.output = static_cast<char*>(output.data) + first_output * width;
   edgelstm_run(lstm, &call);
   return kTfLiteOk;
 }

@@ -16,6 +16,7 @@ enum TfLiteStatus { kTfLiteOk = 0, kTfLiteError = 1, kTfLiteDelegateError = 2 };
 enum TfLiteType : int {
   kTfLiteFloat32 = 1,
   kTfLiteInt32 = 2,
+  kTfLiteInt64 = 4,
   kTfLiteInt16 = 7,
   kTfLiteInt8 = 9,
   kTfLiteFloat16 = 10,

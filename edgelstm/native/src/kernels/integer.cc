@@ -8,19 +8,6 @@ namespace {
 
 constexpr float kGateScale = 1.0f / 4096;
 
-Multiplier MultiplierOf(double value) {
-  if (value == 0) return {0, 0};
-  int shift = 0;
-  const double fraction = std::frexp(value, &shift);
-  auto factor = static_cast<int64_t>(std::round(fraction * 2147483648.0));
-  if (factor == int64_t{1} << 31) {
-    factor /= 2;
-    ++shift;
-  }
-  if (shift < -31) return {0, 0};
-  return {static_cast<int32_t>(factor), shift};
-}
-
 // Wraps as the stock kernel's int32 does.
 int32_t Wrapped(int64_t value) { return static_cast<int32_t>(static_cast<uint32_t>(value)); }
 
@@ -54,6 +41,19 @@ int32_t ClipOf(float clip, float scale, float low, float high) {
 }
 
 }  // namespace
+
+Multiplier MultiplierOf(double value) {
+  if (value == 0) return {0, 0};
+  int shift = 0;
+  const double fraction = std::frexp(value, &shift);
+  auto factor = static_cast<int64_t>(std::round(fraction * 2147483648.0));
+  if (factor == int64_t{1} << 31) {
+    factor /= 2;
+    ++shift;
+  }
+  if (shift < -31) return {0, 0};
+  return {static_cast<int32_t>(factor), shift};
+}
 
 const char* DeriveScales(const EdgeLstmLayer& layer, IntegerScales* scales) {
   const bool norm = HasLayerNorm(layer);

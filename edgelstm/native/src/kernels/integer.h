@@ -15,6 +15,7 @@ struct Multiplier {
   int32_t factor;
   int32_t shift;
 };
+Multiplier MultiplierOf(double value);
 
 struct IntegerScales {
   // From products to gate sums, by gate.

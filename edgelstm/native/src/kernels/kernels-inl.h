@@ -7,6 +7,7 @@
 #include "kernels/integer-inl.h"
 #include "kernels/lstm-inl.h"
 #include "kernels/lstm.h"
+#include "kernels/wide-inl.h"
 
 namespace edgelstm {
 namespace {
@@ -29,6 +30,8 @@ constexpr LstmKernels KernelsOf(const char* name, bool (*runs_on)(const CpuFeatu
            Lstm<V>::SplitsUnits, Lstm<V>::Run},
           {IntegerLstm<V>::PackedBytes, IntegerLstm<V>::Pack, IntegerLstm<V>::ScratchBytes,
            IntegerLstm<V>::SplitsUnits, IntegerLstm<V>::Run},
+          {WideLstm<V>::PackedBytes, WideLstm<V>::Pack, WideLstm<V>::ScratchBytes,
+           WideLstm<V>::SplitsUnits, WideLstm<V>::Run},
           ForEach<V, Sigmoid<V>>,
           ForEach<V, Tanh<V>>};
 }

@@ -5,6 +5,7 @@
 
 #include "kernels/integer.h"
 #include "kernels/lstm.h"
+#include "kernels/wide.h"
 
 struct EdgeLstm {
   EdgeLstmLayer layer;
@@ -63,6 +64,18 @@ const char* IntegerProblem(const EdgeLstmLayer& layer) {
   return DeriveScales(layer, &scales);
 }
 
+const char* WideProblem(const EdgeLstmLayer& layer) {
+  if (layer.diagonal || Coupled(layer) || HasPeephole(layer) || HasLayerNorm(layer) ||
+      HasProjection(layer)) {
+    return "16x8 arithmetic has no diagonal or coupled gates, peephole, layer norm or projection";
+  }
+  for (const EdgeLstmWeight& bias : layer.bias) {
+    if (!IsOf(bias, EDGELSTM_INT64)) return "a 16x8 bias is not int64";
+  }
+  WideScales scales;
+  return DeriveWideScales(layer, &scales);
+}
+
 // Products of one step and row.
 int64_t StepProducts(const EdgeLstmLayer& layer) {
   const int64_t recurrent = layer.diagonal ? 1 : layer.outputs;
@@ -89,8 +102,7 @@ void RunUnits(void* context, const Member& member) {
 void RunRows(void* context, const Member& member) {
   const Job& job = *static_cast<const Job*>(context);
   EdgeLstm& lstm = *job.lstm;
-  const int64_t width = lstm.layer.arithmetic == EDGELSTM_INTEGER ? 1 : 4;
-  const int64_t c_width = lstm.layer.arithmetic == EDGELSTM_INTEGER ? 2 : 4;
+  const int64_t width = VectorBytes(lstm.layer), c_width = CellBytes(lstm.layer);
   const int64_t begin = member.Begin(job.call->batch), end = member.End(job.call->batch);
   EdgeLstmCall part = *job.call;
   part.input = static_cast<const char*>(part.input) + begin * part.input_row * width;
@@ -135,6 +147,9 @@ const char* LayerProblem(const EdgeLstmLayer& layer) {
       return Int8Matrices(layer) ? nullptr : "hybrid weights are not int8 within [-127, 127]";
     case EDGELSTM_INTEGER:
       return Int8Matrices(layer) ? IntegerProblem(layer)
+                                 : "integer matrices are not int8 within [-127, 127]";
+    case EDGELSTM_INTEGER_WIDE:
+      return Int8Matrices(layer) ? WideProblem(layer)
                                  : "integer matrices are not int8 within [-127, 127]";
     default:
       return "the arithmetic is not known";

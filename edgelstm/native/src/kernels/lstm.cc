@@ -83,6 +83,10 @@ int8_t Int8At(const EdgeLstmWeight& weight, int64_t index) {
   return weight.data == nullptr ? static_cast<int8_t>(0) : At<int8_t>(weight, index);
 }
 
+int64_t Int64At(const EdgeLstmWeight& weight, int64_t index) {
+  return weight.data == nullptr ? int64_t{0} : At<int64_t>(weight, index);
+}
+
 int32_t IntegerAt(const EdgeLstmWeight& weight, int64_t index) {
   if (weight.data == nullptr) return 0;
   switch (weight.type) {

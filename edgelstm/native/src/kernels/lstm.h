@@ -30,6 +30,7 @@ struct LstmKernels {
   bool (*runs_on)(const CpuFeatures& features);
   LayerKernels floating;  // float and hybrid
   LayerKernels integer;
+  LayerKernels wide;
   void (*sigmoid)(const float* in, float* out, int64_t n);
   void (*tanh)(const float* in, float* out, int64_t n);
 };
@@ -61,7 +62,22 @@ inline bool Hybrid(const EdgeLstmLayer& layer) {
 }
 
 inline const LayerKernels& KernelsFor(const LstmKernels& kernels, const EdgeLstmLayer& layer) {
-  return layer.arithmetic == EDGELSTM_INTEGER ? kernels.integer : kernels.floating;
+  switch (layer.arithmetic) {
+    case EDGELSTM_INTEGER:
+      return kernels.integer;
+    case EDGELSTM_INTEGER_WIDE:
+      return kernels.wide;
+    default:
+      return kernels.floating;
+  }
+}
+
+// Bytes of an element of input, output and h, and of c.
+inline int64_t VectorBytes(const EdgeLstmLayer& layer) {
+  return layer.arithmetic == EDGELSTM_INTEGER ? 1 : layer.arithmetic == EDGELSTM_INTEGER_WIDE ? 2 : 4;
+}
+inline int64_t CellBytes(const EdgeLstmLayer& layer) {
+  return layer.arithmetic == EDGELSTM_INTEGER || layer.arithmetic == EDGELSTM_INTEGER_WIDE ? 2 : 4;
 }
 
 // Whether all matrices that are multiplied are stored as float16.
@@ -73,6 +89,8 @@ uint16_t HalfAt(const EdgeLstmWeight& weight, int64_t index);
 int8_t Int8At(const EdgeLstmWeight& weight, int64_t index);
 // An int8, int16 or int32 weight as stored; 0 where the layer has no such weight.
 int32_t IntegerAt(const EdgeLstmWeight& weight, int64_t index);
+// An int64 weight as stored; 0 where the layer has no such weight.
+int64_t Int64At(const EdgeLstmWeight& weight, int64_t index);
 
 // Why a layer cannot be computed, or null. Never freed.
 const char* LayerProblem(const EdgeLstmLayer& layer);

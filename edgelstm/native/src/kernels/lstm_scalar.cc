@@ -5,6 +5,7 @@
 
 #include "kernels/integer.h"
 #include "kernels/lstm.h"
+#include "kernels/wide.h"
 
 namespace edgelstm {
 namespace {
@@ -276,6 +277,6 @@ bool RunsOn(const CpuFeatures&) { return true; }
 
 const LstmKernels kLstmScalar = {
     "scalar",       RunsOn,      {PackedBytes, Pack, ScratchBytes, SplitsUnits, Run},
-    kIntegerScalar, SigmoidEach, TanhEach};
+    kIntegerScalar, kWideScalar, SigmoidEach, TanhEach};
 
 }  // namespace edgelstm

@@ -213,6 +213,20 @@ struct Avx2 {
     return _mm256_sign_epi32(magnitude, a);
   }
 
+  // Where weight k of a lane stands among the 2 * kLanes of a pair of k.
+  static constexpr int WidePlace(int lane, int k) { return 2 * lane + k; }
+  // sum + the products of 2 * kLanes weights with two int16 each lane has in common.
+  static Int AddWide(Int sum, const int8_t* weights, const int16_t* x) {
+    int32_t pair;
+    std::memcpy(&pair, x, sizeof pair);
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(weights));
+    return _mm256_add_epi32(
+        sum, _mm256_madd_epi16(_mm256_cvtepi8_epi16(bytes), _mm256_set1_epi32(pair)));
+  }
+  static void StoreInt(int32_t* to, Int value) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), value);
+  }
+
   struct Scaling {
     Int factor, mask, half;
     __m128i left, right;

@@ -202,6 +202,15 @@ struct Generic {
     const Unsigned magnitude = (((reinterpret_cast<Unsigned>(a) ^ sign) - sign) + 512u) >> 10;
     return reinterpret_cast<Int>((magnitude ^ sign) - sign);
   }
+  static constexpr int WidePlace(int lane, int k) { return k * kLanes + lane; }
+  static Int AddWide(Int sum, const int8_t* weights, const int16_t* x) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      sum[lane] += weights[lane] * x[0] + weights[kLanes + lane] * x[1];
+    }
+    return sum;
+  }
+  static void StoreInt(int32_t* to, Int value) { std::memcpy(to, &value, sizeof value); }
+
   using Scaling = Multiplier;
   static Scaling ScalingOf(const Multiplier& by) { return by; }
   static Int Scaled(Int a, const Scaling& by) { return Scaled(a, by, -1); }

@@ -225,6 +225,13 @@ struct Neon {
     return vsubq_s32(veorq_s32(vreinterpretq_s32_u32(magnitude), sign), sign);
   }
 
+  static constexpr int WidePlace(int lane, int k) { return k * kLanes + lane; }
+  static Int AddWide(Int sum, const int8_t* weights, const int16_t* x) {
+    const int16x8_t words = vmovl_s8(vld1_s8(weights));
+    return vmlal_n_s16(vmlal_n_s16(sum, vget_low_s16(words), x[0]), vget_high_s16(words), x[1]);
+  }
+  static void StoreInt(int32_t* to, Int value) { vst1q_s32(to, value); }
+
   struct Scaling {
     Int factor, left, right;
   };
