@@ -19,7 +19,7 @@ from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.lowering.own_states import own_states
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
 from edgelstm.converters.quantize import quantize_fused
-from edgelstm.converters.quantize.emulate import EmulatedSession
+from edgelstm.converters.quantize.emulate import wide_sessions
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
 from edgelstm.converters.quantize.legality import require_written
 from edgelstm.converters.quantize.result import QuantizedOp
@@ -202,10 +202,10 @@ def finish(
 
 
 def runners_of(content: bytes | Path, precision: Precision) -> list[Runner] | None:
-    """What a 16x8 file runs in, which no interpreter here takes; None for all others."""
+    """What a 16x8 file runs in, which no interpreter takes without delegate; None for all others."""
     if precision is not Precision.INT16 or isinstance(content, Path):
         return None
-    return [Runner("numpy kernels of TensorFlow Lite Micro", EmulatedSession(content))]
+    return [Runner(label, session) for label, session in wide_sessions(content).items()]
 
 
 def _with_data(

@@ -117,9 +117,7 @@ def test_16x8_files_run_in_every_interpreter_with_the_delegate(
     """States written by FILL, batch and time resized."""
     jobs, expected = [], []
     for one in micro_configurations():
-        free = Configuration(
-            one.name, one.spec, one.seen, StatePolicy.RESET, one.batch, one.steps
-        )
+        free = Configuration(one.name, one.spec, one.seen, StatePolicy.RESET, one.batch, one.steps)
         data = free.model(Precision.INT16)
         calls = free.calls("int16")
         jobs.append(with_delegate(job(data, [[x] for x in calls], Way(1, 0))))

@@ -31,8 +31,9 @@ def advice(calibration: Calibration, precision: Precision) -> list[str]:
         )
     if precision is Precision.INT16:
         notes.append(
-            "16-bit activations with 8-bit weights: of the interpreters only TensorFlow Lite Micro "
-            "runs this file, and only where batch and time are fixed (--batch, --time)."
+            "16-bit activations with 8-bit weights: this file runs in the interpreters with "
+            "EdgeLSTM's delegate, and in TensorFlow Lite Micro where batch and time are fixed "
+            "(--batch, --time)."
         )
     return notes
 

@@ -1,11 +1,12 @@
 """Runs 16x8 files on this machine: the fused operators in numpy, the rest in an interpreter.
 
-No interpreter here has the 16-bit kernel; TensorFlow Lite Micro has, for fixed sizes only. The
+No interpreter has the 16-bit kernel without EdgeLSTM's delegate, which need not be there. The
 model is cut before each fused operator: one session for what leads to it, then its numpy kernel.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 
@@ -14,7 +15,8 @@ from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE
 from edgelstm.converters.lowering.state import COPY_OP
 from edgelstm.converters.quantize.integer import IntegerLstm, IntegerState, MicroLstm
 from edgelstm.converters.spec import Array
-from edgelstm.runtime import Delegate, Session, TensorInfo
+from edgelstm.errors import MissingPackageError
+from edgelstm.runtime import Delegate, Session, TensorInfo, native
 
 _SEQUENCE, _CELL = "emulated sequence", "emulated cell"
 
@@ -81,6 +83,17 @@ class EmulatedSession:
 
 def _taken(arrays: Mapping[str, Array], session: Session) -> dict[str, Array]:
     return {info.name: arrays[info.name] for info in session.inputs}
+
+
+def wide_sessions(model: bytes) -> dict[str, EmulatedSession | Session]:
+    """Whatever runs a 16x8 file here, by its name: numpy, and the native delegate where it is."""
+    found: dict[str, EmulatedSession | Session] = {
+        "numpy kernels of TensorFlow Lite Micro": EmulatedSession(model)
+    }
+    with contextlib.suppress(MissingPackageError):
+        native.load()
+        found["the native delegate"] = Session(model, delegate=Delegate.EDGELSTM)
+    return found
 
 
 def _wide_ops(model: Model) -> list[Op]:
