@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
-from edgelstm.converters.quantize.ranges import CELL_EXPONENTS
 from edgelstm.converters.spec import Precision
 
 _GATES = ("input", "forget", "cell", "output")
 _SATURATED_SHARE = 0.9
 _OUTLIER_RATIO = 4.0
-_LARGEST_CELL = 32768 * 2.0 ** CELL_EXPONENTS[-1]
 
 
 def advice(calibration: Calibration, precision: Precision) -> list[str]:
@@ -43,12 +41,6 @@ def _of_layer(layer: LayerStatistics, precision: Precision) -> list[str]:
     name = layer.name
     if not layer.vectors:
         return [f"No calibration data reached {name}: it stays float32."]
-    largest = layer.cell.extremes.largest
-    if largest > _LARGEST_CELL:
-        notes.append(
-            f"The cell state of {name} reaches {largest:.3g}, the integer kernel holds "
-            f"{_LARGEST_CELL:.0f}: it saturates. Train with a cell clip, or keep the layer float."
-        )
     for gate, share in zip(_GATES, layer.saturated / layer.vectors, strict=True):
         if share > _SATURATED_SHARE:
             notes.append(

@@ -163,13 +163,17 @@ def _write_weights(op: Op, seen: LayerRanges, acts: Activations, rounded: Rounde
 
 def _write_intermediates(op: Op, seen: LayerRanges, acts: Activations) -> None:
     """Five tensors without data: gate sums (layer normalisation only), then the hidden value."""
-    made = []
     layer = op.output(0).name
-    for gate in range(_GATES):
-        scale = rng.symmetric(seen.gate_sums[gate], 16).scale if seen.gate_sums else GATE_SUM_SCALE
+
+    def gate_sum(name: str, scale: float) -> int:
         affine = Quantization.per_tensor(scale)
-        name = f"{layer}/gate_{gate}"
-        made.append(op.subgraph.add_tensor(name, (0,), "int16", quantization=affine))
+        return op.subgraph.add_tensor(f"{layer}/{name}", (0,), "int16", quantization=affine)
+
+    if seen.gate_sums:
+        scales = [rng.symmetric(seen.gate_sums[gate], 16).scale for gate in range(_GATES)]
+        made = [gate_sum(f"gate_{gate}", scale) for gate, scale in enumerate(scales)]
+    else:
+        made = [gate_sum("gates", GATE_SUM_SCALE)] * _GATES
     hidden = _per_tensor(acts.hidden)
     made.append(op.subgraph.add_tensor(f"{layer}/hidden", (0,), "int8", quantization=hidden))
     op.intermediates = made

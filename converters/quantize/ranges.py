@@ -12,6 +12,7 @@ from edgelstm.converters.spec import Array, FloatArray
 
 # The kernel's tanh takes 0 to 6 integer bits of the 16-bit cell state.
 CELL_EXPONENTS = range(-15, -8)
+LARGEST_CELL = 32767 * 2.0 ** CELL_EXPONENTS[-1]
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -53,13 +54,16 @@ class LayerRanges:
 
 
 def asymmetric(values: Range, bits: int = 8) -> Affine:
-    """Scale and zero point for a range, widened to hold 0: (high - low) / (2^bits - 1)."""
-    low, high = min(values.low, 0.0), max(values.high, 0.0)
+    """Scale and zero point for a range, widened to hold 0: (high - low) / (2^bits - 1).
+
+    In float32 like the AI Edge Quantizer: scales that differ in the last bit cost a QUANTIZE.
+    """
+    low, high = np.float32(min(values.low, 0.0)), np.float32(max(values.high, 0.0))
     lowest = -(1 << (bits - 1))
-    scale = float(np.float32((high - low) / ((1 << bits) - 1)))
+    scale = float((high - low) / np.float32((1 << bits) - 1))
     if scale < _TINY:
         return Affine(1.0, 0)
-    zero_point = round(lowest - low / scale)
+    zero_point = round(lowest - float(low / np.float32(scale)))
     return Affine(scale, min(max(zero_point, lowest), -lowest - 1))
 
 

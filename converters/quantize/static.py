@@ -63,24 +63,45 @@ def quantize_static(
         for name, tensor in calibration.tensors.items()
         if tensor.seen and tensor.finite and tensor.extremes.largest < _HUGE
     }
+    layers = {
+        output: statistics.ranges(observers.inputs, observers.states, bits)
+        for output, statistics in calibration.layers.items()
+    }
+    # Whoever reads a layer's output reads its integers: another range would round them again.
+    seen.update({output: layer.h for output, layer in layers.items() if output in seen})
     made = quantize_surroundings(model, seen, precision)
     records = []
     for op in made.main.find(FUSED_OP):
         before, layer, output = stored_bytes(op), layer_name(op), op.output(0).name
         statistics = calibration.layers.get(output)
-        reason = unfit(op, precision) or ("" if statistics else "no calibration data reached it")
+        reason = unfit(op, precision) or _unseen_or_too_large(statistics)
         if reason or statistics is None:
             records.append(QuantizedOp(layer, (), before, before, reason))
             continue
         if statistics.rounded is None:
             statistics.rounded = rounded_weights(op, statistics)
-        seen_there = statistics.ranges(observers.inputs, observers.states, bits)
-        make_integer(op, seen_there, precision, statistics.rounded)
+        x = op.input(0)
+        assert x is not None
+        there = dataclasses.replace(layers[output], x=seen.get(x.name, layers[output].x))
+        make_integer(op, there, precision, statistics.rounded)
         changed = [op.input(p) for p in range(1, 24) if p < len(op.inputs)]
         names = tuple(t.name for t in changed if t is not None and not t.is_variable)
         records.append(QuantizedOp(layer, names, before, stored_bytes(op)))
     tidy(made)
     return made, records
+
+
+def _unseen_or_too_large(seen: LayerStatistics | None) -> str:
+    """Why calibration data rule integers out, or an empty string."""
+    if seen is None or not seen.vectors:
+        return "no calibration data reached it"
+    largest = seen.cell.extremes.largest
+    if largest > rng.LARGEST_CELL:
+        return (
+            f"its cell state reaches {largest:.3g} and the integer kernel holds "
+            f"{rng.LARGEST_CELL:.0f}; train it with a cell clip"
+        )
+    return ""
 
 
 def rounded_weights(op: Op, seen: LayerStatistics) -> RoundedWeights:

@@ -28,6 +28,8 @@ _COMPUTES = frozenset(
     "RESHAPE TRANSPOSE SOFTMAX TANH LOGISTIC RELU GELU HARD_SWISH ADD SUB MUL CONCATENATION "
     "STRIDED_SLICE SLICE SPLIT PAD PADV2 GATHER PACK UNPACK MAXIMUM SQUARED_DIFFERENCE".split()
 )
+# What the quantizer has in 8 bits alone.
+_NARROW = frozenset(["HARD_SWISH", "SQUARED_DIFFERENCE"])
 
 
 def quantize_surroundings(model: Model, ranges: Mapping[str, Range], precision: Precision) -> Model:
@@ -44,7 +46,8 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], precision: 
     """
     model = _cleaned(model)
     _part_writers(model)
-    chosen = [op for op in model.main.ops if _computes(op, ranges)]
+    known = _COMPUTES if precision is Precision.INT8 else _COMPUTES - _NARROW
+    chosen = [op for op in model.main.ops if op.name in known and _seen(op, ranges)]
     if not chosen:
         _join_writers(model)
         return model
@@ -59,14 +62,14 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], precision: 
     made = None
     with _silent():
         worker = quantizer.Quantizer(bytearray(model.to_bytes()))
-        for op in chosen:
-            worker.add_static_config(
-                regex=_scope(op),
-                operation_name=qtyping.TFLOperationName(op.name),
-                activation_num_bits=bits,
-                weight_num_bits=8,
-            )
         try:
+            for op in chosen:
+                worker.add_static_config(
+                    regex=_scope(op),
+                    operation_name=qtyping.TFLOperationName(op.name),
+                    activation_num_bits=bits,
+                    weight_num_bits=8,
+                )
             made = worker.quantize(_statistics(model, ranges)).quantized_model
         except Exception as error:  # it raises whatever a graph it does not know leads to
             raise UnsupportedModelError(
@@ -76,6 +79,8 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], precision: 
     assert made is not None
     quantized = Model.read(bytes(made))
     _restore_signatures(model, quantized)
+    _type_unread(quantized)
+    _restore_outputs(model, quantized)
     _join_writers(quantized)
     widen_edges(quantized)
     return quantized
@@ -111,9 +116,7 @@ def _join_writers(model: Model) -> None:
             op.outputs = [states[name]]
 
 
-def _computes(op: Op, ranges: Mapping[str, Range]) -> bool:
-    if op.name not in _COMPUTES:
-        return False
+def _seen(op: Op, ranges: Mapping[str, Range]) -> bool:
     tensors = [op.output(i) for i in range(len(op.outputs))]
     tensors += [t for t in (op.input(i) for i in range(len(op.inputs))) if t is not None]
     floats = [t for t in tensors if t.dtype == "float32" and not t.constant]
@@ -147,6 +150,25 @@ def _restore_signatures(before: Model, after: Model) -> None:
             target = op.output(0)
             signature = known.get(source.name) or known.get(target.name) or source.signature
             target.set_shape(signature)
+
+
+def _restore_outputs(before: Model, after: Model) -> None:
+    """Gives back the outputs that operators read too: the quantizer's list has what they read."""
+    for old, new in zip(before.signatures, after.signatures, strict=True):
+        if old.subgraph == before.main.index:
+            moved = {index: new.outputs[name] for name, index in old.outputs.items()}
+            after.main.outputs = [moved[index] for index in before.main.outputs]
+
+
+def _type_unread(model: Model) -> None:
+    """Types outputs that nothing reads like those beside them: the quantizer passes them over."""
+    for op in model.main.find("SPLIT") + model.main.find("UNPACK"):
+        source = op.input(0 if op.name == "UNPACK" else 1)
+        assert source is not None
+        for number in range(len(op.outputs)):
+            piece = op.output(number)
+            if piece.dtype != source.dtype and not model.main.consumers(piece.index):
+                piece.dtype, piece.quantization = source.dtype, source.quantization
 
 
 @contextlib.contextmanager

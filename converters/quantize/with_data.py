@@ -94,6 +94,12 @@ def quantize_with_data(
             "Ranges come from random numbers: real data will saturate or waste them. Calibrate "
             "with inputs as the model will see them."
         )
+    if policy is StatePolicy.CARRY and data.continuity is Continuity.SAMPLES:
+        notes.append(
+            "Every sample started from zero states, and the file carries them from call to call: "
+            "what builds up was not seen. Give a recording with --stream."
+        )
+        progress(notes[-1])
     calibration = calibrate(model, data, axes, pairs, progress)
     observers = Observers.all(observer)
     if observer is ObserverKind.AUTO and precision is Precision.INT8:

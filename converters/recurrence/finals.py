@@ -33,7 +33,7 @@ def _readers(graph: Graph) -> dict[Value, list[Node]]:
     return found
 
 
-def _state_ports(node: Node) -> dict[int, int]:
+def state_ports(node: Node) -> dict[int, int]:
     """Output ports that are sequences of a state -> the port of its final value."""
     scan = sync(node)
     ports = {}
@@ -47,7 +47,7 @@ def _state_ports(node: Node) -> dict[int, int]:
 def _replace_last(graph: Graph, node: Node) -> None:
     readers = _readers(graph)
     replace: dict[Value, Value] = {}
-    for port, final in _state_ports(node).items():
+    for port, final in state_ports(node).items():
         for reader in readers.get(node[port], []):
             if _takes_last(reader):
                 replace[reader.out] = node[final]
@@ -87,7 +87,7 @@ class _AtLengths:
 def _replace_at_lengths(graph: Graph, node: Node) -> None:
     readers = _readers(graph)
     found: list[_AtLengths] = []
-    for port, final in _state_ports(node).items():
+    for port, final in state_ports(node).items():
         for joined in readers.get(node[port], []):
             if joined.op != "ConcatV2" or len(joined.inputs) != 3:
                 continue

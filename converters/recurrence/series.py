@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgelstm.converters.recurrence.finals import state_ports
 from edgelstm.converters.recurrence.ir import Graph, Node, Value, constant
 from edgelstm.converters.recurrence.ir import topological as ordered
-from edgelstm.converters.recurrence.scan import replace_in
+from edgelstm.converters.recurrence.scan import SCAN, replace_in
 
 # Moves axis `axis` of its input to the front; the graph alone does not tell the rank.
 TIME_MAJOR = "TimeMajor"
@@ -131,9 +132,19 @@ def simplify_packs(graph: Graph) -> None:
         if node.op != "Pack" or node.inputs[0].op != "Unpack":
             continue
         source = node.inputs[0].node
-        if int(source.attrs["axis"]) != 0 or not _all_ports(node.inputs, source):
+        steps = [*node.inputs[:-1], _as_step(node.inputs[-1], source)]
+        if int(source.attrs["axis"]) != 0 or not _all_ports(steps, source):
             continue
         axis = int(node.attrs["axis"])
         if axis in (0, 1):
             replace[node.out] = time_major(source.inputs[0], axis)
     replace_in(graph, replace)
+
+
+def _as_step(value: Value, unpack: Node) -> Value:
+    """The last step of what is unpacked, where a value is the final state after it."""
+    series = unpack.inputs[0]
+    if series.op == SCAN and value.node is series.node:
+        if state_ports(series.node).get(series.port) == value.port:
+            return unpack[unpack.outputs - 1]
+    return value
