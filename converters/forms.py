@@ -16,7 +16,6 @@ from edgelstm.converters.flatbuffer.merge import append
 from edgelstm.converters.lowering.step import write_steps
 from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.quantize import quantize_fused
-from edgelstm.converters.quantize.with_data import STATIC
 from edgelstm.converters.sources import open_source
 from edgelstm.converters.sources.source import FinishedSource
 from edgelstm.converters.spec import StatePolicy, StreamingForms
@@ -36,7 +35,7 @@ def settled(options: ConvertOptions) -> ConvertOptions:
     """
     if options.streaming is None:
         return options
-    if options.precision in STATIC:
+    if options.quantization.calibrated:
         raise OptionError(
             f"Forms for streaming are not written in {options.precision.value}.",
             where="--streaming",
@@ -148,7 +147,7 @@ def _converted(path: Path, options: ConvertOptions) -> tuple[Model, dict[str, An
         )
     model = pipeline.write_recurrences(source.marked())
     pipeline.refuse_foreign_ops(model)
-    quantize_fused(model, options.precision)
+    quantize_fused(model, options.quantization)
     return model, {
         "state_policy": StatePolicy.EXPLICIT.value,
         "states": states,

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.graph_io import GraphIo
 from edgelstm.converters.quantize.observer import ObserverKind
+from edgelstm.converters.quantize.plan import Plan, coarsest
 from edgelstm.converters.spec import Array, Precision, StatePolicy, StepForm, StreamingForms
 
 
@@ -80,6 +81,8 @@ class ConvertOptions:
     """How to convert. Defaults are those of `edgelstm convert`.
 
     Attributes:
+        precision: of everything; with a plan, its coarsest.
+        plan: of each layer; None for one precision.
         state: None follows the source: `carry` for stateful Keras layers, else `reset`.
         batch, time: a number fixes the size; `Size.SOURCE` keeps what the source has.
         inputs, outputs: tensors of a graph; none for the graph's own.
@@ -111,3 +114,18 @@ class ConvertOptions:
     graph_io: GraphIo = GraphIo.FLOAT
     clip: ClipPolicy = ClipPolicy.KEEP
     streaming: Streaming | None = None
+    plan: Plan | None = None
+
+    def __post_init__(self) -> None:
+        if self.plan is not None:
+            object.__setattr__(self, "precision", self.plan.coarsest)
+
+    @property
+    def quantization(self) -> Plan:
+        """The precision of each layer."""
+        return self.plan or Plan.of(self.precision)
+
+    @property
+    def recurrences_as(self) -> Precision:
+        """The coarsest precision of a recurrence: some forms of it need float32 weights."""
+        return coarsest(self.quantization.of_recurrences)

@@ -15,16 +15,17 @@ from edgelstm import files
 from edgelstm.converters import forms
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
-from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
+from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.lowering.own_states import own_states
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.quantize.emulate import wide_sessions
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
-from edgelstm.converters.quantize.legality import require_written
+from edgelstm.converters.quantize.outcome import check_fit, outcomes
+from edgelstm.converters.quantize.plan import STATIC, check_layers, check_plan
 from edgelstm.converters.quantize.result import QuantizedOp
+from edgelstm.converters.quantize.surroundings import check_rules
 from edgelstm.converters.quantize.with_data import (
-    STATIC,
     QuantizedModel,
     quantize_with_data,
     require_data,
@@ -43,7 +44,7 @@ from edgelstm.converters.sources.source import (
     FinishedSource,
     OpenedSource,
 )
-from edgelstm.converters.spec import Precision, StatePolicy
+from edgelstm.converters.spec import Lowering, Precision, StatePolicy
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
 from edgelstm.converters.verify.runner import Runner
@@ -66,8 +67,8 @@ def convert(
         EdgeLstmError: nothing is written then, and an existing output is untouched.
     """
     clock = _Clock()
-    require_written(FUSED_OP, options.precision)
-    require_data(options.precision, options.calibration)
+    check_plan(options.quantization)
+    require_data(options.quantization, options.calibration)
     options = forms.settled(options)
     sources = (source_path, options.architecture, options.custom_objects)
     check_output(output, options.overwrite, besides=sources)
@@ -177,15 +178,22 @@ def finish(
     with clock.stage("convert", progress, "converting"):
         if isinstance(source, FinishedSource):
             return source.finished()
+        plan = options.quantization
         marked = source.marked()
+        fused = [r.name for r in marked.recurrences if r.lowering is Lowering.FUSED]
+        loops = {r.name: r.lowering.value for r in marked.recurrences if r.name not in fused}
+        check_layers(plan, fused, loops)
         model = write_recurrences(marked)
         refuse_foreign_ops(model)
-        quantized = quantize_fused(model, options.precision)
+        check_rules(model, plan)
+        check_fit(model, plan)
     static = None
-    if options.precision in STATIC:
+    if plan.calibrated:
         with clock.stage("quantize", progress, "calibrating"):
             static = _with_data(model, source, marked, policy, options, progress)
-            model, quantized = static.model, static.records
+            model = static.model
+    quantized = [*(static.records if static else ()), *quantize_fused(model, plan)]
+    choices = outcomes(marked.recurrences, plan, quantized)
     notes = [*left_as_they_were(quantized), *(static.notes if static else ())]
     if not marked.recurrences:
         notes.insert(
@@ -198,6 +206,7 @@ def finish(
         options.precision,
         tuple(notes),
         None if static is None else static.samples,
+        choices,
     )
 
 
@@ -223,7 +232,7 @@ def _with_data(
         source,
         pairs,
         policy,
-        options.precision,
+        options.quantization,
         options.calibration,
         options.observer,
         progress,
@@ -341,7 +350,11 @@ def _report(source: OpenedSource, finished: Finished, policy: StatePolicy) -> Co
     return ConversionReport(
         tool_version=edgelstm.__version__,
         source=source.report(),
-        recurrences=tuple(RecurrenceReport.of(r, finished.precision) for r in finished.recurrences),
+        recurrences=tuple(
+            RecurrenceReport.of(r, choice.precision, choice.reason)
+            for r in finished.recurrences
+            for choice in [finished.choice(r.name)]
+        ),
         signatures={"serving_default": SignatureReport(source.inputs, source.outputs)},
         ops=finished.model.op_counts(),
         bytes=0,

@@ -23,6 +23,7 @@ from edgelstm.converters.verify.result import (
 _BARS = "▁▂▃▄▅▆▇█"
 _STEPS_SHOWN = 40
 _FAILURES_SHOWN = 3
+_REASONS = ("reason", "precision_reason")
 
 
 def print_report(report: ConversionReport, console: Console) -> None:
@@ -101,6 +102,7 @@ def _recurrence_table(recurrences: list[Mapping[str, Any]]) -> Table:
     table.add_column("kind")
     table.add_column("units", justify="right")
     table.add_column("written as")
+    table.add_column("precision")
     table.add_column("why", overflow="fold")
     for entry in recurrences:
         lowering = str(entry.get("lowering", ""))
@@ -110,7 +112,8 @@ def _recurrence_table(recurrences: list[Mapping[str, Any]]) -> Table:
             _plain(str(entry.get("kind", ""))),
             _plain(str(entry.get("units", ""))),
             _plain(lowering, style),
-            _plain(str(entry.get("reason") or ""), "dim"),
+            _plain(str(entry.get("precision") or "")),
+            _plain("; ".join(filter(None, map(entry.get, _REASONS))), "dim"),
         )
     return table
 

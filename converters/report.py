@@ -22,6 +22,7 @@ class RecurrenceReport:
         kind: e.g. "LSTM", "GRU", "ConvLSTM2D".
         reason: why this lowering; one sentence, or empty for a fused one.
         source: where it stands in the source.
+        precision_reason: why this precision; empty where it is the only one that was asked for.
     """
 
     name: str
@@ -31,9 +32,12 @@ class RecurrenceReport:
     units: int
     precision: Precision
     source: str
+    precision_reason: str = ""
 
     @classmethod
-    def of(cls, recurrence: Recurrence, precision: Precision) -> RecurrenceReport:
+    def of(
+        cls, recurrence: Recurrence, precision: Precision, precision_reason: str = ""
+    ) -> RecurrenceReport:
         """The report of a recurrence that was written in `precision`."""
         return cls(
             name=recurrence.name,
@@ -43,6 +47,7 @@ class RecurrenceReport:
             units=recurrence.units,
             precision=precision,
             source=recurrence.source,
+            precision_reason=precision_reason,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +60,7 @@ class RecurrenceReport:
             "units": self.units,
             "precision": self.precision.value,
             "source": self.source,
+            **({"precision_reason": self.precision_reason} if self.precision_reason else {}),
         }
 
 

@@ -131,6 +131,27 @@ def convert_options(
     )
 
 
+def quantization(text: str) -> dict[str, Any]:
+    """The choices of `ConvertOptions` that a precision or a plan's file stands for.
+
+    Raises:
+        OptionError: it is neither, or the plan is wrong.
+    """
+    from edgelstm.converters.quantize.plan_file import SUFFIX, read_plan
+    from edgelstm.converters.spec import Precision
+
+    known = [precision.value for precision in Precision]
+    if text in known:
+        return {"precision": Precision(text)}
+    if not text.endswith(SUFFIX):
+        raise OptionError(
+            f"{text[:60]!r} is no precision.",
+            where="--quantize",
+            cure=f"give {', '.join(known)}, or a plan, PLAN{SUFFIX}",
+        )
+    return {"plan": read_plan(Path(text))}
+
+
 def calibration(text: str | None, stream: bool, observer: str, graph_io: str) -> dict[str, Any]:
     """The choices of `ConvertOptions` that calibration data come with.
 

@@ -92,7 +92,7 @@ def _root(
 def convert(
     source: SourceArgument,
     output: OutputOption,
-    quantize: PrecisionOption = PrecisionName.FLOAT32,
+    quantize: PrecisionOption = PrecisionName.FLOAT32.value,
     state: StateOption = None,
     batch: BatchOption = None,
     time: TimeOption = None,
@@ -124,7 +124,7 @@ def convert(
     from edgelstm.converters import pipeline
     from edgelstm.converters.options import ClipPolicy, FusePolicy, OverwritePolicy
     from edgelstm.converters.render import print_report
-    from edgelstm.converters.spec import Precision, StatePolicy
+    from edgelstm.converters.spec import StatePolicy
     from edgelstm.quiet import quiet
 
     if report is not None:
@@ -139,7 +139,7 @@ def convert(
         inputs,
         outputs,
         fix,
-        precision=Precision(quantize.value),
+        **arguments.quantization(quantize),
         state=None if state is None else StatePolicy(state.value),
         batch=arguments.size("--batch", batch),
         time=arguments.size("--time", time),

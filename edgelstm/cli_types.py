@@ -182,7 +182,13 @@ TimeOption = Annotated[
     str | None, typer.Option(metavar="N|dynamic", help="Time steps; default as in the source.")
 ]
 TargetOption = Annotated[TargetName, typer.Option(help="What the model is to run on.")]
-PrecisionOption = Annotated[PrecisionName, typer.Option(help="Precision of the written model.")]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="float32|float16|dynamic|int8|int16|PLAN.toml",
+        help="Precision of the written model; a plan gives each layer its own.",
+    ),
+]
 KotlinOption = Annotated[
     Path | None, typer.Option("--kotlin", metavar="DIR", help="For Android's Interpreter.")
 ]

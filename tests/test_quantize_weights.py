@@ -11,8 +11,10 @@ from fused_models import WAYS, add_marker, job, marker_model, random_spec, run
 from lstm_reference import lstm
 from test_fused_lowering import INTERPRETERS, configurations, inputs_for, lowered
 
+from edgelstm.converters import pipeline
 from edgelstm.converters.flatbuffer import Model, Op
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
+from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize import QuantizedOp, quantize_fused
 from edgelstm.converters.quantize.dynamic import symmetric_int8
 from edgelstm.converters.quantize.legality import MICRO, RUNTIMES, TABLE, legality, require_written
@@ -112,6 +114,28 @@ def test_float16_weights_outlive_a_change_of_batch(interpreter: str, tmp_path: P
     for answer in run(interpreter, [job(data, calls, way) for way in WAYS], tmp_path):
         for call, inputs in enumerate(calls):
             np.testing.assert_allclose(answer[f"out{call}_0"], lstm(spec, *inputs)[0], atol=0.02)
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+@pytest.mark.parametrize("name", ["lstm_peep-dynamicV2", "lstm_proj-static", "lstm_full-dynamic"])
+def test_dynamic_takes_the_peepholes_and_projections_of_real_graphs(
+    name: str, interpreter: str, corpus: Path, tmp_path: Path
+) -> None:
+    """One fused op with int8 peepholes and projection, near what TensorFlow 1 itself recorded."""
+    graph, out = corpus / "tf1" / "1.15.5" / name, tmp_path / "m.tflite"
+    options = ConvertOptions(precision=Precision.DYNAMIC)
+    report = pipeline.convert(graph / "frozen.pb", out, options, progress=lambda line: None)
+    assert [(r.lowering.value, r.precision) for r in report.recurrences] == [
+        ("fused", Precision.DYNAMIC)
+    ]
+    (op,) = Model.read(out.read_bytes()).main.find(FUSED_OP)
+    present = {p: t.dtype for p in (1, 5, 9, 16) if (t := op.input(p)) is not None}
+    assert set(present.values()) == {"int8"} and present.keys() & {9, 16}
+    with np.load(graph / "io.npz") as recorded:
+        x, wanted = recorded["in:x"], recorded["out:out"]
+    (answer,) = run(interpreter, [job(out.read_bytes(), [[x]])], tmp_path)
+    found = next(a for a in answer.values() if a.shape == wanted.shape)
+    assert np.sqrt(np.mean((found - wanted) ** 2)) < 0.02 * np.ptp(wanted)
 
 
 def test_float16_halves_the_file_and_stays_one_operator() -> None:

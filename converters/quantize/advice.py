@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
+from edgelstm.converters.quantize.plan import STATIC, WEIGHTS_ONLY, Plan
 from edgelstm.converters.spec import Precision
 
 _GATES = ("input", "forget", "cell", "output")
@@ -10,11 +11,12 @@ _SATURATED_SHARE = 0.9
 _OUTLIER_RATIO = 4.0
 
 
-def advice(calibration: Calibration, precision: Precision) -> list[str]:
+def advice(calibration: Calibration, precision: Precision | Plan) -> list[str]:
     """Notes, one sentence each with its cure."""
+    plan = Plan.of(precision)
     notes = []
     for layer in calibration.layers.values():
-        notes += _of_layer(layer, precision)
+        notes += _of_layer(layer, plan.layer(layer.name).precision)
     watched = {f"input '{name}'": calibration.tensors.get(name) for name in calibration.inputs}
     watched |= {f"the input of {layer.name}": layer.x for layer in calibration.layers.values()}
     still = [
@@ -27,16 +29,20 @@ def advice(calibration: Calibration, precision: Precision) -> list[str]:
             f"Constant over all calibration data: {', '.join(still)}. Its range says nothing of "
             "other values: calibrate with data that vary."
         )
-    if precision is Precision.INT16:
+    if Precision.INT16 in plan.of_recurrences:
+        micro = "in TensorFlow Lite Micro where batch and time are fixed (--batch, --time)"
+        if (plan.of_recurrences | plan.of_operators) & set(WEIGHTS_ONLY):
+            micro = "not in TensorFlow Lite Micro, which has no kernels for float16 and dynamic"
         notes.append(
             "16-bit activations with 8-bit weights: this file runs in the interpreters with "
-            "EdgeLSTM's delegate, and in TensorFlow Lite Micro where batch and time are fixed "
-            "(--batch, --time)."
+            f"EdgeLSTM's delegate, and {micro}."
         )
     return notes
 
 
 def _of_layer(layer: LayerStatistics, precision: Precision) -> list[str]:
+    if precision not in STATIC:
+        return []
     notes = []
     name = layer.name
     if not layer.vectors:

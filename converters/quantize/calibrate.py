@@ -16,10 +16,11 @@ from edgelstm.converters.quantize.calibration_calls import Call, calls
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.integer_op import RoundedWeights
 from edgelstm.converters.quantize.observer import Observer, ObserverKind
+from edgelstm.converters.quantize.plan import STATIC, Plan
 from edgelstm.converters.quantize.ranges import LayerRanges, Range
 from edgelstm.converters.quantize.trace import Trace, spec_of, trace
 from edgelstm.converters.quantize.unfit import unfit
-from edgelstm.converters.spec import Array, LstmSpec
+from edgelstm.converters.spec import Array, LstmSpec, Precision
 from edgelstm.converters.verify.axes import ModelAxes
 from edgelstm.errors import DataError
 from edgelstm.runtime import Delegate, Session
@@ -117,6 +118,7 @@ def calibrate(
     axes: ModelAxes,
     pairs: Mapping[str, str],
     progress: Progress | None = None,
+    precision: Precision | Plan = Precision.INT8,
 ) -> Calibration:
     """Runs the data through a float32 model; memory does not grow with their number.
 
@@ -124,12 +126,13 @@ def calibrate(
         model: with its markers lowered; not changed.
         axes: its inputs, without explicit states, which start from zero.
         pairs: explicit states, input to output by name.
+        precision: layers that a plan leaves out of integers are not looked into.
 
     Raises:
         DataError: the data do not fit, are empty, or drive the model to NaN or infinity.
     """
     started = time.perf_counter()
-    run = _Run.of(model, pairs)
+    run = _Run.of(model, pairs, Plan.of(precision))
     last_line = started
     samples = count = 0
     for call in calls(data, axes):
@@ -179,14 +182,15 @@ class _Run:
     explicit: dict[str, Array] = dataclasses.field(default_factory=dict)
 
     @staticmethod
-    def of(model: Model, pairs: Mapping[str, str]) -> _Run:
+    def of(model: Model, pairs: Mapping[str, str], plan: Plan) -> _Run:
         exposed = Model.read(model.to_bytes())
         subgraph = exposed.main
         layers, inputs, starts = {}, {}, {}
         for op in subgraph.find(FUSED_OP):
             output = op.output(0).name
             x = op.input(0)
-            if unfit(op) or x is None:
+            wanted = plan.layer(layer_name(op)).precision
+            if unfit(op) or x is None or wanted not in STATIC:
                 continue
             layers[output] = LayerStatistics(layer_name(op), spec_of(op, layer_name(op)))
             inputs[output] = x.name

@@ -11,6 +11,7 @@ from edgelstm.converters.quantize.calibrate import Calibration
 from edgelstm.converters.quantize.calibration_calls import Call, calls
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.observer import ObserverKind
+from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.static import Observers, quantize_static
 from edgelstm.converters.spec import Array, Precision
 from edgelstm.converters.verify.axes import ModelAxes
@@ -34,6 +35,7 @@ def choose(
     data: CalibrationData,
     axes: ModelAxes,
     pairs: Mapping[str, str],
+    precision: Precision | Plan = Precision.INT8,
 ) -> tuple[Observers, dict[Observers, float]]:
     """The best of `CANDIDATES`, and the rms error of each, relative to the outputs' ranges.
 
@@ -41,12 +43,13 @@ def choose(
 
     Args:
         pairs: explicit states, input to output by name; their outputs do not count.
+        precision: of everything, or of each layer.
     """
     taken = list(_first(data, axes))
     expected = _run(model, taken, pairs)
     errors = {}
     for candidate in CANDIDATES:
-        made, _ = quantize_static(model, calibration, Precision.INT8, candidate)
+        made, _ = quantize_static(model, calibration, precision, candidate)
         errors[candidate] = _error(expected, _run(made, taken, pairs))
     return min(errors, key=lambda one: errors[one]), errors
 

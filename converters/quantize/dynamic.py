@@ -23,10 +23,11 @@ def quantize_dynamic(model: Model) -> list[QuantizedOp]:
 
     Operators with a weight that is computed, not float32, or not finite stay as they are.
     """
-    return [_quantize(op) for op in model.main.find(FUSED_OP)]
+    return [quantize_dynamic_op(op) for op in model.main.find(FUSED_OP)]
 
 
-def _quantize(op: Op) -> QuantizedOp:
+def quantize_dynamic_op(op: Op) -> QuantizedOp:
+    """The same for one fused operator."""
     before = stored_bytes(op)
     recurrent = op.input(6)
     diagonal = recurrent is not None and len(recurrent.shape) == 1

@@ -22,10 +22,11 @@ def quantize_float16(model: Model) -> list[QuantizedOp]:
     Weights that float16 cannot hold (magnitude above 65504, NaN) and tensors under 128 elements
     stay float32.
     """
-    return [_quantize(op) for op in model.main.find(FUSED_OP)]
+    return [quantize_float16_op(op) for op in model.main.find(FUSED_OP)]
 
 
-def _quantize(op: Op) -> QuantizedOp:
+def quantize_float16_op(op: Op) -> QuantizedOp:
+    """The same for one fused operator."""
     before = stored_bytes(op)
     candidates = weights(op, _POSITIONS)
     reason = blocked(candidates)

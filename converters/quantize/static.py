@@ -20,6 +20,7 @@ from edgelstm.converters.quantize.integer.parameters import (
 )
 from edgelstm.converters.quantize.integer_op import RoundedWeights, make_integer
 from edgelstm.converters.quantize.observer import ObserverKind
+from edgelstm.converters.quantize.plan import STATIC, Plan
 from edgelstm.converters.quantize.result import QuantizedOp, stored_bytes
 from edgelstm.converters.quantize.rounding import round_together
 from edgelstm.converters.quantize.surroundings import quantize_surroundings
@@ -47,34 +48,41 @@ class Observers:
 
 
 def quantize_static(
-    model: Model, calibration: Calibration, precision: Precision, observers: Observers
+    model: Model, calibration: Calibration, precision: Precision | Plan, observers: Observers
 ) -> tuple[Model, list[QuantizedOp]]:
-    """A model in integers, and one record per fused operator.
+    """A model in integers, and one record per fused operator that was to be.
 
     Operators that the integer kernel would compute wrong stay float32, with the reason.
 
     Args:
-        model: float32, with its markers lowered; not changed.
-        precision: INT8 or INT16.
+        model: with its markers lowered, fused ops in float32; not changed.
+        precision: INT8 or INT16 for everything, or a plan, whose other precisions are left.
     """
-    bits = 8 if precision is Precision.INT8 else 16
+    plan = Plan.of(precision)
+    integers = sorted((p for p in plan.of_operators if p in STATIC), key=lambda p: p.value)
     seen = {
-        name: tensor.range(observers.inputs, bits)
+        name: tensor.range(observers.inputs, _bits(integers[0]) if integers else 8)
         for name, tensor in calibration.tensors.items()
         if tensor.seen and tensor.finite and tensor.extremes.largest < _HUGE
     }
     layers = {
-        output: statistics.ranges(observers.inputs, observers.states, bits)
+        output: statistics.ranges(observers.inputs, observers.states, _bits(wanted))
         for output, statistics in calibration.layers.items()
+        if (wanted := plan.layer(statistics.name).precision) in STATIC
     }
     # Whoever reads a layer's output reads its integers: another range would round them again.
     seen.update({output: layer.h for output, layer in layers.items() if output in seen})
-    made = quantize_surroundings(model, seen, precision)
+    made = Model.read(model.to_bytes())
+    if integers:
+        made = quantize_surroundings(model, seen, plan)
     records = []
     for op in made.main.find(FUSED_OP):
         before, layer, output = stored_bytes(op), layer_name(op), op.output(0).name
+        wanted = plan.layer(layer).precision
+        if wanted not in STATIC:
+            continue
         statistics = calibration.layers.get(output)
-        reason = unfit(op, precision) or _unseen_or_too_large(statistics)
+        reason = unfit(op, wanted) or _unseen_or_too_large(statistics)
         if reason or statistics is None:
             records.append(QuantizedOp(layer, (), before, before, reason))
             continue
@@ -83,7 +91,7 @@ def quantize_static(
         x = op.input(0)
         assert x is not None
         there = dataclasses.replace(layers[output], x=seen.get(x.name, layers[output].x))
-        make_integer(op, there, precision, statistics.rounded)
+        make_integer(op, there, wanted, statistics.rounded)
         changed = [op.input(p) for p in range(1, 24) if p < len(op.inputs)]
         names = tuple(t.name for t in changed if t is not None and not t.is_variable)
         records.append(QuantizedOp(layer, names, before, stored_bytes(op)))
@@ -102,6 +110,10 @@ def _unseen_or_too_large(seen: LayerStatistics | None) -> str:
             f"{rng.LARGEST_CELL:.0f}; train it with a cell clip"
         )
     return ""
+
+
+def _bits(precision: Precision) -> int:
+    return 8 if precision is Precision.INT8 else 16
 
 
 def rounded_weights(op: Op, seen: LayerStatistics) -> RoundedWeights:

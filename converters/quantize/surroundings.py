@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.flatbuffer import Model, Op
+from edgelstm.converters.lowering.fused import FUSED_OP
 from edgelstm.converters.quantize.graph_io import widen_edges
+from edgelstm.converters.quantize.plan import STATIC, Plan
 from edgelstm.converters.quantize.ranges import Range
 from edgelstm.converters.spec import Precision
-from edgelstm.errors import MissingPackageError, UnsupportedModelError
+from edgelstm.errors import MissingPackageError, OptionError, UnsupportedModelError
 
 _EARLIER = "/earlier_writer_"
 # Left float32 wherever they stand: they copy states (BROADCAST_TO, FILL), or work on indices.
@@ -32,13 +34,13 @@ _COMPUTES = frozenset(
 _NARROW = frozenset(["HARD_SWISH", "SQUARED_DIFFERENCE"])
 
 
-def quantize_surroundings(model: Model, ranges: Mapping[str, Range], precision: Precision) -> Model:
+def quantize_surroundings(model: Model, ranges: Mapping[str, Range], plan: Plan) -> Model:
     """A model whose operators besides the fused ones compute in integers where they can.
 
     Args:
         model: float32; not changed.
         ranges: of every float32 activation by tensor name.
-        precision: INT8 or INT16 (16-bit activations, 8-bit weights).
+        plan: which operators get INT8 or INT16 (16-bit activations, 8-bit weights).
 
     Raises:
         MissingPackageError: ai-edge-quantizer is not installed.
@@ -46,8 +48,8 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], precision: 
     """
     model = _cleaned(model)
     _part_writers(model)
-    known = _COMPUTES if precision is Precision.INT8 else _COMPUTES - _NARROW
-    chosen = [op for op in model.main.ops if op.name in known and _seen(op, ranges)]
+    precisions = [(op, plan.operator(op.name, _names(op))) for op in model.main.ops]
+    chosen = [(op, p) for op, p in precisions if _has_kernel(op, p) and _seen(op, ranges)]
     if not chosen:
         _join_writers(model)
         return model
@@ -58,16 +60,15 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], precision: 
             f"ai-edge-quantizer does not import: {error}",
             cure="pip install 'edgelstm[convert]'",
         ) from None
-    bits = 8 if precision is Precision.INT8 else 16
     made = None
     with _silent():
         worker = quantizer.Quantizer(bytearray(model.to_bytes()))
         try:
-            for op in chosen:
+            for op, precision in chosen:
                 worker.add_static_config(
                     regex=_scope(op),
                     operation_name=qtyping.TFLOperationName(op.name),
-                    activation_num_bits=bits,
+                    activation_num_bits=8 if precision is Precision.INT8 else 16,
                     weight_num_bits=8,
                 )
             made = worker.quantize(_statistics(model, ranges)).quantized_model
@@ -116,6 +117,11 @@ def _join_writers(model: Model) -> None:
             op.outputs = [states[name]]
 
 
+def _has_kernel(op: Op, precision: Precision) -> bool:
+    known = _COMPUTES - _NARROW if precision is Precision.INT16 else _COMPUTES
+    return precision in STATIC and op.name in known
+
+
 def _seen(op: Op, ranges: Mapping[str, Range]) -> bool:
     tensors = [op.output(i) for i in range(len(op.outputs))]
     tensors += [t for t in (op.input(i) for i in range(len(op.inputs))) if t is not None]
@@ -123,8 +129,29 @@ def _seen(op: Op, ranges: Mapping[str, Range]) -> bool:
     return bool(floats) and all(t.name in ranges for t in floats)
 
 
+def _names(op: Op) -> list[str]:
+    return [op.output(i).name for i in range(len(op.outputs))]
+
+
+def check_rules(model: Model, plan: Plan) -> None:
+    """Checks that the model has the operators that a plan speaks of.
+
+    Raises:
+        OptionError: a rule matches none.
+    """
+    for rule in plan.operators:
+        ops = [op for op in model.main.ops if op.name != FUSED_OP]
+        if not any(rule.matches(op.name, _names(op)) for op in ops):
+            kinds = ", ".join(sorted({op.name for op in ops}))
+            raise OptionError(
+                f"No operator {rule.op!r} computes a tensor {rule.name!r}.",
+                where=plan.where or None,
+                cure=f"the model's other operators are {kinds}",
+            )
+
+
 def _scope(op: Op) -> str:
-    names = "".join(f"{op.output(i).name};" for i in range(len(op.outputs)))
+    names = "".join(f"{name};" for name in _names(op))
     return f"^{re.escape(names)}$"
 
 

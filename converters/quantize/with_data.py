@@ -14,6 +14,7 @@ from edgelstm.converters.quantize.calibration_calls import calls
 from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
 from edgelstm.converters.quantize.choose import choose
 from edgelstm.converters.quantize.observer import ObserverKind
+from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.result import QuantizedOp
 from edgelstm.converters.quantize.static import Observers, quantize_static
 from edgelstm.converters.spec import Array, Precision, StatePolicy
@@ -25,7 +26,6 @@ from edgelstm.errors import DataError, OptionError
 
 Progress = Callable[[str], None]
 
-STATIC = (Precision.INT8, Precision.INT16)
 VERIFIED_ROWS = 32
 
 
@@ -45,15 +45,16 @@ class QuantizedModel:
     notes: tuple[str, ...]
 
 
-def require_data(precision: Precision, data: CalibrationData | None) -> None:
-    """Raises where a precision needs calibration data and there are none.
+def require_data(precision: Precision | Plan, data: CalibrationData | None) -> None:
+    """Raises where a precision or plan needs calibration data and there are none.
 
     Raises:
         OptionError: so it is.
     """
-    if precision in STATIC and data is None:
+    plan = Plan.of(precision)
+    if plan.calibrated and data is None:
         raise OptionError(
-            f"{precision.value} needs calibration data: ranges of activations come from them",
+            f"{plan.coarsest.value} needs calibration data: ranges of activations come from them",
             where="--calibration",
             cure=f"give inputs as the model will see them, .npz by input name; `{RANDOM}` takes "
             "random numbers, whose ranges fit no real data",
@@ -65,14 +66,16 @@ def quantize_with_data(
     source: Source,
     pairs: Mapping[str, str],
     policy: StatePolicy,
-    precision: Precision,
+    precision: Precision | Plan,
     data: CalibrationData,
     observer: ObserverKind,
     progress: Progress,
 ) -> QuantizedModel:
-    """Calibrates a float32 model and writes it in integers.
+    """Calibrates a model and writes in integers what is to be.
 
     Args:
+        model: its fused ops in float32.
+        precision: of everything, or of each layer.
         pairs: explicit states of the model, input to output by name.
         policy: when states start from zero; a stream needs one that does not always.
 
@@ -86,7 +89,8 @@ def quantize_with_data(
             where="--stream",
             cure="add --state carry --batch 1 or --state explicit, or leave --stream out",
         )
-    axes = _axes(model, source, pairs)
+    plan = Plan.of(precision)
+    axes = axes_of(model, source, pairs)
     notes = []
     if data.where == RANDOM:
         data = CalibrationData(RANDOM, lambda: iter([random_samples(axes)]), data.continuity)
@@ -100,18 +104,18 @@ def quantize_with_data(
             "what builds up was not seen. Give a recording with --stream."
         )
         progress(notes[-1])
-    calibration = calibrate(model, data, axes, pairs, progress)
+    calibration = calibrate(model, data, axes, pairs, progress, plan)
     observers = Observers.all(observer)
-    if observer is ObserverKind.AUTO and precision is Precision.INT8:
+    if observer is ObserverKind.AUTO and plan.coarsest is Precision.INT8:
         progress("choosing ranges")
-        observers, errors = choose(model, calibration, data, axes, pairs)
+        observers, errors = choose(model, calibration, data, axes, pairs, plan)
         notes.append(
             f"Ranges: {observers.inputs.value}, of states {observers.states.value}; the nearest to "
             f"float32 of {len(errors)} ways tried, rms {errors[observers]:.2g} of the outputs' "
             f"range."
         )
-    made, records = quantize_static(model, calibration, precision, observers)
-    notes += advice(calibration, precision)
+    made, records = quantize_static(model, calibration, plan, observers)
+    notes += advice(calibration, plan)
     return QuantizedModel(made, records, calibration, first_samples(data, axes), tuple(notes))
 
 
@@ -128,7 +132,12 @@ def first_samples(data: CalibrationData, axes: ModelAxes) -> dict[str, Array]:
     raise DataError("there are no calibration data", where=data.where)
 
 
-def _axes(model: Model, source: Source, pairs: Mapping[str, str]) -> ModelAxes:
+def axes_of(model: Model, source: Source, pairs: Mapping[str, str]) -> ModelAxes:
+    """Axes of a model's inputs, without its explicit states.
+
+    Raises:
+        DataError: model and source disagree on them.
+    """
     (runner, *_) = open_runners(model.to_bytes(), None)
     written = {name: spec for name, spec in runner.inputs.items() if name not in pairs}
     axes, problems = model_axes(source, written)

@@ -108,7 +108,7 @@ class KerasSource:
 
     def marked(self) -> MarkedModel:
         """The model after the stock converter, recurrences still markers."""
-        return convert_traced(self._live, self._trace(), self._options.precision)
+        return convert_traced(self._live, self._trace(), self._options.quantization.surroundings)
 
     @property
     def slots(self) -> tuple[StateSlot, ...]:
@@ -122,7 +122,9 @@ class KerasSource:
     def _trace(self) -> TracedModel:
         if self._traced is None:
             try:
-                self._traced = trace_model(self._live, self._options.state, self._options.precision)
+                self._traced = trace_model(
+                    self._live, self._options.state, self._options.recurrences_as
+                )
             except EdgeLstmError:
                 raise
             except Exception as error:

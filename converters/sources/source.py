@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.quantize.plan import LayerChoice
 from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.keras_names import StateSlot
 from edgelstm.converters.sources.keras_trace import MarkedModel
@@ -47,6 +48,7 @@ class Finished:
         verified_as: the precision whose tolerance it is held to.
         notes: what a user should know of it, one sentence each.
         samples: inputs by name that it is verified on besides others; None for none.
+        choices: precision of a recurrence by name, where it is not that of the whole.
     """
 
     model: Model
@@ -55,6 +57,11 @@ class Finished:
     verified_as: Precision
     notes: tuple[str, ...] = ()
     samples: Mapping[str, Array] | None = None
+    choices: Mapping[str, LayerChoice] = dataclasses.field(default_factory=dict)
+
+    def choice(self, recurrence: str) -> LayerChoice:
+        """Precision of a recurrence, and why."""
+        return self.choices.get(recurrence) or LayerChoice(self.precision)
 
 
 @runtime_checkable

@@ -249,7 +249,7 @@ def _kept(op: Op) -> Recurrence:
 def _check_options(options: ConvertOptions) -> None:
     """Raise for what re-fusing a finished file cannot do."""
     asked = {
-        "--quantize": options.precision is not Precision.FLOAT32,
+        "--quantize": options.precision is not Precision.FLOAT32 or options.plan is not None,
         "--batch": options.batch is not Size.SOURCE,
         "--time": options.time is not Size.SOURCE,
         "--io": options.graph_io is not GraphIo.FLOAT,

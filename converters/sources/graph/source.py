@@ -98,7 +98,7 @@ class GraphSource:
 
     def marked(self) -> MarkedModel:
         """The model after the stock converter, recurrences still markers."""
-        return mark_traced(self._traced, self._options.precision)
+        return mark_traced(self._traced, self._options.quantization.surroundings)
 
     def recurrences(self) -> tuple[Recurrence, ...]:
         """What was found and planned."""
@@ -109,7 +109,7 @@ class GraphSource:
         return trace_graph(
             self._opened.frozen,
             self._options.state,
-            self._options.precision,
+            self._options.recurrences_as,
             self._opened.axes.batch,
         )
 
