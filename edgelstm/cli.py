@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import edgelstm
-from edgelstm import cli_doctor, cli_profile
+from edgelstm import cli_doctor, cli_profile, cli_quantize
 from edgelstm.cli_types import (
     AllowCodeOption,
     AllowNanOption,
@@ -74,6 +74,7 @@ def _print_version(wanted: bool) -> None:
 
 cli_profile.add_to(app)
 cli_doctor.add_to(app)
+cli_quantize.add_to(app)
 
 
 @app.callback()

@@ -17,6 +17,8 @@ from edgelstm.errors import DataError
 ROWS = 64
 # Steps of one call of a stream where time is open.
 STREAM_STEPS = 128
+# Arrays that hold what the model should answer; no input of that name, they are left out.
+LABELS = ("labels", "label", "y")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,7 @@ def _goes_on(data: CalibrationData, number: int) -> bool:
 def _named(piece: Sample, axes: ModelAxes, where: str) -> dict[str, Array]:
     """The arrays under the inputs' names, a missing batch axis added."""
     names = [i.spec.name for i in axes.inputs]
+    piece = {n: a for n, a in piece.items() if n in names or n not in LABELS}
     if set(piece) == {""}:
         if len(names) != 1:
             raise DataError(

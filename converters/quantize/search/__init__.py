@@ -1,0 +1,1 @@
+"""Finds the cheapest mixed precision plan inside an error budget, by measuring."""
