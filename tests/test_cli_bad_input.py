@@ -238,7 +238,7 @@ SOURCES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "an architecture only": (_architecture_only, ("architecture only", "--architecture")),
     "a Lambda layer": (_lambda, ("lambda", "--allow-code")),
     "a truncated TFLite file": (_truncated_tflite, ("damaged or truncated", "model.tflite")),
-    "an ONNX file": (_onnx, ("ONNX", "not convert")),
+    "a damaged ONNX file": (_onnx, ("truncated or damaged", "ONNX")),
     "a damaged frozen graph": (_graph, ("truncated or damaged", "GraphDef")),
     "a SavedModel without graph": (_saved_model, ("SavedModel holds no graph", "export")),
     "an empty HDF5 file": (_empty_hdf5, ("empty.h5",)),

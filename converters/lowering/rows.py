@@ -81,10 +81,33 @@ def axis_in_inputs(x: Any, axis: int) -> int | None:
                 return None
             axis = int(order[axis])
         source = op.inputs[_OPERAND.get(op.type, 0)]
+        if op.type in ("ExpandDims", "Squeeze"):
+            place = _before_moved(op, source, axis)
+            if place is None:
+                return None
+            axis = place
         if op.type == "Reshape" and not _keeps_front(source.shape, op.outputs[0].shape, axis):
             return None
         op = source.op
     return axis
+
+
+def _before_moved(op: Any, source: Any, axis: int) -> int | None:
+    """Where an axis was before axes of one element were added or taken out; None if it was not."""
+    from edgelstm.converters.frameworks import tensorflow
+
+    rank = source.shape.rank
+    if rank is None:
+        return None
+    if op.type == "ExpandDims":
+        added = tensorflow().get_static_value(op.inputs[1])
+        if added is None or int(added) % (rank + 1) == axis:
+            return None
+        return axis - 1 if int(added) % (rank + 1) < axis else axis
+    taken = [int(i) % rank for i in op.get_attr("squeeze_dims")]
+    if not taken:
+        return None
+    return [i for i in range(rank) if i not in taken][axis]
 
 
 def _keeps_front(before: Any, after: Any, axis: int) -> bool:

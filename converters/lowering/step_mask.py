@@ -37,7 +37,7 @@ class StepMask:
         """float32 [B, T, 1] or [T, B, 1]: 1 on masked steps."""
         tf = tensorflow()
         invalid = tf.cast(tf.logical_not(self.valid), tf.float32)
-        return (tf.transpose(invalid) if batch_axis == 0 else invalid)[..., tf.newaxis]
+        return tf.expand_dims(tf.transpose(invalid) if batch_axis == 0 else invalid, -1)
 
     def zeroed(self, over: Any) -> Any:
         """over [T, B, ...] with zeros on masked steps."""

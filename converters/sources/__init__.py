@@ -7,6 +7,7 @@ from pathlib import Path
 from edgelstm.converters.options import ClipPolicy, ConvertOptions
 from edgelstm.converters.sources.graph.source import GraphSource
 from edgelstm.converters.sources.keras import KerasSource
+from edgelstm.converters.sources.onnx.source import OnnxSource
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.converters.sources.source import ConvertibleSource, FinishedSource
 from edgelstm.converters.sources.tflite import TfliteSource
@@ -14,7 +15,6 @@ from edgelstm.errors import OptionError, UnreadableModelError, UnsupportedModelE
 
 # Formats that are recognised and cannot be converted yet.
 _NOT_YET = {
-    SourceKind.ONNX: "convert from the Keras model, if there is one",
     SourceKind.PYTORCH_ZIP: "convert from a Keras model with the same weights",
 }
 
@@ -58,11 +58,13 @@ def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource | Fini
         )
     if kind in GRAPH_KINDS:
         return GraphSource(path, kind, options)
+    if kind is SourceKind.ONNX:
+        return OnnxSource(path, options)
     if options.inputs or options.outputs or options.fix:
         raise OptionError(
             f"The source is {kind.value}, whose inputs and outputs are those of its layers.",
             where="--inputs, --outputs and --fix",
-            cure="leave these options out; they are for TensorFlow graphs",
+            cure="leave these options out; they are for TensorFlow graphs and ONNX models",
         )
     if kind is SourceKind.TFLITE:
         return TfliteSource(path, options)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from edgelstm.converters.spec import Array, TensorSpec
-from edgelstm.converters.verify.source import LaidOut, Source
+from edgelstm.converters.verify.source import Choosy, LaidOut, Source
 
 # Size of a dimension that varies but is neither batch nor time, e.g. an image's height.
 OTHER_SIZE = 8
@@ -25,6 +25,7 @@ class InputAxes:
     Attributes:
         batch_at: batch axis where the source names it; None where the rule holds.
         counts_steps: whether it holds the number of valid steps of each row.
+        other_sizes: of open axes that are neither batch nor time, where not every size works.
     """
 
     spec: TensorSpec
@@ -32,6 +33,7 @@ class InputAxes:
     mask: float | None
     batch_at: int | None = None
     counts_steps: bool = False
+    other_sizes: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     @property
     def batch(self) -> int | None:
@@ -42,9 +44,9 @@ class InputAxes:
 
     def shape(self, batch: int, time: int) -> tuple[int, ...]:
         """The shape for a batch and a time size; fixed dimensions stay."""
-        open_sizes = {self.batch: batch, self.time: time}
+        open_sizes: dict[int | None, int] = {self.batch: batch, self.time: time}
         return tuple(
-            open_sizes.get(axis, OTHER_SIZE) if size is None else size
+            open_sizes.get(axis, self.other_sizes.get(axis, OTHER_SIZE)) if size is None else size
             for axis, size in enumerate(self.spec.shape)
         )
 
@@ -125,6 +127,9 @@ def model_axes(source: Source, written: Mapping[str, TensorSpec]) -> tuple[Model
                 mask=source.mask_values.get(spec.name),
                 batch_at=source.batch_axes.get(spec.name) if isinstance(source, LaidOut) else None,
                 counts_steps=isinstance(source, LaidOut) and spec.name in source.lengths,
+                other_sizes=source.other_sizes.get(spec.name, {})
+                if isinstance(source, Choosy)
+                else {},
             )
         )
     for name in written:

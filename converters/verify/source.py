@@ -82,6 +82,15 @@ class LaidOut(Protocol):
 
 
 @runtime_checkable
+class Choosy(Protocol):
+    """A source whose open axes, beside batch and time, do not take any size."""
+
+    @property
+    def other_sizes(self) -> Mapping[str, Mapping[int, int]]:
+        """By input and axis, a size that works."""
+
+
+@runtime_checkable
 class Roundable(Protocol):
     """A source that can show how much it amplifies rounding."""
 

@@ -21,6 +21,7 @@ from edgelstm.converters.sources.graph.nodes import Node, Nodes, attr, data_inpu
 
 Shape = tuple[int | None, ...]
 BATCH_PRIME, TIME_PRIME = 1009, 1013
+LARGER_PRIME = 2027
 OTHER_PRIMES = (1019, 1021, 1031, 1033, 1039, 1049)
 
 # Ops that take a sequence apart: the input that holds it and the axis of its steps.
@@ -57,6 +58,7 @@ class Axes:
     Attributes:
         lengths: inputs that count the valid steps of each row.
         ranges: [low, high) of integers that a table is read with.
+        other_sizes: by input and axis, a size that works where any usual one does not.
     """
 
     time: Mapping[str, int]
@@ -65,6 +67,7 @@ class Axes:
     output_batch: Mapping[str, int]
     lengths: frozenset[str]
     ranges: Mapping[str, tuple[int, int]]
+    other_sizes: Mapping[str, Mapping[int, int]] = dataclasses.field(default_factory=dict)
 
 
 def find_axes(graph_def: Any, nodes: Nodes, inputs: Sequence[GraphTensor]) -> Axes:
@@ -87,8 +90,38 @@ def find_axes(graph_def: Any, nodes: Nodes, inputs: Sequence[GraphTensor]) -> Ax
         graph, time = import_with(graph_def, {i.tensor: shapes[i.name] for i in inputs}), {}
     else:
         graph, shapes, time = best
+    if not time and graph is not None:
+        time = _time_by_difference(graph_def, nodes, inputs, lengths)
     ranges = {i.name: r for i in inputs if (r := _range(graph, nodes, i)) is not None}
     return Axes(time, _named(shapes, time, inputs), {}, {}, lengths - set(ranges), ranges)
+
+
+def _time_by_difference(
+    graph_def: Any, nodes: Nodes, inputs: Sequence[GraphTensor], lengths: frozenset[str]
+) -> dict[str, int]:
+    """Open axes whose size decides how many steps a recurrence takes.
+
+    Strides and unpadded convolutions in front of it leave nothing of a prime.
+    """
+    base = next(_guesses(inputs))
+    for prime in (TIME_PRIME, BATCH_PRIME):
+        found = {
+            i.name: base[i.name].index(prime)
+            for i in inputs
+            if i.name not in lengths
+            and prime in base[i.name]
+            and i.spec.shape[base[i.name].index(prime)] is None
+        }
+        if not found:
+            continue
+        counts = []
+        for size in (prime, LARGER_PRIME):
+            shapes = {n: tuple(size if s == prime else s for s in base[n]) for n in base}
+            graph = import_with(graph_def, {i.tensor: shapes[i.name] for i in inputs})
+            counts.append(None if graph is None else list(_sequence_sizes(graph, nodes, False)))
+        if None not in counts and counts[0] != counts[1]:
+            return found
+    return {}
 
 
 def import_with(graph_def: Any, shapes: Mapping[str, Shape]) -> Any:
@@ -159,6 +192,8 @@ def _time_axes(
                     hit = size > 1 and size in sizes
                 if hit and (one.name not in found or size == TIME_PRIME):
                     found[one.name] = axis
+        if not chains and not found and sizes:
+            return {}  # what is taken apart follows from no input by its size alone
         if found:
             primes = {shapes[name][axis] for name, axis in found.items()}
             if len(primes & {BATCH_PRIME, TIME_PRIME}) == 2:  # both: steps of a step's own loop

@@ -63,12 +63,13 @@ def trace_graph(
     policy: StatePolicy | None,
     precision: Precision,
     batch_axes: Mapping[str, int],
+    other_sizes: Mapping[str, Mapping[int, int]] | None = None,
 ) -> TracedModel:
     """The graph traced with its recurrences replaced; nothing is converted yet."""
     graph, left = recover(frozen)
     slots = _slots(frozen, policy)
     trace = _Trace(frozen, slots, graph, precision, left)
-    rows = RowSizes(frozen.inputs, batch_axes)
+    rows = RowSizes(frozen.inputs, batch_axes, other_sizes or {})
     if rows.needed:
         with contextlib.suppress(Exception):  # sizes that do not fit are no more than unknown
             trace.run(rows.probing, rows.record)

@@ -5,21 +5,33 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from edgelstm.converters.sources.graph.axes import Axes, Shape
 from edgelstm.converters.sources.graph.frozen import GraphTensor
-from edgelstm.converters.sources.graph.reference import OriginalSession
 from edgelstm.converters.spec import Array
 from edgelstm.errors import UnsupportedModelError
 
 # Batch and steps of two runs; what differs between them varies with the inputs.
-FIRST, SECOND, LONGER = (3, 20), (2, 7), (2, 41)
+FIRST, SECOND, LONGER = (3, 20), (2, 7), (2, 40)
 LONGEST = 1024
 PATIENCE_SECONDS = 20.0
 OTHER = 8
 _PREAMBLES = ("Graph execution error", "Detected at node", "Node:", "File ")
+
+
+class Session(Protocol):
+    """The original, ready to run."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output by name."""
+        ...
+
+    def restart(self) -> None:
+        """Give the states the values that they have in the file."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +50,7 @@ class Measured:
     notes: tuple[str, ...]
 
 
-def measure(
-    session: OriginalSession, inputs: Sequence[GraphTensor], axes: Axes, where: str
-) -> Measured:
+def measure(session: Session, inputs: Sequence[GraphTensor], axes: Axes, where: str) -> Measured:
     """Find the shapes of the outputs, and sizes that the graph demands without saying so.
 
     Raises:
@@ -80,7 +90,7 @@ def _size(one: GraphTensor, places: Mapping[str, int]) -> int | None:
 
 @dataclasses.dataclass
 class _Probe:
-    session: OriginalSession
+    session: Session
     axes: Axes
     error: str = ""
 
@@ -102,8 +112,9 @@ class _Probe:
             self.axes.batch.get(one.name, -1): batch,
             self.axes.time.get(one.name, -2): steps,
         }
+        others = self.axes.other_sizes.get(one.name, {})
         shape = tuple(
-            sizes.get(axis, OTHER) if size is None else size
+            sizes.get(axis, others.get(axis, OTHER)) if size is None else size
             for axis, size in enumerate(one.spec.shape)
         )
         if one.name in self.axes.lengths:

@@ -24,7 +24,7 @@ from edgelstm.converters.sources.graph.frozen import (
     MutableVariable,
     Original,
 )
-from edgelstm.converters.sources.graph.measure import measure
+from edgelstm.converters.sources.graph.measure import Session, measure
 from edgelstm.converters.sources.graph.nodes import Nodes, attr, data_inputs, parse_ref, ref_text
 from edgelstm.converters.sources.graph.normal import WIDE, apply_defaults, cast_to_float32
 from edgelstm.converters.sources.graph.reference import OriginalSession
@@ -146,7 +146,7 @@ def open_graph(path: Path, kind: SourceKind, options: ConvertOptions) -> OpenedG
         nodes.by_name.pop(sink, None)
     session = OriginalSession(original)
     unlaid = FrozenGraph(None, inputs, outputs, variables, tuple(notes))
-    frozen, axes = _laid_out(nodes, unlaid, session, options, where)
+    frozen, axes = laid_out(nodes, unlaid, session, options, where)
     return OpenedGraph(file, frozen, original, session, axes)
 
 
@@ -286,12 +286,22 @@ def _refuse_random(nodes: Nodes, where: str) -> None:
     )
 
 
-def _laid_out(
-    nodes: Nodes, unlaid: FrozenGraph, session: OriginalSession, options: ConvertOptions, where: str
+def laid_out(
+    nodes: Nodes,
+    unlaid: FrozenGraph,
+    session: Session,
+    options: ConvertOptions,
+    where: str,
+    other_sizes: Mapping[str, Mapping[int, int]] | None = None,
 ) -> tuple[FrozenGraph, Axes]:
-    """The graph with the sizes that were asked for or that it demands, and its axes."""
+    """The graph with the sizes that were asked for or that it demands, and its axes.
+
+    Args:
+        other_sizes: by input, sizes that work for open axes that are neither batch nor time.
+    """
     kind = tensorflow().compat.v1.GraphDef
     axes = find_axes(nodes.graph_def(kind), nodes, unlaid.inputs)
+    axes = dataclasses.replace(axes, other_sizes=other_sizes or {})
     if options.time is not Size.SOURCE and not axes.time:
         raise OptionError(
             "No input of the graph was seen to be a sequence, so there is no time size to set.",

@@ -17,10 +17,20 @@ _OTHERS = (1013, 1019, 1021, 1031, 1033, 1039)
 
 
 class RowSizes:
-    """Sizes of a graph's inputs, and the rows of its recurrences in the order of writing."""
+    """Sizes of a graph's inputs, and the rows of its recurrences in the order of writing.
 
-    def __init__(self, inputs: Sequence[GraphTensor], batch_axes: Mapping[str, int]) -> None:
+    Args:
+        other_sizes: by input and axis, a size that works where any usual one does not.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[GraphTensor],
+        batch_axes: Mapping[str, int],
+        other_sizes: Mapping[str, Mapping[int, int]],
+    ) -> None:
         self._inputs = inputs
+        self._other_sizes = other_sizes
         self._batch_axes = batch_axes
         self._found: list[int | None] = []
         self._next = 0
@@ -32,8 +42,9 @@ class RowSizes:
 
     def probing(self, item: GraphTensor) -> tuple[int, ...]:
         """An input's shape with primes for what may vary."""
+        others = self._other_sizes.get(item.name, {})
         return tuple(
-            self._prime(item, axis) if size is None else size
+            others.get(axis, self._prime(item, axis)) if size is None else size
             for axis, size in enumerate(item.spec.shape)
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions
@@ -27,11 +28,17 @@ class GraphSource:
         notes: what the user should know about how the file was read.
     """
 
-    def __init__(self, path: Path, kind: SourceKind, options: ConvertOptions) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: SourceKind,
+        options: ConvertOptions,
+        opened: Any | None = None,
+    ) -> None:
         self.path = path
         self._kind = kind
         self._options = options
-        self._opened = open_graph(path, kind, options)
+        self._opened = open_graph(path, kind, options) if opened is None else opened
         asked = options.state
         if asked not in (None, StatePolicy.RESET) and not self._opened.frozen.variables:
             raise OptionError(
@@ -70,6 +77,11 @@ class GraphSource:
     def lengths(self) -> frozenset[str]:
         """Inputs that count the valid steps of each row."""
         return self._opened.axes.lengths
+
+    @property
+    def other_sizes(self) -> Mapping[str, Mapping[int, int]]:
+        """By input and axis, a size that works where any usual one does not."""
+        return self._opened.axes.other_sizes
 
     @property
     def mask_values(self) -> Mapping[str, float]:
@@ -111,6 +123,7 @@ class GraphSource:
             self._options.state,
             self._options.recurrences_as,
             self._opened.axes.batch,
+            self._opened.axes.other_sizes,
         )
 
     def reference(self, policy: StatePolicy) -> GraphReference:

@@ -1,0 +1,1 @@
+"""ONNX models as a source: read, written as a TensorFlow graph, compared with ONNX Runtime."""

@@ -1,0 +1,168 @@
+"""Runs the model of the file: in ONNX Runtime where it is installed, else in onnx's own evaluator."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgelstm.converters.sources.onnx.batch_first import without_batch_first
+from edgelstm.converters.sources.onnx.files import graphs_of
+from edgelstm.converters.sources.onnx.package import onnx
+from edgelstm.converters.spec import Array
+from edgelstm.errors import UnsupportedModelError
+
+_FEW_VALUES = 8  # constants that are smaller are sizes and factors rather than weights
+_QUIET = 4
+
+
+class OnnxSession:
+    """The model, run as it is.
+
+    Args:
+        fixed: values of the inputs that conversion takes out, by name.
+        outputs: names of values that are wanted; those within the graph may be among them.
+    """
+
+    def __init__(
+        self, model: Any, fixed: Mapping[str, Array], outputs: Sequence[str], where: str
+    ) -> None:
+        self._model = _with_outputs(without_batch_first(model), outputs)
+        self._fixed = dict(fixed)
+        self._outputs = list(outputs)
+        self._where = where
+        self._types = _types_of(model)
+        self.title, self._run = _runner(self._model, where)
+
+    def restart(self) -> None:
+        """Nothing: an ONNX model keeps no state."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output by name, in the file's float32 where the source has another float type."""
+        feeds = {
+            name: np.asarray({**self._fixed, **inputs}[name], kind)
+            for name, kind in self._types.items()
+            if name in inputs or name in self._fixed
+        }
+        try:
+            found = self._run(self._outputs, feeds)
+        except Exception as error:
+            raise ValueError(telling(error)) from None
+        return {n: _narrow(np.asarray(v)) for n, v in zip(self._outputs, found, strict=True)}
+
+    @contextlib.contextmanager
+    def rounded(self, seed: int) -> Iterator[None]:
+        """While active, every float weight of the source is off by up to one rounding."""
+        kept = self._run
+        copy = type(self._model)()
+        copy.CopyFrom(self._model)
+        _round(copy, np.random.default_rng(seed), self._where)
+        try:
+            _, self._run = _runner(copy, self._where)
+            yield
+        finally:
+            self._run = kept
+
+
+def _runner(model: Any, where: str) -> tuple[str, Any]:
+    try:
+        import onnxruntime
+    except ImportError:
+        from onnx.reference import ReferenceEvaluator
+
+        evaluator = ReferenceEvaluator(model)
+        return f"onnx {onnx().__version__}", evaluator.run
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _QUIET
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # Optimisers replace operators by others of different rounding.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"ONNX Runtime does not take the model: {first_line(error)}",
+            where=where,
+            cure="export the model again",
+        ) from None
+    return f"ONNX Runtime {onnxruntime.__version__}", session.run
+
+
+def telling(error: Exception) -> str:
+    """What ONNX Runtime says of a call, without where in its sources it says it."""
+    text = " ".join(str(error).split())
+    node = re.search(r"Name:'([^']*)'", text)
+    text = re.sub(r"^.*Status Message: ", "", text)
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"^/\S+:\d+ .*?\) (?=\S* ?[\w(!=])", "", text)
+    return (f"{node.group(1)}: {text}" if node else text)[:300]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library said."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:300].rstrip(".") + "."
+
+
+def _with_outputs(model: Any, outputs: Sequence[str]) -> Any:
+    own = {o.name: o for o in model.graph.output}
+    if list(own) == list(outputs):
+        return model
+    copy = type(model)()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    for name in outputs:
+        copy.graph.output.append(own[name] if name in own else onnx().ValueInfoProto(name=name))
+    return copy
+
+
+def _types_of(model: Any) -> dict[str, Any]:
+    weights = {i.name for i in model.graph.initializer}
+    return {
+        i.name: onnx().helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type)
+        for i in model.graph.input
+        if i.name not in weights
+    }
+
+
+def _narrow(value: Array) -> Array:
+    return value.astype(np.float32) if value.dtype.kind == "f" else value
+
+
+def _round(model: Any, rng: np.random.Generator, where: str) -> None:
+    for graph in graphs_of(model.graph, where):
+        for tensor in graph.initializer:
+            _round_one(tensor, rng)
+        for node in graph.node:
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.HasField("t"):
+                    _round_one(attribute.t, rng)
+
+
+def _round_one(tensor: Any, rng: np.random.Generator) -> None:
+    if tensor.data_type != onnx().TensorProto.FLOAT:
+        return
+    value = onnx().numpy_helper.to_array(tensor)
+    if value.size <= _FEW_VALUES:
+        return
+    off = value * (1.0 + np.finfo(np.float32).eps * rng.uniform(-1.0, 1.0, value.shape))
+    tensor.CopyFrom(onnx().numpy_helper.from_array(off.astype(np.float32), tensor.name))
+
+
+class OnnxReference:
+    """The model under a state policy; its states are inputs and outputs of its own."""
+
+    def __init__(self, session: OnnxSession) -> None:
+        self._session = session
+
+    def reset(self) -> None:
+        """Nothing: no state outlives a call."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name."""
+        return self._session.run(inputs)
