@@ -20,10 +20,11 @@ from edgelstm.converters.lowering.own_states import own_states
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.quantize.emulate import wide_sessions
+from edgelstm.converters.quantize.finished import quantize_finished
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
 from edgelstm.converters.quantize.outcome import check_fit, outcomes
 from edgelstm.converters.quantize.plan import STATIC, check_layers, check_plan
-from edgelstm.converters.quantize.result import QuantizedOp
+from edgelstm.converters.quantize.result import left_as_they_were
 from edgelstm.converters.quantize.surroundings import check_rules
 from edgelstm.converters.quantize.with_data import (
     QuantizedModel,
@@ -137,32 +138,25 @@ def verify(
     progress(f"reading {source_path.name}")
     source = open_source(source_path, options)
     policy = state_policy(source.slots)
-    if isinstance(source, FinishedSource):
-        return verify_model(
-            source,
-            model_path,
-            policy=policy,
-            precision=source.verified_as,
-            tolerance=options.tolerance,
-            data=options.data,
-            progress=progress,
-        )
-    if options.precision in STATIC and options.data is None:
+    precision = options.precision
+    if isinstance(source, FinishedSource) and precision is source.precision:
+        precision = source.verified_as
+    if precision in STATIC and options.data is None:
         raise OptionError(
-            f"a file in {options.precision.value} holds for inputs like its calibration data",
+            f"a file in {precision.value} holds for inputs like its calibration data",
             where="--data",
             cure="give such inputs, .npz by input name",
         )
-    content = to_float_io(model_path) if options.precision in STATIC else model_path
+    content = to_float_io(model_path) if precision in STATIC else model_path
     return verify_model(
         source,
         content,
         policy=policy,
-        precision=options.precision,
+        precision=precision,
         tolerance=options.tolerance,
         data=options.data,
-        samples=options.data if options.precision in STATIC else None,
-        runners=runners_of(content, options.precision),
+        samples=options.data if precision in STATIC else None,
+        runners=runners_of(content, precision),
         progress=progress,
     )
 
@@ -177,7 +171,7 @@ def finish(
     """The source as TFLite, its recurrences written and quantized."""
     with clock.stage("convert", progress, "converting"):
         if isinstance(source, FinishedSource):
-            return source.finished()
+            return quantize_finished(source, options, policy, progress)
         plan = options.quantization
         marked = source.marked()
         fused = [r.name for r in marked.recurrences if r.lowering is Lowering.FUSED]
@@ -319,11 +313,6 @@ def name_signature(model: Model, marked: MarkedModel) -> None:
 
 def _numbered(entries: dict[str, int]) -> list[int]:
     return [entries[name] for name in sorted(entries)]
-
-
-def left_as_they_were(quantized: list[QuantizedOp]) -> list[str]:
-    """A note for each fused op whose weights a quantizer could not take."""
-    return [f"{q.layer} keeps its float32 weights: {q.left}" for q in quantized if q.left]
 
 
 def require_fused(report: ConversionReport) -> None:

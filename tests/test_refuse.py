@@ -287,12 +287,11 @@ def _change(body: Any, change: str) -> bool:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--quantize", "dynamic"], ("--quantize",)),
         (["--batch", "2"], ("--batch",)),
         (["--time", "dynamic"], ("--time",)),
         (["--state", "carry"], ("--state", "reset")),
     ],
-    ids=["quantize", "batch", "time", "state"],
+    ids=["batch", "time", "state"],
 )
 def test_options_that_a_finished_file_cannot_follow_end_with_two(
     options: list[str], words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]

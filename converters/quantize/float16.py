@@ -40,16 +40,17 @@ def quantize_float16_op(op: Op) -> QuantizedOp:
         if not np.isfinite(half).all():
             left.append(tensor.name)
             continue
-        _store(op, tensor, half)
+        narrow_constant(op, tensor)
         changed.append(tensor.name)
     if left:
         reason = f"outside float16's range: {', '.join(left)}"
     return QuantizedOp(layer_name(op), tuple(changed), before, stored_bytes(op), reason)
 
 
-def _store(op: Op, tensor: Tensor, half: np.ndarray[tuple[int, ...], np.dtype[np.float16]]) -> None:
+def narrow_constant(op: Op, tensor: Tensor) -> None:
+    """Lets an operator read a float32 constant as float16 behind DEQUANTIZE; it must fit."""
     subgraph = op.subgraph
-    stored = subgraph.add_constant(f"{tensor.name}_float16", half)
+    stored = subgraph.add_constant(f"{tensor.name}_float16", tensor.data().astype(np.float16))
     wide = subgraph.add_tensor(f"{tensor.name}_float32", tensor.shape)
     subgraph.add_op("DEQUANTIZE", [stored], [wide], version=_VERSION, before=subgraph.ops[0])
     op.inputs = [wide if index == tensor.index else index for index in op.inputs]

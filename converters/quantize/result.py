@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from edgelstm.converters.flatbuffer import Op, Tensor
 
@@ -45,3 +46,8 @@ def blocked(tensors: list[Tensor]) -> str:
         if tensor.dtype != "float32":
             return f"{tensor.name} is {tensor.dtype} already"
     return ""
+
+
+def left_as_they_were(records: Sequence[QuantizedOp]) -> list[str]:
+    """A note for each fused op whose weights a quantizer could not take."""
+    return [f"{r.layer} keeps its float32 weights: {r.left}" for r in records if r.left]

@@ -10,7 +10,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,13 +53,7 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], plan: Plan)
     if not chosen:
         _join_writers(model)
         return model
-    try:
-        from ai_edge_quantizer import qtyping, quantizer
-    except ImportError as error:
-        raise MissingPackageError(
-            f"ai-edge-quantizer does not import: {error}",
-            cure="pip install 'edgelstm[convert]'",
-        ) from None
+    qtyping, quantizer = _package()
     made = None
     with _silent():
         worker = quantizer.Quantizer(bytearray(model.to_bytes()))
@@ -73,10 +67,7 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], plan: Plan)
                 )
             made = worker.quantize(_statistics(model, ranges)).quantized_model
         except Exception as error:  # it raises whatever a graph it does not know leads to
-            raise UnsupportedModelError(
-                f"the AI Edge Quantizer does not take this model: {type(error).__name__}: {error}",
-                cure="report it, with the model; --quantize dynamic works without it",
-            ) from error
+            raise _refused(error) from error
     assert made is not None
     quantized = Model.read(bytes(made))
     _restore_signatures(model, quantized)
@@ -85,6 +76,73 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], plan: Plan)
     _join_writers(quantized)
     widen_edges(quantized)
     return quantized
+
+
+def quantize_weights(model: Model, names: Collection[str], smallest: int) -> Model:
+    """A model whose operators of some names have int8 weights, one scale per tensor.
+
+    They quantize their float32 inputs in every call.
+
+    Args:
+        smallest: elements of weights that stay float32 below it.
+
+    Raises:
+        MissingPackageError: ai-edge-quantizer is not installed.
+        UnsupportedModelError: it does not take the model.
+    """
+
+    def large(op: Op) -> bool:
+        weights = op.input(1)
+        return (
+            weights is not None
+            and weights.constant
+            and weights.dtype == "float32"
+            and weights.data().size >= smallest
+        )
+
+    model = _cleaned(model)
+    chosen = [op for op in model.main.ops if op.name in names and large(op)]
+    if not chosen:
+        return model
+    _part_writers(model)
+    qtyping, quantizer = _package()
+    with _silent():
+        worker = quantizer.Quantizer(bytearray(model.to_bytes()))
+        try:
+            for op in chosen:
+                worker.add_dynamic_config(
+                    regex=_scope(op),
+                    operation_name=qtyping.TFLOperationName(op.name),
+                    num_bits=8,
+                    # A scale per channel makes FULLY_CONNECTED version 12, which
+                    # tflite-runtime 2.14 has not.
+                    granularity=qtyping.QuantGranularity.TENSORWISE,
+                )
+            made = worker.quantize().quantized_model
+        except Exception as error:  # it raises whatever a graph it does not know leads to
+            raise _refused(error) from error
+    quantized = Model.read(bytes(made))
+    _restore_outputs(model, quantized)
+    _join_writers(quantized)
+    return quantized
+
+
+def _package() -> tuple[Any, Any]:
+    try:
+        from ai_edge_quantizer import qtyping, quantizer
+    except ImportError as error:
+        raise MissingPackageError(
+            f"ai-edge-quantizer does not import: {error}",
+            cure="pip install 'edgelstm[convert]'",
+        ) from None
+    return qtyping, quantizer
+
+
+def _refused(error: Exception) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"the AI Edge Quantizer does not take this model: {type(error).__name__}: {error}",
+        cure="report it, with the model; --quantize float16 works without it",
+    )
 
 
 def _cleaned(model: Model) -> Model:

@@ -69,6 +69,10 @@ class FinishedSource(OpenedSource, Protocol):
     """A source that is TFLite already."""
 
     @property
+    def precision(self) -> Precision:
+        """How its weights and activations are stored."""
+
+    @property
     def verified_as(self) -> Precision:
         """The precision whose tolerance the written file is held to."""
 

@@ -12,7 +12,6 @@ from edgelstm.converters.inspect import read_file
 from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.lowering.refuse import Int8Weights, refuse
 from edgelstm.converters.options import ClipPolicy, ConvertOptions, Size
-from edgelstm.converters.quantize.graph_io import GraphIo
 from edgelstm.converters.recurrence.import_tflite import import_tflite
 from edgelstm.converters.recurrence.ir import LOOP, topological
 from edgelstm.converters.report import FUSED_OPS, SourceReport
@@ -84,7 +83,7 @@ class TfliteSource:
 
     @property
     def precision(self) -> Precision:
-        """How the file's weights and activations are stored; the written file's are the same."""
+        """How the file's weights and activations are stored."""
         tensors = [t for s in self._model.subgraphs for t in s.tensors]
         if any(t.dtype in ("int8", "uint8") and _quantized(t) and not t.constant for t in tensors):
             return Precision.INT8
@@ -249,16 +248,14 @@ def _kept(op: Op) -> Recurrence:
 def _check_options(options: ConvertOptions) -> None:
     """Raise for what re-fusing a finished file cannot do."""
     asked = {
-        "--quantize": options.precision is not Precision.FLOAT32 or options.plan is not None,
         "--batch": options.batch is not Size.SOURCE,
         "--time": options.time is not Size.SOURCE,
-        "--io": options.graph_io is not GraphIo.FLOAT,
         "--architecture": options.architecture is not None,
         "--custom-objects": options.custom_objects is not None,
     }
     for option, given in asked.items():
         if given:
             raise OptionError(
-                f"A .tflite file keeps its precision and its sizes: {option} does not apply to it.",
+                f"A .tflite file keeps its sizes and its layers: {option} does not apply to it.",
                 cure=f"leave {option} out, or convert from the model that the file was made of",
             )

@@ -1,0 +1,117 @@
+"""Quantizes finished .tflite files of float32: the fused operators as always, the rest likewise.
+
+Models that went through the stock converter got the weights of their other operators from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.quantize import quantize_fused
+from edgelstm.converters.quantize.float16 import narrow_constant
+from edgelstm.converters.quantize.outcome import check_fit, outcomes
+from edgelstm.converters.quantize.plan import LayerChoice, check_layers
+from edgelstm.converters.quantize.result import QuantizedOp, left_as_they_were
+from edgelstm.converters.quantize.surroundings import check_rules, quantize_weights
+from edgelstm.converters.quantize.with_data import quantize_with_data
+from edgelstm.converters.sources.source import Finished, FinishedSource
+from edgelstm.converters.spec import Lowering, Precision, StatePolicy
+from edgelstm.errors import OptionError, UnsupportedModelError
+
+# Operators with weights at input 1; below this many elements a record costs what they save.
+_WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
+_SMALLEST = 1024
+_LARGEST_HALF = 65504.0
+
+
+def quantize_finished(
+    source: FinishedSource,
+    options: ConvertOptions,
+    policy: StatePolicy,
+    progress: Callable[[str], None],
+) -> Finished:
+    """The file with its recurrences fused, in the precision of the options.
+
+    Raises:
+        OptionError: its weights or activations are no float32.
+        UnsupportedModelError: it has several signatures.
+    """
+    finished, plan = source.finished(), options.quantization
+    if plan.coarsest is Precision.FLOAT32:
+        return finished
+    _require_float(finished)
+    model = finished.model
+    _one_signature(source, model)
+    others = {r.name: r for r in finished.recurrences if r.lowering is not Lowering.FUSED}
+    fused = [r.name for r in finished.recurrences if r.name not in others]
+    check_layers(plan, fused, {name: r.lowering.value for name, r in others.items()})
+    check_rules(model, plan)
+    check_fit(model, plan)
+    notes = [
+        f"{name} stays float32: it is no fused op ({r.reason or r.lowering.value})."
+        for name, r in others.items()
+    ]
+    records: list[QuantizedOp] = []
+    samples = None
+    if plan.calibrated:
+        assert options.calibration is not None
+        made = quantize_with_data(
+            model, source, {}, policy, plan, options.calibration, options.observer, progress
+        )
+        model, samples = made.model, made.samples
+        records += made.records
+        notes += made.notes
+    if plan.surroundings is Precision.DYNAMIC:
+        model = quantize_weights(model, _WEIGHTED, _SMALLEST)
+    elif plan.surroundings is Precision.FLOAT16:
+        _halve(model)
+    records += quantize_fused(model, plan)
+    choices = outcomes(finished.recurrences, plan, records)
+    kept = {name: LayerChoice(Precision.FLOAT32, r.reason) for name, r in others.items()}
+    return dataclasses.replace(
+        finished,
+        model=model,
+        precision=options.precision,
+        verified_as=options.precision,
+        notes=(*finished.notes, *notes, *left_as_they_were(records)),
+        samples=samples,
+        choices={**choices, **kept},
+    )
+
+
+def _require_float(finished: Finished) -> None:
+    if finished.precision is not Precision.FLOAT32:
+        raise OptionError(
+            f"The file is {finished.precision.value} already: --quantize takes float32 files, since "
+            "rounding rounded numbers loses more than either.",
+            cure="leave --quantize out, or give the float32 file or the model that it was made of",
+        )
+
+
+def _one_signature(source: FinishedSource, model: Model) -> None:
+    """Gives a file without a signature one, by the names that its source has."""
+    if len(model.signatures) > 1:
+        raise UnsupportedModelError(
+            f"The file has {len(model.signatures)} signatures; one can be quantized.",
+            cure="leave --quantize out, or convert from the model that the file was made of",
+        )
+    if not model.signatures:
+        main = model.main
+        inputs = {s.name: i for s, i in zip(source.inputs, main.inputs, strict=True)}
+        outputs = {s.name: i for s, i in zip(source.outputs, main.outputs, strict=True)}
+        model.set_signature("serving_default", inputs=inputs, outputs=outputs)
+
+
+def _halve(model: Model) -> None:
+    """Stores the weights of other operators as float16, behind DEQUANTIZE."""
+    for name in _WEIGHTED:
+        for op in model.main.find(name):
+            weights = op.input(1)
+            if weights is None or not weights.constant or weights.dtype != "float32":
+                continue
+            data = weights.data()
+            if data.size >= _SMALLEST and abs(data).max() <= _LARGEST_HALF:
+                narrow_constant(op, weights)
