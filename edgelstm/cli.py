@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import edgelstm
-from edgelstm import cli_doctor, cli_profile, cli_quantize
+from edgelstm import cli_bench, cli_doctor, cli_profile, cli_quantize
 from edgelstm.cli_types import (
     AllowCodeOption,
     AllowNanOption,
@@ -41,13 +41,11 @@ from edgelstm.cli_types import (
     ProveOption,
     ReportOption,
     RequireFusedOption,
-    SizesOption,
     SourceArgument,
     StateOption,
     StepName,
     StepOnlyOption,
     StepOption,
-    StepsOption,
     StreamingOption,
     StreamOption,
     SwiftOption,
@@ -73,6 +71,7 @@ def _print_version(wanted: bool) -> None:
 
 
 cli_profile.add_to(app)
+cli_bench.add_to(app)
 cli_doctor.add_to(app)
 cli_quantize.add_to(app)
 
@@ -229,19 +228,6 @@ def inspect(model: ModelArgument, as_json: JsonOption = False) -> None:
 
     found = inspect_model(model)
     terminal.show(found, as_json, lambda console: print_inspection(found, console))
-
-
-@app.command()
-def bench(
-    sizes: SizesOption = "16x32,64x128,128x256,256x512",
-    steps: StepsOption = 100,
-    as_json: JsonOption = False,
-) -> None:
-    """Time the same LSTM in the interpreter's own kernel and in the native delegate."""
-    from edgelstm import bench, terminal
-
-    result = bench.bench(bench.sizes(sizes), steps=steps, progress=terminal.progress)
-    terminal.show(result, as_json, lambda console: bench.print_bench(result, console))
 
 
 @app.command()

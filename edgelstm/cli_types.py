@@ -141,10 +141,6 @@ DelegateOption = Annotated[
 KeepOption = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Keep the converted models in this folder.")
 ]
-SizesOption = Annotated[
-    str, typer.Option(metavar="16x32,64x128", help="Features and units of the layers.")
-]
-StepsOption = Annotated[int, typer.Option(min=1, help="Steps of a sequence.")]
 ToleranceOption = Annotated[
     float | None,
     typer.Option(

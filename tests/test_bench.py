@@ -1,34 +1,122 @@
-"""edgelstm bench: the same layer in both kernels, all samples kept."""
+"""edgelstm bench: the same layer on every runtime, all samples kept."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+from lstm_reference import lstm
 from native_layers import kernel_names
 from rich.console import Console
+from typer.testing import CliRunner
 
 from edgelstm import bench
-from edgelstm.errors import OptionError
+from edgelstm.bench.layer import PRECISIONS, make_layer
+from edgelstm.bench.limits import Level, Limits, measure_limits
+from edgelstm.bench.page import to_page
+from edgelstm.bench.table import print_bench
+from edgelstm.converters.spec import Gates, LstmSpec
+from edgelstm.errors import MissingPackageError, OptionError
+from edgelstm.profiles.peers import open_peer, peer_names
+
+needs_library = pytest.mark.skipif(not kernel_names(), reason="the native library was not built")
+# Of outputs of magnitude 1: what a precision may differ from float32 on such a layer.
+TOLERANCES = {"float32": 2e-6, "float16": 1e-3, "dynamic": 0.02, "int8": 0.05}
 
 
-@pytest.mark.skipif(not kernel_names(), reason="the native library was not built")
+@needs_library
 def test_both_kernels_are_timed_in_every_precision() -> None:
     """Each round has a sample of each; outputs agree; the result is JSON and can be shown."""
-    result = bench.bench(((3, 8), (5, 4)), steps=4, rounds=7)
-    assert [(c["features"], c["units"], c["precision"]) for c in result["cases"]] == [
-        (*size, precision) for size in ((3, 8), (5, 4)) for precision in bench.PRECISIONS
-    ]
+    grid = bench.Grid(((3, 8), (5, 4)), batches=(1, 2), steps=(1, 4))
+    result = bench.bench(grid, ("stock", "edgelstm"), rounds=7)
+    assert len(result["cases"]) == 2 * 2 * 2 * len(PRECISIONS)
     for case in result["cases"]:
         assert {len(samples) for samples in case["samples_ns"].values()} == {7}
         assert min(min(samples) for samples in case["samples_ns"].values()) > 0
-        low, high = case["ratio_interval"]
-        assert low <= case["ratio"] <= high
-        assert case["largest_difference"] < (0.01 if case["precision"] == "dynamic" else 2e-6)
+        ratio = case["ratio"]["stock"]
+        assert ratio["low"] <= ratio["median"] <= ratio["high"]
+        assert case["largest_difference"]["stock"] < (
+            0.01 if case["precision"] == "dynamic" else 2e-6
+        )
+        assert case["failed"] == {}
+        if result["limits"] is not None:
+            assert 0 < case["limit"]["least_ns"]
     json.dumps(result, allow_nan=False)
-    console = Console(record=True, width=120)
-    bench.print_bench(result, console)
-    assert "dynamic" in console.export_text()
+    console = Console(record=True, width=160)
+    print_bench(result, console)
+    text = console.export_text()
+    assert "dynamic" in text and "multiply-adds/s" in text
+
+
+@needs_library
+@pytest.mark.parametrize("name", peer_names())
+def test_every_runtime_computes_the_same_layer(name: str) -> None:
+    """Against the equations in float64, in every precision that it has."""
+    try:
+        peer = open_peer(name)
+    except MissingPackageError as error:
+        pytest.skip(str(error))
+    layer = make_layer(6, 20, batch=3, steps=9)
+    spec = LstmSpec(
+        name="lstm",
+        kernel=Gates(*layer.kernel),
+        recurrent=Gates(*layer.recurrent),
+        bias=Gates(*layer.bias),
+    )
+    expected, _, _ = lstm(spec, layer.x)
+    for precision in peer.precisions:
+        running = peer.open(layer, precision, 1)
+        running.invoke()
+        wrong = running.output() - expected
+        # ONNX Runtime's int8 sums of two products saturate where a processor has no dot products.
+        assert np.sqrt(np.mean(wrong**2)) <= TOLERANCES[precision]
+
+
+def test_a_runtime_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "edgelstm.profiles.peers.torch", raising=False)
+    with pytest.raises(MissingPackageError, match="torch"):
+        open_peer("torch")
+
+
+def test_the_limit_is_what_binds_more() -> None:
+    levels = (Level("L1", 32 << 10, 1e11), Level("memory", 1 << 62, 1e9))
+    limits = Limits(1e10, 4e10, levels)
+    # 4 * 32 * (16 + 32) products; weights of 16 kB in L1: 0.16 us against 0.61 us.
+    least, bound = limits.least_ns("float32", 16, 32, batch=1, steps=10)
+    assert bound == "compute" and least == pytest.approx(10 * 4 * 32 * 48 / 1e10 * 1e9)
+    least, bound = limits.least_ns("int8", 16, 512, batch=1, steps=10)
+    assert bound == "memory" and least == pytest.approx(10 * 4 * 512 * 512 / 1e9 * 1e9)
+
+
+@needs_library
+def test_the_machines_limits_are_measured() -> None:
+    """Near caches are not slower than memory by much, and no rate is nonsense."""
+    limits = measure_limits()
+    if limits is None:
+        pytest.skip("the kernels in use are the reference, which has no limits to measure")
+    assert limits.multiply_adds_per_s > 1e8 and limits.int8_multiply_adds_per_s > 1e8
+    assert limits.levels[0].bytes_per_s > 0.5 * limits.levels[-1].bytes_per_s > 0
+
+
+@needs_library
+def test_the_command_writes_json_and_a_page(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    from edgelstm.cli import app
+
+    page = tmp_path / "r.html"
+    call = ["bench", "--sizes", "2x3", "--steps", "2", "--precisions", "float32", "--json"]
+    answer = CliRunner().invoke(app, [*call, "--peers", "stock", "--html", str(page)])
+    assert answer.exit_code == 0, answer.output
+    result = json.loads(answer.stdout)
+    assert set(result["peers"]) == {"stock", "edgelstm"}
+    text = page.read_text()
+    assert "2x3" in text and "<script src" not in text
+    assert to_page(result)
 
 
 @pytest.mark.parametrize("text", ["", "16", "16x", "0x4", "4x-1", "4x4x4", "4x4,", "axb"])
@@ -36,3 +124,18 @@ def test_a_size_that_is_none_is_refused(text: str) -> None:
     """With the form that is wanted."""
     with pytest.raises(OptionError, match="FEATURESxUNITS"):
         bench.sizes(text)
+
+
+def test_other_lists_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    for call in (
+        lambda: bench.counts("1,0", "--batch"),
+        lambda: bench.threads("some"),
+        lambda: bench.peers("tflite"),
+        lambda: bench.precisions("int4"),
+        lambda: bench.page_at(tmp_path / "none" / "r.html"),
+    ):
+        with pytest.raises((OptionError, MissingPackageError)):
+            call()
+    assert bench.counts("1, 16", "--batch") == (1, 16)
+    assert bench.threads("1,all")[0] == 1
+    assert bench.peers("torch") == ("edgelstm", "torch")

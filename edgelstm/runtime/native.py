@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import os
+from collections.abc import Callable
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,29 @@ def _names(call: Any) -> tuple[str, ...]:
     call(buffer, len(buffer))
     text = buffer.value.decode("ascii")
     return tuple(text.split(",")) if text else ()
+
+
+def probe() -> Callable[[int, Any, int, int], int]:
+    """`edgelstm_probe` with the kernels in use, as a function of the kind, a contiguous array that
+    loses its content, its bytes (4,096 or more) and the rounds; it returns the multiplications or
+    bytes done, or -1.
+
+    Raises:
+        MissingPackageError: there is no native library.
+    """
+    library, _ = load()
+    library.edgelstm_probe.restype = ctypes.c_int64
+    library.edgelstm_probe.argtypes = [
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int64,
+    ]
+
+    def run(kind: int, memory: Any, size: int, rounds: int) -> int:
+        if not memory.flags.c_contiguous or memory.nbytes < size:
+            raise ValueError("the memory is not contiguous or too small")
+        return int(library.edgelstm_probe(None, kind, memory.ctypes.data, size, rounds))
+
+    return run

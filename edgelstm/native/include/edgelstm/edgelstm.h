@@ -143,6 +143,19 @@ EDGELSTM_API size_t edgelstm_bytes(const EdgeLstm* lstm);
 EDGELSTM_API int edgelstm_activate(
     const char* kernels, int function, const float* in, float* out, int64_t n);
 
+// What the machine can do at most: multiplications with addition of float32 in registers and of int8
+// from the nearest cache, and reading memory.
+enum EdgeLstmProbe {
+  EDGELSTM_PROBE_FLOAT = 0,
+  EDGELSTM_PROBE_INT8 = 1,
+  EDGELSTM_PROBE_READ = 2
+};
+enum { EDGELSTM_PROBE_BYTES = 4096 };
+// Does `rounds` rounds of one of them in `memory`, EDGELSTM_PROBE_BYTES or more, whose content is
+// lost, and returns how many multiplications or bytes that were; -1 if these kernels have none.
+EDGELSTM_API int64_t edgelstm_probe(
+    const char* kernels, int probe, void* memory, int64_t bytes, int64_t rounds);
+
 // --- The TFLite external delegate ---
 // tflite_plugin_create_delegate and tflite_plugin_destroy_delegate are exported under these names.
 // Options: "isa" names kernels as above; "claim" with the value "required" makes it an error of the

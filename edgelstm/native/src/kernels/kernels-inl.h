@@ -7,6 +7,7 @@
 #include "kernels/integer-inl.h"
 #include "kernels/lstm-inl.h"
 #include "kernels/lstm.h"
+#include "kernels/probe-inl.h"
 #include "kernels/wide-inl.h"
 
 namespace edgelstm {
@@ -33,7 +34,8 @@ constexpr LstmKernels KernelsOf(const char* name, bool (*runs_on)(const CpuFeatu
           {WideLstm<V>::PackedBytes, WideLstm<V>::Pack, WideLstm<V>::ScratchBytes,
            WideLstm<V>::SplitsUnits, WideLstm<V>::Run},
           ForEach<V, Sigmoid<V>>,
-          ForEach<V, Tanh<V>>};
+          ForEach<V, Tanh<V>>,
+          {Probe<V>::MultiplyAdds, Probe<V>::Int8MultiplyAdds, Probe<V>::Read}};
 }
 
 }  // namespace

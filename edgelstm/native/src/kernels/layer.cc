@@ -229,3 +229,13 @@ int edgelstm_activate(const char* kernels, int function, const float* in, float*
   (function == 0 ? chosen->sigmoid : chosen->tanh)(in, out, n);
   return 0;
 }
+
+int64_t edgelstm_probe(const char* kernels, int probe, void* memory, int64_t bytes,
+                       int64_t rounds) {
+  const edgelstm::LstmKernels* chosen = edgelstm::ChooseKernels(kernels);
+  if (chosen == nullptr || probe < EDGELSTM_PROBE_FLOAT || probe > EDGELSTM_PROBE_READ ||
+      bytes < EDGELSTM_PROBE_BYTES || rounds < 0 || chosen->probes[probe] == nullptr) {
+    return -1;
+  }
+  return chosen->probes[probe](memory, bytes, rounds);
+}

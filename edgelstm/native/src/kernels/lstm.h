@@ -33,6 +33,8 @@ struct LstmKernels {
   LayerKernels wide;
   void (*sigmoid)(const float* in, float* out, int64_t n);
   void (*tanh)(const float* in, float* out, int64_t n);
+  // By EdgeLstmProbe; null where there is nothing to know.
+  int64_t (*probes[3])(void* memory, int64_t bytes, int64_t rounds);
 };
 
 constexpr size_t kAlignment = 64;

@@ -277,6 +277,7 @@ bool RunsOn(const CpuFeatures&) { return true; }
 
 const LstmKernels kLstmScalar = {
     "scalar",       RunsOn,      {PackedBytes, Pack, ScratchBytes, SplitsUnits, Run},
-    kIntegerScalar, kWideScalar, SigmoidEach, TanhEach};
+    kIntegerScalar, kWideScalar, SigmoidEach, TanhEach,
+    {nullptr, nullptr, nullptr}};
 
 }  // namespace edgelstm

@@ -1,0 +1,8 @@
+"""`edgelstm bench`: the same LSTM layer on every runtime that is installed here, side by side."""
+
+from __future__ import annotations
+
+from edgelstm.bench.measure import Grid, bench
+from edgelstm.bench.options import counts, page_at, peers, precisions, sizes, threads
+
+__all__ = ["Grid", "bench", "counts", "page_at", "peers", "precisions", "sizes", "threads"]

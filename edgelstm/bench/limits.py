@@ -1,0 +1,125 @@
+"""What this machine can do at most on one core, measured by the native library."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgelstm.runtime import native
+
+_FLOAT, _INT8, _READ = range(3)
+_TURNS = 7
+_TURN_S = 0.01
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+# Where the system does not tell.
+_ASSUMED = {"L1": 32 << 10, "L2": 512 << 10, "L3": 8 << 20}
+_MOST_BYTES = 256 << 20
+_BYTES_OF_WEIGHT = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
+# Rows that the kernels compute with one reading of the weights.
+_ROWS = 24
+_Probe = Callable[[int, Any, int, int], int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """A cache, or memory; reading half of what it holds, or four times the largest cache."""
+
+    name: str
+    bytes: int
+    bytes_per_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Of one core, with the instructions of the kernels in use.
+
+    Attributes:
+        multiply_adds_per_s: of float32 in registers; int8_multiply_adds_per_s: of int8.
+        levels: the nearest first.
+    """
+
+    multiply_adds_per_s: float
+    int8_multiply_adds_per_s: float
+    levels: tuple[Level, ...]
+
+    def least_ns(
+        self, precision: str, features: int, units: int, *, batch: int, steps: int
+    ) -> tuple[float, str]:
+        """The least time of a call, and what binds: `compute` or the name of a level.
+
+        Counted are all multiplications, and reading the recurrent weights once a step for every
+        24 rows from the nearest level that holds them.
+        """
+        products = 4 * units * (features + units) * batch * steps
+        whole = precision in ("dynamic", "int8")
+        peak = self.int8_multiply_adds_per_s if whole else self.multiply_adds_per_s
+        compute = products / peak * 1e9
+        weights = 4 * units * units * _BYTES_OF_WEIGHT[precision]
+        level = next((each for each in self.levels if weights <= each.bytes), self.levels[-1])
+        reads = steps * -(-batch // _ROWS)
+        reading = weights * reads / level.bytes_per_s * 1e9
+        return (compute, "compute") if compute >= reading else (reading, level.name)
+
+
+def measure_limits() -> Limits | None:
+    """None where the kernels in use are the reference, which is not meant to be fast.
+
+    Raises:
+        MissingPackageError: there is no native library.
+    """
+    caches = _caches()
+    # Neither zeros nor anything that arithmetic is slow with.
+    memory = np.ones(min(4 * max(caches.values()), _MOST_BYTES) // 4, np.float32)
+    probe = native.probe()
+    float_rate = _rate(probe, _FLOAT, memory, 4096)
+    if float_rate is None:
+        return None
+    levels = [(name, size, size // 2) for name, size in caches.items()]
+    levels.append(("memory", 1 << 62, memory.nbytes))
+    return Limits(
+        float_rate,
+        _rate(probe, _INT8, np.zeros(1024, np.float32), 4096) or 0.0,
+        tuple(
+            Level(name, size, _rate(probe, _READ, memory, half) or 0.0)
+            for name, size, half in levels
+        ),
+    )
+
+
+def _rate(probe: _Probe, kind: int, memory: np.ndarray, size: int) -> float | None:
+    """The best of some turns, per second: others that use the machine only slow it down."""
+
+    def turn() -> tuple[int, float]:
+        started = time.perf_counter()
+        work = probe(kind, memory, size, rounds)
+        return work, time.perf_counter() - started
+
+    rounds = 1
+    work, took = turn()
+    while work >= 0 and took < _TURN_S:
+        rounds *= 2
+        work, took = turn()
+    if work < 0:
+        return None
+    return max(done / seconds for done, seconds in (turn() for _ in range(_TURNS)))
+
+
+def _caches() -> dict[str, int]:
+    """Sizes of this core's data caches in bytes, the nearest first."""
+    found = {}
+    for folder in sorted(_CACHES.glob("index*")):
+        try:
+            kind = (folder / "type").read_text().strip()
+            level = (folder / "level").read_text().strip()
+            size = (folder / "size").read_text().strip()
+        except OSError:
+            continue
+        units = {"K": 10, "M": 20, "G": 30}
+        if kind != "Instruction" and size[:-1].isdigit() and size[-1] in units:
+            found[f"L{level}"] = int(size[:-1]) << units[size[-1]]
+    return found or dict(_ASSUMED)
