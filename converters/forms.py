@@ -70,11 +70,18 @@ def sequence_run(source: Path, options: ConvertOptions) -> Run | None:
     return open_source(source, whole).reference(StatePolicy.RESET).run
 
 
-def add_forms(model: Model, source: Path, options: ConvertOptions) -> dict[str, Any]:
+def add_forms(
+    model: Model,
+    source: Path,
+    options: ConvertOptions,
+    axes: Mapping[str, Mapping[str, int]],
+) -> dict[str, Any]:
     """Adds the forms of `options.streaming` to a lowered, quantized model.
 
     Args:
         model: of the file's own signature, from `settled` options; edited in place.
+        axes: time axes of that signature's inputs and outputs. Of a single frame a graph does
+            not tell them, since rows and frames are one alike.
 
     Returns:
         By signature, what the metadata say of it: `state_policy`, `states`, `time_axes`.
@@ -96,7 +103,11 @@ def add_forms(model: Model, source: Path, options: ConvertOptions) -> dict[str, 
     else:
         chunk, forms[CHUNK] = _converted(source, explicit)
         append(model, chunk, CHUNK)
-    step, forms[STEP] = _converted(source, dataclasses.replace(explicit, time=1))
+    # Without a time axis every call is one frame.
+    one = dataclasses.replace(explicit, time=1) if axes["inputs"] else explicit
+    step, forms[STEP] = _converted(source, one)
+    told = forms[STEP]["time_axes"]
+    told["outputs"] = {**told["outputs"], **axes["outputs"]}
     write_steps(step, options.streaming.step)
     append(model, step, STEP)
     return forms

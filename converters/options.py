@@ -87,6 +87,7 @@ class ConvertOptions:
         batch, time: a number fixes the size; `Size.SOURCE` keeps what the source has.
         inputs, outputs: tensors of a graph; none for the graph's own.
         fix: values of constants and placeholders of a graph, as text, by name.
+        states: outputs by the inputs that they are the next value of, as the user tells them.
         data: inputs by name for verification, besides random ones.
         calibration: what int8 and int16 take their ranges from; other precisions need none.
         observer: how these ranges are chosen; graph_io: what the model takes and gives then.
@@ -101,6 +102,7 @@ class ConvertOptions:
     inputs: tuple[TensorChoice, ...] = ()
     outputs: tuple[str, ...] = ()
     fix: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    states: Mapping[str, str] = dataclasses.field(default_factory=dict)
     architecture: Path | None = None
     custom_objects: Path | None = None
     code: CodePolicy = CodePolicy.REFUSE

@@ -80,11 +80,11 @@ def convert(
     added: Mapping[str, Any] = {}
     if options.streaming is not None:
         with clock.stage("forms", progress, "converting the forms for streaming"):
-            added = forms.add_forms(finished.model, source_path, options)
+            added = forms.add_forms(finished.model, source_path, options, time_axes(source))
     report = _report(source, finished, policy)
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
-    states = caller_states(source) or own_states(finished.model)
+    states = states_of(source, finished)
     finished.model.set_metadata(METADATA, _metadata(report, states, source, added))
     entry = forms.stream_entry(states, time_axes(source))
     finished.model.set_metadata(forms.STREAM_ENTRY, entry)
@@ -360,6 +360,12 @@ def caller_states(source: OpenedSource) -> list[dict[str, str]]:
         for slot in source.slots
         if slot.home is StateHome.CALLER
     ]
+
+
+def states_of(source: OpenedSource, finished: Finished) -> list[dict[str, str]]:
+    """The states that go in and out of a call, as the metadata tell them."""
+    paired = [dataclasses.asdict(pair) for pair in finished.states]
+    return caller_states(source) or paired or own_states(finished.model)
 
 
 def time_axes(source: OpenedSource) -> dict[str, dict[str, int]]:

@@ -79,7 +79,11 @@ def _size_of(option: str, text: str) -> int | None:
     return int(text)
 
 
-def fixes(given: Sequence[str] | None) -> dict[str, str]:
+def fixes(
+    given: Sequence[str] | None,
+    option: str = "--fix",
+    form: str = "NAME=VALUE, such as --fix keep_prob=1",
+) -> dict[str, str]:
     """The values of `NAME=VALUE` by name.
 
     Raises:
@@ -91,8 +95,8 @@ def fixes(given: Sequence[str] | None) -> dict[str, str]:
         if not name.strip() or not equals or not value.strip():
             raise OptionError(
                 f"{text[:60]!r} gives no tensor a value.",
-                where="--fix",
-                cure="write --fix NAME=VALUE, such as --fix keep_prob=1",
+                where=option,
+                cure=f"write {option} {form}",
             )
         found[name.strip()] = value.strip()
     return found

@@ -103,6 +103,14 @@ FixOption = Annotated[
         metavar="NAME=VALUE", help="Value of a constant or placeholder of a graph; repeatable."
     ),
 ]
+StatePairOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="INPUT=OUTPUT",
+        help="An input of the model and the output that is its next value; repeatable. Only "
+        "needed where the graph itself does not prove it.",
+    ),
+]
 AllowCodeOption = Annotated[
     bool, typer.Option("--allow-code", help="Run code in the model file (Lambda layers).")
 ]

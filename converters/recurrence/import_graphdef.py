@@ -253,7 +253,10 @@ class _Scope:
                     self._branches[f"{node.name}:{port}"] = (*branches, (inputs[1], port))
             if data in self._frame_of_merge:
                 frame, index = self._frame_of_merge[data]
-                self._values[node.name, 0] = Value(self._frames[frame].node, index)
+                made = self._frames[frame]
+                self._values[node.name, 0] = Value(made.node, index)
+                entry = made.merges[index][1].name
+                made.node.attrs.setdefault("ends", {})[index] = (entry, node.name)
             return
         if node.op in ("Exit", "RefExit"):
             self._values[node.name, 0] = inputs[0]

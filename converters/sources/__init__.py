@@ -56,6 +56,12 @@ def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource | Fini
             where="--drop-default-clip",
             cure="leave the option out; it is for .tflite files",
         )
+    if options.states and kind not in GRAPH_KINDS | {SourceKind.TFLITE, SourceKind.ONNX}:
+        raise OptionError(
+            f"The source is {kind.value}, whose states are those of its layers.",
+            where="--state-pair",
+            cure="leave the option out; it is for graphs and .tflite files",
+        )
     if kind in GRAPH_KINDS:
         return GraphSource(path, kind, options)
     if kind is SourceKind.ONNX:

@@ -11,7 +11,7 @@ from edgelstm.converters.quantize.plan import LayerChoice
 from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.keras_names import StateSlot
 from edgelstm.converters.sources.keras_trace import MarkedModel
-from edgelstm.converters.spec import Array, Precision, Recurrence
+from edgelstm.converters.spec import Array, Precision, Recurrence, StatePair
 from edgelstm.converters.verify.source import Source
 
 
@@ -49,6 +49,7 @@ class Finished:
         notes: what a user should know of it, one sentence each.
         samples: inputs by name that it is verified on besides others; None for none.
         choices: precision of a recurrence by name, where it is not that of the whole.
+        states: the source's own inputs and outputs that are states, where it was looked for them.
     """
 
     model: Model
@@ -58,6 +59,7 @@ class Finished:
     notes: tuple[str, ...] = ()
     samples: Mapping[str, Array] | None = None
     choices: Mapping[str, LayerChoice] = dataclasses.field(default_factory=dict)
+    states: tuple[StatePair, ...] = ()
 
     def choice(self, recurrence: str) -> LayerChoice:
         """Precision of a recurrence, and why."""

@@ -14,6 +14,7 @@ from edgelstm.converters.lowering.refuse import Int8Weights, refuse
 from edgelstm.converters.options import ClipPolicy, ConvertOptions, Size
 from edgelstm.converters.recurrence.import_tflite import import_tflite
 from edgelstm.converters.recurrence.ir import LOOP, topological
+from edgelstm.converters.recurrence.pairing import check_told, pair_steps
 from edgelstm.converters.report import FUSED_OPS, SourceReport
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
 from edgelstm.converters.sources.source import Finished
@@ -198,9 +199,34 @@ class TfliteSource:
             notes.append(f"Operators that need their own delegate stay: {', '.join(custom)}.")
         if not done.recurrences and not kept:
             notes.append("No recurrence was found in the file.")
+        states, told = self._paired
         return Finished(
-            model, (*done.recurrences, *kept), self.precision, self.verified_as, tuple(notes)
+            model,
+            (*done.recurrences, *kept),
+            self.precision,
+            self.verified_as,
+            (*notes, *told),
+            states=states,
         )
+
+    @functools.cached_property
+    def _paired(self) -> tuple[tuple[StatePair, ...], list[str]]:
+        """The states of steps that stand alone, and those that the user told; with notes."""
+        imported = import_tflite(self._model)
+        found = pair_steps(imported.graph, imported.sizes)
+        inputs = {str(index): name for name, index in self._names(True).items()}
+        outputs = {str(index): name for name, index in self._names(False).items()}
+        proven = {inputs[i]: outputs[o] for i, o in found.items() if i in inputs and o in outputs}
+        told = check_told(self._options.states, self.inputs, self.outputs, proven, str(self.path))
+        notes = [
+            f"{i} and {o} are one state: {why}."
+            for pairs, why in (
+                (proven, "proven by the LSTM step that reads the one and makes the other"),
+                ({i: o for i, o in told.items() if i not in proven}, "told, not proven"),
+            )
+            for i, o in pairs.items()
+        ]
+        return tuple(StatePair(i, i, o) for i, o in {**proven, **told}.items()), notes
 
     def reference(self, policy: StatePolicy) -> Reference:
         """The file as it is, in the interpreter; in TensorFlow where it needs Flex operators."""

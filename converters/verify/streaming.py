@@ -135,14 +135,60 @@ def prove(
     opened = OpenedModel.open(model)
     streams = dict(_streams(opened))
     first = next(iter(streams.values()))
-    sequence = _sequence(first, {spec.name: spec for spec in inputs}, data, frames, seed)
+    specs = {spec.name: spec for spec in inputs}
+    if not first.time_axes:
+        return _prove_calls(streams, specs, tolerance, data, frames, seed)
+    sequence = _sequence(first, specs, data, frames, seed)
     length = _length(first, sequence)
     steps_only = first.info()["frames_per_call"] == 1
     whole = source(sequence) if source and steps_only else _whole(opened, first, sequence)
     axes = _output_axes(opened, first)
+    results = _compared(whole, axes, _ways(streams, sequence, length), tolerance)
+    return StreamingProof(length, tolerance.largest, results)
+
+
+def _prove_calls(
+    streams: Mapping[str, Stream],
+    specs: Mapping[str, TensorSpec],
+    tolerance: Tolerance,
+    data: Mapping[str, Array] | None,
+    frames: int,
+    seed: int,
+) -> StreamingProof:
+    """The same where every call is one frame: the forms, call by call, against the first form."""
+    first, *others = streams.items()
+    rng = np.random.default_rng(seed)
+    calls = {}
+    for info in first[1].inputs:
+        shape = (frames, *(size or 1 for size in info.shape))
+        if data is None:
+            calls[info.name] = _random(rng, shape, info.dtype, specs.get(info.name))
+        elif info.name in data:
+            calls[info.name] = np.asarray(data[info.name]).reshape(-1, *shape[1:])
+        else:
+            raise DataError(f"The data hold no input {info.name!r}.", where="--data")
+
+    def run(stream: Stream) -> dict[str, Array]:
+        stream.reset()
+        return stream.push_each(calls)
+
+    whole = run(first[1])
+    ways = ((f"{name}, call by call", run(stream)) for name, stream in others or [first])
+    length = len(next(iter(calls.values())))
+    return StreamingProof(
+        length, tolerance.largest, _compared(whole, dict.fromkeys(whole, 0), ways, tolerance)
+    )
+
+
+def _compared(
+    whole: Mapping[str, Array],
+    axes: Mapping[str, int],
+    ways: Iterable[tuple[str, Mapping[str, Array]]],
+    tolerance: Tolerance,
+) -> tuple[WayResult, ...]:
     ranges = {name: Scale.of([array]).range for name, array in whole.items()}
     results = []
-    for way, outputs in _ways(streams, sequence, length):
+    for way, outputs in ways:
         for name, array in outputs.items():
             expected, axis = whole[name], axes.get(name)
             if axis is None and expected.shape != array.shape and expected.ndim == array.ndim + 1:
@@ -158,7 +204,7 @@ def prove(
                 step = int(np.argmax(~(found.step_errors <= limit)))
             error = found.max_error / ranges[name]
             results.append(WayResult(way, name, error, not failed, step))
-    return StreamingProof(length, tolerance.largest, tuple(results))
+    return tuple(results)
 
 
 def _streams(opened: OpenedModel) -> Iterator[tuple[str, Stream]]:
@@ -197,15 +243,18 @@ def _sequence(
             continue
         if axis is not None:
             shape[axis] = length
-        dtype = np.dtype(info.dtype)
-        if dtype.kind == "f":
-            arrays[info.name] = rng.standard_normal(shape).astype(dtype)
-        else:
-            spec = specs.get(info.name)
-            low = (spec.low if spec else None) or 0
-            high = (spec.high if spec else None) or low + _INTEGERS
-            arrays[info.name] = rng.integers(low, high, shape).astype(dtype)
+        arrays[info.name] = _random(rng, shape, info.dtype, specs.get(info.name))
     return arrays
+
+
+def _random(
+    rng: np.random.Generator, shape: Sequence[int], dtype: str, spec: TensorSpec | None
+) -> Array:
+    if np.dtype(dtype).kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    low = (spec.low if spec else None) or 0
+    high = (spec.high if spec else None) or low + _INTEGERS
+    return rng.integers(low, high, shape).astype(dtype)
 
 
 def _rows_of(

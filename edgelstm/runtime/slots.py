@@ -71,22 +71,34 @@ def find_slots(
     inputs: Details,
     outputs: Details,
     batch: int | None,
+    told: Mapping[str, str] | None = None,
 ) -> tuple[StateSlot, ...]:
     """The states: variables first, then inputs paired with outputs as the metadata tell.
 
     Args:
         batch: rows where the file leaves them open; None is 1.
+        told: outputs by the inputs that they are the next value of; in the metadata's place.
 
     Raises:
         UnsupportedModelError: the model keeps no state.
         UnreadableModelError: the metadata pair what the file does not hold.
-        OptionError: `batch` is below 1, or the file fixes another one.
+        OptionError: `batch` is below 1, or the file fixes another one; or what is told names no
+            input and output of one shape and dtype.
     """
     if batch is not None and batch < 1:
         raise OptionError(f"A batch of {batch} was asked for.", cure="use 1 or more")
     slots = (
-        (*_variables(model, interpreter), *_pairs(model, inputs, outputs, batch))
-        if model.carries
+        (
+            *_variables(model, interpreter),
+            *_pairs(
+                model,
+                inputs,
+                outputs,
+                batch,
+                None if told is None else _checked(told, inputs, outputs),
+            ),
+        )
+        if model.carries or told
         else ()
     )
     if not slots:
@@ -114,9 +126,13 @@ def _variables(model: OpenedModel, interpreter: Interpreter) -> list[StateSlot]:
 
 
 def _pairs(
-    model: OpenedModel, inputs: Details, outputs: Details, batch: int | None
+    model: OpenedModel,
+    inputs: Details,
+    outputs: Details,
+    batch: int | None,
+    told: list[dict[str, str]] | None,
 ) -> list[StateSlot]:
-    entries = model.contract.get("states", [])
+    entries = model.contract.get("states", []) if told is None else told
     slots = []
     entry: Any
     for entry in entries if isinstance(entries, list) else [None]:
@@ -138,6 +154,22 @@ def _pairs(
             info = dataclasses.replace(info, shape=(batch or 1, *info.shape[1:]))
         slots.append(StateSlot(info, pair, made, dynamic))
     return slots
+
+
+def _checked(told: Mapping[str, str], inputs: Details, outputs: Details) -> list[dict[str, str]]:
+    for name, output in told.items():
+        if name in inputs and output in outputs:
+            given, made = (TensorInfo.of("", d) for d in (inputs[name], outputs[output]))
+            if given == made:
+                continue
+        raise OptionError(
+            f"{name!r} and {output!r} are no input and output of one shape, dtype and scale.",
+            where="states",
+            cure=f"inputs are {', '.join(inputs)}; outputs are {', '.join(outputs)}",
+        )
+    if len(set(told.values())) < len(told):
+        raise OptionError("One output is told to be two states.", where="states")
+    return [{"name": name, "input": name, "output": output} for name, output in told.items()]
 
 
 def _check_batch(batch: int | None, slots: tuple[StateSlot, ...], inputs: Details) -> None:

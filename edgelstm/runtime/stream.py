@@ -51,6 +51,7 @@ class Stream:
         batch: int | None = None,
         time_axis: int | None = None,
         signature: str | None = None,
+        states: Mapping[str, str] | None = None,
     ) -> None:
         """Opens a model with all states zero.
 
@@ -68,13 +69,15 @@ class Stream:
                 tell, and finds it where they tell nothing.
             signature: which of the file's signatures to run; None takes the file's own choice
                 where that carries states on, else `chunk`, else `step`.
+            states: for files of other tools, which tell of no states: the output by the input
+                that it is the next value of. `edgelstm convert` finds and proves them.
 
         Raises:
             UnreadableModelError: the file is missing, damaged, or no TFLite file.
             UnsupportedModelError: the file keeps no state, or the interpreter lacks an op.
             MissingPackageError: no interpreter is installed.
-            OptionError: `backend`, `threads`, `batch` or `time_axis` is out of range, or there is
-                no such signature.
+            OptionError: `backend`, `threads`, `batch` or `time_axis` is out of range, there is
+                no such signature, or `states` names no input and output of one shape.
         """
         if not isinstance(model, OpenedModel):
             model = OpenedModel.open(model, backend=backend, threads=threads, delegate=delegate)
@@ -83,10 +86,11 @@ class Stream:
         self._nan = nan
         self._batch = batch
         self._time_axis = time_axis
+        self._told = states
         self.metadata = model.metadata
         interpreter = model.interpreter()
         inputs, outputs = model.details(interpreter)
-        self._slots = find_slots(model, interpreter, inputs, outputs, batch)
+        self._slots = find_slots(model, interpreter, inputs, outputs, batch, states)
         fed = {slot.tensors[0] for slot in self._slots if slot.pair is not None}
         made = {slot.output for slot in self._slots}
         inputs = {name: each for name, each in inputs.items() if each["index"] not in fed}
@@ -168,6 +172,45 @@ class Stream:
                 raise self._failed("running", error, self._engine.shapes) from None
         return self._push(frames, out)
 
+    def push_each(self, frames: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+        """As many pushes as the first axis is long; all are taken back where one fails.
+
+        For models without a time axis, whose every call is one frame.
+
+        Args:
+            frames: what `push` takes, along a new first axis [N, ...], N from 1.
+
+        Returns:
+            Outputs by name, those of every push along a new first axis.
+
+        Raises:
+            DataError: there is no frame, or as `push`.
+            UnsupportedModelError: as `push`.
+        """
+        each = {name: np.asarray(array) for name, array in self._by_name(frames).items()}
+        counts = {array.shape[:1] for array in each.values()}
+        if len(counts) != 1 or counts & {(), (0,)}:
+            raise DataError(
+                "The frames have no first axis of one size from 1: "
+                + ", ".join(f"{name} {list(array.shape)}" for name, array in each.items()),
+                where=self._model.where,
+            )
+        before = self._engine.read()
+        whole: dict[str, Array] = {}
+        try:
+            for number in range(counts.pop()[0]):
+                single = {name: array[number] for name, array in each.items()}
+                made = self.push(next(iter(single.values())) if len(single) == 1 else single)
+                if not number:
+                    size = len(next(iter(each.values())))
+                    whole = {n: np.empty((size, *a.shape), a.dtype) for n, a in made.items()}
+                for name, array in made.items():
+                    whole[name][number] = array
+        except BaseException:
+            self._engine.write(before)
+            raise
+        return whole
+
     def reset(self) -> None:
         """Sets every state to zero."""
         self._engine.write([slot.zeros() for slot in self._slots])
@@ -221,7 +264,13 @@ class Stream:
         Raises:
             UnreadableModelError: another file has taken the model's place since it was opened.
         """
-        other = Stream(self._model, nan=self._nan, batch=self._batch, time_axis=self._time_axis)
+        other = Stream(
+            self._model,
+            nan=self._nan,
+            batch=self._batch,
+            time_axis=self._time_axis,
+            states=self._told,
+        )
         other._engine.go_on_from(self._engine)
         return other
 

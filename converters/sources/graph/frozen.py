@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from edgelstm.converters.sources.graph.loop_states import LoopState
 from edgelstm.converters.spec import Array, TensorSpec
 
 
@@ -54,6 +55,9 @@ class FrozenGraph:
     Attributes:
         graph_def: `tensorflow.GraphDef`.
         notes: what the user should know, one sentence each.
+        loop_states: states of its loops that outlive a call; inputs and outputs of theirs stand
+            among the others.
+        from_zero: whether these start every call from zero instead.
     """
 
     graph_def: Any
@@ -61,6 +65,20 @@ class FrozenGraph:
     outputs: tuple[GraphTensor, ...]
     variables: tuple[MutableVariable, ...] = ()
     notes: tuple[str, ...] = ()
+    loop_states: tuple[LoopState, ...] = ()
+    from_zero: bool = False
+
+    @property
+    def plain_inputs(self) -> tuple[GraphTensor, ...]:
+        """The inputs that are no states."""
+        states = {state.pair.input for state in self.loop_states}
+        return tuple(each for each in self.inputs if each.name not in states)
+
+    @property
+    def plain_outputs(self) -> tuple[GraphTensor, ...]:
+        """The outputs that are no states."""
+        states = {state.pair.output for state in self.loop_states if state.made}
+        return tuple(each for each in self.outputs if each.name not in states)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,14 @@ from edgelstm.converters.recurrence.macros import MACROS
 from edgelstm.converters.recurrence.shared import share
 from edgelstm.converters.recurrence.unroll import roll_up
 from edgelstm.converters.sources.graph.frozen import FrozenGraph, GraphTensor, MutableVariable
+from edgelstm.converters.sources.graph.loop_states import (
+    LoopEnds,
+    LoopState,
+    find_loop_states,
+    loop_ends,
+    open_loops,
+    static_shapes,
+)
 from edgelstm.converters.sources.graph.row_sizes import RowSizes
 from edgelstm.converters.sources.graph.writer import GraphWriter, Left
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
@@ -76,8 +84,8 @@ def trace_graph(
     function, writer = trace.run(lambda item: item.spec.shape, rows.recall)
     return TracedModel(
         recurrences=tuple(writer.recurrences),
-        inputs=(*(i.name for i in frozen.inputs), *(s.pair.input for s in slots)),
-        outputs=(*(o.name for o in frozen.outputs), *(s.pair.output for s in slots)),
+        inputs=(*(i.name for i in frozen.plain_inputs), *(s.pair.input for s in slots)),
+        outputs=(*(o.name for o in frozen.plain_outputs), *(s.pair.output for s in slots)),
         slots=slots,
         function=function,
     )
@@ -97,18 +105,19 @@ class _Trace:
         """The traced function, inputs of the shapes given, and what wrote it."""
         tf = tensorflow()
         frozen = self.frozen
+        count = len(frozen.plain_inputs)
         signature = [
             tf.TensorSpec(shape_of(item), item.spec.dtype, name=f"in_{index:03d}")
-            for index, item in enumerate(frozen.inputs)
+            for index, item in enumerate(frozen.plain_inputs)
         ] + [
-            tf.TensorSpec(slot.shape, tf.float32, name=f"in_{len(frozen.inputs) + index:03d}")
+            tf.TensorSpec(slot.shape, tf.float32, name=f"in_{count + index:03d}")
             for index, slot in enumerate(self.slots)
         ]
         writer = GraphWriter(self.graph, self.precision, self.left, rows)
 
         def forward(*tensors: Any) -> dict[str, Any]:
             results = writer.write(self._given(tensors))
-            wanted = [results[_output_key(o.name)] for o in frozen.outputs]
+            wanted = [results[_output_key(o.name)] for o in frozen.plain_outputs]
             wanted += [results[_written_key(slot.pair.name)] for slot in self.slots]
             return {f"out_{index:03d}": tf.identity(t) for index, t in enumerate(wanted)}
 
@@ -116,9 +125,14 @@ class _Trace:
 
     def _given(self, tensors: Sequence[Any]) -> dict[str, Any]:
         tf = tensorflow()
-        count = len(self.frozen.inputs)
-        given = {_input_key(i.name): t for i, t in zip(self.frozen.inputs, tensors, strict=False)}
-        states = dict(zip((s.pair.name for s in self.slots), tensors[count:], strict=True))
+        plain = self.frozen.plain_inputs
+        given = {_input_key(i.name): t for i, t in zip(plain, tensors, strict=False)}
+        states = dict(zip((s.pair.name for s in self.slots), tensors[len(plain) :], strict=True))
+        for state in self.frozen.loop_states:
+            value = states.get(state.pair.name)
+            if value is None:
+                value = tf.zeros([size or 1 for size in state.shape])
+            given[_input_key(state.pair.name)] = value
         for variable in self.frozen.variables:
             value = states.get(variable.name)
             if value is None:
@@ -130,6 +144,8 @@ class _Trace:
 def recover(frozen: FrozenGraph) -> tuple[Graph, list[Left]]:
     """The graph with its recurrences as scans, and what looked like one but was left.
 
+    States of loops become inputs of the graph, and their values after the last step outputs.
+
     Raises:
         UnsupportedModelError: a loop that only TensorFlow 1 can run was not recovered.
     """
@@ -138,6 +154,11 @@ def recover(frozen: FrozenGraph) -> tuple[Graph, list[Left]]:
     outputs = {_output_key(o.name): o.tensor for o in frozen.outputs}
     outputs |= {_written_key(v.name): v.write for v in frozen.variables}
     graph = import_graphdef(frozen.graph_def, inputs, outputs, macros=MACROS)
+    if frozen.loop_states:
+        arguments, finals = open_loops(graph, frozen.loop_states)
+        graph.inputs.update({_input_key(name): value for name, value in arguments.items()})
+        if not frozen.from_zero:
+            graph.outputs.update({_written_key(name): value for name, value in finals.items()})
     share(graph)
     failures = recover_loops(graph)
     read_finals(graph)
@@ -165,10 +186,40 @@ def _refuse_v1(loop: Any, left: Left) -> None:
 
 
 def _slots(frozen: FrozenGraph, policy: StatePolicy | None) -> tuple[StateSlot, ...]:
-    if policy is StatePolicy.RESET or not frozen.variables:
+    if policy is StatePolicy.RESET:
         return ()
     home = StateHome.CALLER if policy is StatePolicy.EXPLICIT else StateHome.FILE
-    return tuple(StateSlot(_pair(v), tuple(v.initial.shape), home) for v in frozen.variables)
+    own = StateHome.CALLER if policy is None else home  # its own inputs and outputs stay such
+    return (
+        *(StateSlot(_pair(v), tuple(v.initial.shape), home) for v in frozen.variables),
+        *(StateSlot(state.pair, state.shape, own) for state in frozen.loop_states),
+    )
+
+
+def find_states(frozen: FrozenGraph, told: Mapping[str, str]) -> tuple[LoopState, ...]:
+    """The states of the graph's loops that a caller may keep.
+
+    Args:
+        told: outputs by inputs, as the user pairs them.
+    """
+    inputs = {_input_key(i.name): i.tensor for i in frozen.inputs}
+    outputs = {_output_key(o.name): o.tensor for o in frozen.outputs}
+    outputs |= {_written_key(v.name): v.write for v in frozen.variables}
+    graph = import_graphdef(frozen.graph_def, inputs, outputs, macros=MACROS)
+    shapes = static_shapes(frozen.graph_def, graph)
+    graph.inputs = {i.name: graph.inputs[_input_key(i.name)] for i in frozen.inputs}
+    ends = {o.name: graph.outputs[_output_key(o.name)] for o in frozen.outputs}
+    graph.outputs = {**graph.outputs, **ends}
+    sizes = {i.name: i.spec.shape for i in frozen.inputs if i.spec.dtype == "float32"}
+    return find_loop_states(graph, shapes, sizes, ends, told)
+
+
+def reference_ends(frozen: FrozenGraph, graph_def: Any) -> LoopEnds | None:
+    """Adds what runs loops from other states to the original's definition; None where it cannot."""
+    inputs = {_input_key(i.name): i.tensor for i in frozen.inputs}
+    outputs = {_output_key(o.name): o.tensor for o in frozen.outputs}
+    graph = import_graphdef(frozen.graph_def, inputs, outputs, macros=MACROS)
+    return loop_ends(graph_def, graph, frozen.loop_states)
 
 
 def _pair(variable: MutableVariable) -> StatePair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.sources.graph.frozen import Original
+from edgelstm.converters.sources.graph.loop_states import LoopEnds, LoopState
 from edgelstm.converters.sources.graph.normal import WIDE
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
 from edgelstm.converters.spec import Array, StatePolicy
@@ -65,14 +67,26 @@ class OriginalSession:
         """The present value of a variable."""
         return np.asarray(self._session.run(self._read[name]))
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Every output by name, in the file's float32 where the source has another float type."""
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        starts: Mapping[str, Array] | None = None,
+        finals: Mapping[str, str] | None = None,
+    ) -> dict[str, Array]:
+        """Every output by name, in the file's float32 where the source has another float type.
+
+        Args:
+            starts: values of other tensors, by the tensors' names.
+            finals: other tensors to give, by the names to give them.
+        """
         feeds = dict(self._feeds)
+        for tensor_name, value in (starts or {}).items():
+            feeds[self._graph.get_tensor_by_name(tensor_name)] = value
         for name, tensor_name in self._original.inputs.items():
             if name in inputs:
                 tensor = self._graph.get_tensor_by_name(tensor_name)
                 feeds[tensor] = np.asarray(inputs[name], tensor.dtype.as_numpy_dtype)
-        found = self._session.run(dict(self._original.outputs), feeds)
+        found = self._session.run({**self._original.outputs, **(finals or {})}, feeds)
         return {name: _narrow(np.asarray(value)) for name, value in found.items()}
 
     @contextlib.contextmanager
@@ -109,6 +123,14 @@ def _narrow(value: Array) -> Array:
     return value.astype(np.float32) if value.dtype.name in WIDE.values() else value
 
 
+@dataclasses.dataclass(frozen=True)
+class LoopStates:
+    """The states of the original's loops, and the tensors to run them by."""
+
+    states: tuple[LoopState, ...]
+    ends: LoopEnds
+
+
 class GraphReference:
     """The original graph under the state policy of the written file."""
 
@@ -118,8 +140,13 @@ class GraphReference:
         original: Original,
         policy: StatePolicy,
         slots: Sequence[StateSlot],
+        loops: LoopStates | None = None,
     ) -> None:
-        unknown = [slot.pair.name for slot in slots if slot.pair.name not in original.states]
+        self._loops = () if loops is None else loops.states
+        self._ends = None if loops is None else loops.ends
+        self._held: dict[str, Array] = {}
+        known = {*original.states, *(state.pair.name for state in self._loops)}
+        unknown = [slot.pair.name for slot in slots if slot.pair.name not in known]
         if unknown:
             raise UnsupportedModelError(
                 f"The states {', '.join(unknown)} start from zero inside of the source graph, which "
@@ -130,10 +157,13 @@ class GraphReference:
         self._policy = policy
         self._variables = {name: original.variables[node] for name, node in original.states.items()}
         self._nodes = original.states
-        self._explicit = [slot.pair for slot in slots if slot.home is StateHome.CALLER]
+        explicit = [slot.pair for slot in slots if slot.home is StateHome.CALLER]
+        self._explicit = [pair for pair in explicit if pair.name in original.states]
+        self._given = {pair.name for pair in explicit}
 
     def reset(self) -> None:
         """Put the states back to zero."""
+        self._held = {}
         zeros = {self._nodes[n]: np.zeros_like(v) for n, v in self._variables.items()}
         self._session.set_variables(zeros)
 
@@ -147,7 +177,33 @@ class GraphReference:
             if pair.input in inputs
         }
         self._session.set_variables(given)
-        outputs = self._session.run(inputs)
+        outputs = self._run_loops(inputs) if self._loops else self._session.run(inputs)
         for pair in self._explicit:
             outputs[pair.output] = _narrow(self._session.variable(self._nodes[pair.name]))
+        return outputs
+
+    def _run_loops(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """As `run`, loops starting from states that are given or were held."""
+        assert self._ends is not None
+        given = dict(inputs)
+        starts: dict[str, Array] = {}
+        finals: dict[str, str] = {}
+        for state in self._loops:
+            name = state.pair.input
+            value = inputs.get(name, self._held.get(name))
+            if state.given:
+                zero = np.zeros([size or 1 for size in state.shape], np.float32)
+                given[name] = zero if value is None else value
+            elif value is not None:
+                starts[self._ends.starts[state.ports[0]]] = value
+            for loop, index in state.ports:
+                finals[f"{loop}:{index} after"] = self._ends.finals[loop, index]
+        outputs = self._session.run(given, starts, finals)
+        ends = {name: outputs.pop(name) for name in finals}
+        for state in self._loops:
+            parts = [ends[f"{loop}:{index} after"] for loop, index in state.ports]
+            after = self._held[state.pair.input] = state.assembled(parts)
+            outputs.pop(state.pair.output, None)
+            if state.pair.name in self._given:
+                outputs[state.pair.output] = after
         return outputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,12 +157,21 @@ def _round_one(tensor: Any, rng: np.random.Generator) -> None:
 class OnnxReference:
     """The model under a state policy; its states are inputs and outputs of its own."""
 
-    def __init__(self, session: OnnxSession) -> None:
+    def __init__(
+        self,
+        session: OnnxSession,
+        fixed: Mapping[str, Array] | None = None,
+        hidden: Collection[str] = (),
+    ) -> None:
+        """Of inputs that are `fixed` callers know nothing, nor of outputs that are `hidden`."""
         self._session = session
+        self._fixed = dict(fixed or {})
+        self._hidden = frozenset(hidden)
 
     def reset(self) -> None:
         """Nothing: no state outlives a call."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name."""
-        return self._session.run(inputs)
+        outputs = self._session.run({**inputs, **self._fixed})
+        return {name: array for name, array in outputs.items() if name not in self._hidden}

@@ -5,13 +5,16 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
+
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.report import SourceReport
+from edgelstm.converters.sources.graph.loop_states import LoopState
 from edgelstm.converters.sources.graph.source import GraphSource
 from edgelstm.converters.sources.onnx.open import OpenedOnnx, open_onnx
 from edgelstm.converters.sources.onnx.reference import OnnxReference
 from edgelstm.converters.sources.sniff import SourceKind
-from edgelstm.converters.spec import StatePolicy
+from edgelstm.converters.spec import Array, StatePolicy
 
 
 class OnnxSource(GraphSource):
@@ -37,7 +40,17 @@ class OnnxSource(GraphSource):
     def reference(self, policy: StatePolicy) -> OnnxReference:  # type: ignore[override]
         """The model, run by ONNX Runtime; its states are inputs and outputs of its own."""
         del policy
-        return OnnxReference(self._opened.session)
+        zeros: dict[str, Array] = {}
+        if self._frozen.from_zero:
+            zeros = {
+                state.pair.input: np.zeros([size or 1 for size in state.shape], np.float32)
+                for state in self._frozen.loop_states
+            }
+        hidden = {state.pair.output for state in self._frozen.loop_states} if zeros else set()
+        return OnnxReference(self._opened.session, zeros, hidden)
+
+    def _runnable(self, states: tuple[LoopState, ...]) -> tuple[LoopState, ...]:
+        return tuple(state for state in states if state.given and state.made)
 
     def rounded(self, seed: int) -> AbstractContextManager[None]:
         """While active, every float weight is off by up to one rounding of float32."""

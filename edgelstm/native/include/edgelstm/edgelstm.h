@@ -135,7 +135,8 @@ EDGELSTM_API void edgelstm_delete(EdgeLstm* lstm);
 // Computes a call. Allocates nothing. One EdgeLstm serves one thread at a time.
 EDGELSTM_API void edgelstm_run(EdgeLstm* lstm, const EdgeLstmCall* call);
 
-// Bytes of packed weights and of scratch memory that an EdgeLstm holds.
+// Bytes of packed weights and of scratch memory that an EdgeLstm uses. Packed weights of equal
+// layers are in memory once per process.
 EDGELSTM_API size_t edgelstm_bytes(const EdgeLstm* lstm);
 
 // Applies the kernels' sigmoid (function 0) or tanh (1) to n values. Returns 0, or -1 if there are

@@ -5,12 +5,13 @@
 
 #include "kernels/integer.h"
 #include "kernels/lstm.h"
+#include "kernels/shared_weights.h"
 #include "kernels/wide.h"
 
 struct EdgeLstm {
   EdgeLstmLayer layer;
   const edgelstm::LayerKernels* kernels;
-  void* packed;
+  const void* packed;  // of all layers with these weights
   char* scratch;  // of every thread
   int64_t scratch_bytes;  // of one
   edgelstm::Team* team;   // null: one thread
@@ -168,14 +169,19 @@ EdgeLstm* MakeLstm(const EdgeLstmLayer& layer, const LstmKernels& kernels, int t
     lstm->team = Team::Start(threads);
   }
   const int members = lstm->team == nullptr ? 1 : lstm->team->size();
+  const size_t packed_bytes = chosen.packed_bytes(layer);
+  void* packed = MapWeights(packed_bytes);
   void* scratch = nullptr;
-  if (posix_memalign(&lstm->packed, kAlignment, chosen.packed_bytes(layer)) != 0 ||
+  if (packed != nullptr) {
+    chosen.pack(layer, packed);
+    lstm->packed = ShareWeights(packed, packed_bytes);
+  }
+  if (lstm->packed == nullptr ||
       posix_memalign(&scratch, kAlignment, static_cast<size_t>(bytes * members)) != 0) {
     edgelstm_delete(lstm);
     return nullptr;
   }
   lstm->scratch = static_cast<char*>(scratch);
-  chosen.pack(layer, lstm->packed);
   return lstm;
 }
 
@@ -195,7 +201,7 @@ EdgeLstm* edgelstm_create_threaded(const EdgeLstmLayer* layer, const char* kerne
 void edgelstm_delete(EdgeLstm* lstm) {
   if (lstm == nullptr) return;
   edgelstm::Team::Stop(lstm->team);
-  std::free(lstm->packed);
+  edgelstm::ReleaseWeights(lstm->packed);
   std::free(lstm->scratch);
   std::free(lstm);
 }
