@@ -56,6 +56,14 @@ class ClipPolicy(enum.Enum):
     DROP_DEFAULT = "drop default"
 
 
+class MeasurePolicy(enum.Enum):
+    """Whether it is measured what quantization costs, per layer, gate and step."""
+
+    SKIP = "skip"
+    TRY = "try"  # where something is quantized; a failure is a note
+    REQUIRE = "require"
+
+
 @dataclasses.dataclass(frozen=True)
 class TensorChoice:
     """A tensor that the user makes an input.
@@ -92,6 +100,7 @@ class ConvertOptions:
         calibration: what int8 and int16 take their ranges from; other precisions need none.
         observer: how these ranges are chosen; graph_io: what the model takes and gives then.
         streaming: None writes one form of the model.
+        measure: takes `data`, else `calibration`, else random numbers.
         tolerance: largest error relative to an output's range; None takes the precision's own.
     """
 
@@ -116,6 +125,7 @@ class ConvertOptions:
     graph_io: GraphIo = GraphIo.FLOAT
     clip: ClipPolicy = ClipPolicy.KEEP
     streaming: Streaming | None = None
+    measure: MeasurePolicy = MeasurePolicy.SKIP
     plan: Plan | None = None
 
     def __post_init__(self) -> None:

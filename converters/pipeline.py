@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import edgelstm
 from edgelstm import files
-from edgelstm.converters import forms
+from edgelstm.converters import forms, measured
+from edgelstm.converters.clock import Clock
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
 from edgelstm.converters.lowering.fused import lower_markers
@@ -67,9 +66,10 @@ def convert(
     Raises:
         EdgeLstmError: nothing is written then, and an existing output is untouched.
     """
-    clock = _Clock()
+    clock = Clock()
     check_plan(options.quantization)
     require_data(options.quantization, options.calibration)
+    measured.check_measurable(options)
     options = forms.settled(options)
     sources = (source_path, options.architecture, options.custom_objects)
     check_output(output, options.overwrite, besides=sources)
@@ -102,6 +102,7 @@ def convert(
             progress=progress,
         )
     verification.raise_if_failed()
+    report = measured.added(report, finished, options, progress, clock)
     if options.streaming is not None:
         with clock.stage("stream", progress, "comparing steps, chunks and the whole sequence"):
             allowed = tolerance_for(options.precision, options.tolerance)
@@ -110,11 +111,8 @@ def convert(
         proof.raise_if_failed(source_path.name)
         report = dataclasses.replace(report, notes=(*report.notes, proof.sentence()))
     if options.graph_io is not GraphIo.FLOAT:
-        report = dataclasses.replace(
-            report,
-            notes=(*report.notes, *_left_float(to_integer_io(finished.model, options.graph_io))),
-        )
-        report = dataclasses.replace(report, ops=finished.model.op_counts())
+        notes = (*report.notes, *_left_float(to_integer_io(finished.model, options.graph_io)))
+        report = dataclasses.replace(report, notes=notes, ops=finished.model.op_counts())
         content = finished.model.to_bytes()
     with clock.stage("write", progress, f"writing {output}"):
         files.write_atomically(output, content)
@@ -166,7 +164,7 @@ def finish(
     options: ConvertOptions,
     policy: StatePolicy,
     progress: Progress,
-    clock: _Clock,
+    clock: Clock,
 ) -> Finished:
     """The source as TFLite, its recurrences written and quantized."""
     with clock.stage("convert", progress, "converting"):
@@ -181,6 +179,7 @@ def finish(
         refuse_foreign_ops(model)
         check_rules(model, plan)
         check_fit(model, plan)
+        plain = measured.copy_for(model, options)
     static = None
     if plan.calibrated:
         with clock.stage("quantize", progress, "calibrating"):
@@ -201,6 +200,8 @@ def finish(
         tuple(notes),
         None if static is None else static.samples,
         choices,
+        pair=measured.pair_of(plain, model, source, explicit_states(marked), options.precision),
+        static=static,
     )
 
 
@@ -220,17 +221,21 @@ def _with_data(
     progress: Progress,
 ) -> QuantizedModel:
     assert options.calibration is not None
-    pairs = {s.pair.input: s.pair.output for s in marked.slots if s.home is StateHome.CALLER}
     return quantize_with_data(
         model,
         source,
-        pairs,
+        explicit_states(marked),
         policy,
         options.quantization,
         options.calibration,
         options.observer,
         progress,
     )
+
+
+def explicit_states(marked: MarkedModel) -> dict[str, str]:
+    """Explicit states, input to output by name."""
+    return {s.pair.input: s.pair.output for s in marked.slots if s.home is StateHome.CALLER}
 
 
 def _left_float(names: list[str]) -> list[str]:
@@ -391,19 +396,3 @@ def _metadata(
         "report": {"recurrences": [r.to_json() for r in report.recurrences]},
     }
     return json.dumps(content, separators=(",", ":")).encode()
-
-
-class _Clock:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str, progress: Progress, message: str) -> Iterator[None]:
-        progress(message)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = time.perf_counter() - start

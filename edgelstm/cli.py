@@ -25,6 +25,7 @@ from edgelstm.cli_types import (
     FixOption,
     GraphIoName,
     GraphIoOption,
+    HtmlOption,
     InputsOption,
     JsonOption,
     JsOption,
@@ -39,6 +40,7 @@ from edgelstm.cli_types import (
     PrecisionName,
     PrecisionOption,
     ProveOption,
+    QuantizationOption,
     ReportOption,
     RequireFusedOption,
     SourceArgument,
@@ -119,18 +121,22 @@ def convert(
     stream: StreamOption = False,
     observer: ObserverOption = ObserverName.AUTO,
     io: GraphIoOption = GraphIoName.FLOAT,
+    quantization: QuantizationOption = False,
+    html: HtmlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a trained model to TFLite with fused LSTM ops, and compare the two."""
     from edgelstm import arguments, files, terminal
     from edgelstm.converters import pipeline
     from edgelstm.converters.options import ClipPolicy, FusePolicy, OverwritePolicy
+    from edgelstm.converters.quantize.fidelity.page import to_page
     from edgelstm.converters.render import print_report
     from edgelstm.converters.spec import StatePolicy
     from edgelstm.quiet import quiet
 
     if report is not None:
         files.check_output(report, may_replace=overwrite, besides=(output, source))
+    arguments.check_page(html, overwrite, (output, source, report))
     options = arguments.convert_options(
         architecture,
         custom_objects,
@@ -151,11 +157,14 @@ def convert(
         overwrite=OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP,
         **arguments.calibration(calibration, stream, observer.value, io.value),
         clip=ClipPolicy.DROP_DEFAULT if drop_default_clip else ClipPolicy.KEEP,
+        measure=arguments.measure(quantization, html, report),
     )
     with quiet():
         done = pipeline.convert(source, output, options, progress=terminal.progress)
     if report is not None:
         files.write_atomically(report, terminal.document(done.to_json()).encode())
+    if html is not None and done.quantization is not None:
+        files.write_atomically(html, to_page(done.quantization, source.name).encode())
     if as_json:
         terminal.notes(done.notes)
     terminal.show(done.to_json(), as_json, lambda console: print_report(done, console))
@@ -175,13 +184,18 @@ def verify(
     allow_code: AllowCodeOption = False,
     allow_nan: AllowNanOption = False,
     streaming: ProveOption = False,
+    quantization: QuantizationOption = False,
+    html: HtmlOption = None,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a converted model with its source, along the time axis."""
-    from edgelstm import arguments, terminal
-    from edgelstm.converters import pipeline, streams
+    from edgelstm import arguments, files, terminal
+    from edgelstm.converters import measured, pipeline, streams
+    from edgelstm.converters.quantize.fidelity.page import to_page
     from edgelstm.quiet import quiet
 
+    arguments.check_page(html, overwrite, (source, model))
     options = arguments.convert_options(
         architecture,
         custom_objects,
@@ -196,7 +210,12 @@ def verify(
     with quiet():
         verification = pipeline.verify(source, model, options, progress=terminal.progress)
         proof = streams.proof(source, model, options) if streaming else None
-    streams.show(verification, proof, as_json)
+        found = None
+        if quantization or html is not None:
+            found = measured.measure_file(source, model, options, terminal.progress)
+    if html is not None and found is not None:
+        files.write_atomically(html, to_page(found, model.name).encode())
+    streams.show(verification, proof, as_json, found)
 
 
 @app.command(name="export-app")

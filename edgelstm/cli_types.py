@@ -179,6 +179,19 @@ OutputOption = Annotated[
 ReportOption = Annotated[
     Path | None, typer.Option(metavar="R.json", help="Write the conversion report here.")
 ]
+QuantizationOption = Annotated[
+    bool,
+    typer.Option(
+        "--quantization",
+        help="Measure what quantization costs: by layer, gate and step, beside float32.",
+    ),
+]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="R.html", help="Write what quantization costs as one page with everything in it."
+    ),
+]
 RequireFusedOption = Annotated[
     bool, typer.Option("--require-fused", help="Fail unless every recurrence is fused.")
 ]

@@ -102,6 +102,7 @@ class Calibration:
         tensors: every other float32 activation, by name.
         inputs: names of the model's own inputs.
         samples: rows seen; calls: how often the model ran.
+        steps: the longest call; 0 without a time axis.
     """
 
     layers: dict[str, LayerStatistics]
@@ -110,6 +111,7 @@ class Calibration:
     samples: int
     calls: int
     seconds: float
+    steps: int = 0
 
 
 def calibrate(
@@ -134,9 +136,11 @@ def calibrate(
     started = time.perf_counter()
     run = _Run.of(model, pairs, Plan.of(precision))
     last_line = started
-    samples = count = 0
+    samples = count = steps = 0
+    timed = [(i.spec.name, i.time) for i in axes.inputs if i.time is not None]
     for call in calls(data, axes):
         run.take(call)
+        steps = max([steps, *(call.inputs[name].shape[axis] for name, axis in timed)])
         samples += call.rows
         count += 1
         now = time.perf_counter()
@@ -148,7 +152,7 @@ def calibrate(
         progress(f"calibrated on {samples} sequences in {count} calls")
     seconds = time.perf_counter() - started
     inputs = tuple(i.spec.name for i in axes.inputs)
-    return Calibration(run.layers, run.tensors, inputs, samples, count, seconds)
+    return Calibration(run.layers, run.tensors, inputs, samples, count, seconds, steps)
 
 
 def _added(moments: Wide | None, rows: Array) -> Wide:

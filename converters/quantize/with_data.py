@@ -133,10 +133,13 @@ def first_samples(data: CalibrationData, axes: ModelAxes) -> dict[str, Array]:
 
 
 def axes_of(model: Model, source: Source, pairs: Mapping[str, str]) -> ModelAxes:
-    """Axes of a model's inputs, without its explicit states.
+    """The inputs of a lowered model as its source has them, without explicit states.
+
+    Args:
+        pairs: explicit states, input to output by name.
 
     Raises:
-        DataError: model and source disagree on them.
+        DataError: the two do not have the same inputs.
     """
     (runner, *_) = open_runners(model.to_bytes(), None)
     written = {name: spec for name, spec in runner.inputs.items() if name not in pairs}

@@ -1,7 +1,6 @@
 // One LSTM operator of a graph, read and checked.
 #pragma once
 
-#include "delegate/basic_step.h"
 #include "delegate/graph.h"
 #include "edgelstm/edgelstm.h"
 
@@ -22,8 +21,7 @@ constexpr int kMostNodes = 2;
 
 struct LstmNodes {
   LstmNode node[kMostNodes];
-  int count;  // 0: it is a basic step
-  BasicStep basic;
+  int count;
 };
 
 // Whether an operator of this kind may be taken.

@@ -1,0 +1,490 @@
+"""What quantization costs, as measured: against computations that share nothing with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fused_models import marker_model, random_spec
+from keras_models import KERAS3
+
+from edgelstm import cli
+from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
+from edgelstm.converters.quantize import quantize_fused
+from edgelstm.converters.quantize.calibrate import calibrate
+from edgelstm.converters.quantize.calibration_data import CalibrationData, Continuity
+from edgelstm.converters.quantize.emulate import EmulatedSession
+from edgelstm.converters.quantize.fidelity import Pair, QuantizationReport, measure
+from edgelstm.converters.quantize.fidelity.page import to_page
+from edgelstm.converters.quantize.fidelity.sequences import LEAST_STEPS, ROWS, TIMES, sequences
+from edgelstm.converters.quantize.plan import STATIC
+from edgelstm.converters.quantize.static import Observers, quantize_static
+from edgelstm.converters.spec import (
+    Activation,
+    Array,
+    Gates,
+    Layout,
+    LstmSpec,
+    Precision,
+    StatePolicy,
+    TensorSpec,
+)
+from edgelstm.converters.verify.axes import InputAxes, ModelAxes
+from edgelstm.runtime import Delegate, Session
+
+FEATURES, STEPS = 4, 20
+
+FORMS = {
+    "plain": random_spec(1, units=12, features=FEATURES),
+    "peephole": random_spec(2, units=12, features=FEATURES, peephole=True),
+    "coupled": random_spec(3, units=12, features=FEATURES, coupled=True),
+    "projection": random_spec(4, units=12, features=FEATURES, outputs=5, projection_bias=True),
+    "layer_norm": random_spec(5, units=12, features=FEATURES, layer_norm=True),
+    "clipped": random_spec(7, units=12, features=FEATURES, cell_clip=0.5),
+    "time_major": random_spec(8, units=12, features=FEATURES, layout=Layout.TIME_MAJOR),
+}
+
+
+def samples(rows: int = 40, steps: int = STEPS, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal((rows, steps, FEATURES)).astype(np.float32)
+
+
+def made(
+    spec: LstmSpec,
+    precision: Precision,
+    x: Array,
+    *,
+    policy: StatePolicy = StatePolicy.RESET,
+    batch: int = -1,
+    time: int = -1,
+    calibrated_on: Array | None = None,
+) -> tuple[Pair, CalibrationData]:
+    """One layer in both forms, and `x` [B, T, F] as its data."""
+    plain = marker_model(spec, batch=batch, time=time)
+    lower_markers(plain, {0: spec}, policy=policy)
+    major = spec.layout is Layout.TIME_MAJOR
+    open_sizes = [None if size < 0 else size for size in (batch, time)]
+    shape = (*(open_sizes[::-1] if major else open_sizes), spec.input_size)
+    axes = ModelAxes((InputAxes(TensorSpec("x", shape, "float32"), 0 if major else 1, None),))
+
+    def data_of(array: Array) -> CalibrationData:
+        ordered = array.swapaxes(0, 1) if major else array
+        return CalibrationData("the test", lambda: iter([{"x": np.ascontiguousarray(ordered)}]))
+
+    quantized = Model.read(plain.to_bytes())
+    if precision in STATIC:
+        seen = calibrate(plain, data_of(x if calibrated_on is None else calibrated_on), axes, {})
+        quantized, _ = quantize_static(plain, seen, precision, Observers())
+    else:
+        quantize_fused(quantized, precision)
+    times = {"sequence": 0 if major else 1}
+    return Pair(plain, quantized, precision, axes, {}, times), data_of(x)
+
+
+def measured(pair: Pair, data: CalibrationData) -> QuantizationReport:
+    return measure(pair, data, lambda line: None)
+
+
+def ran(model: Model, x: Array) -> Array:
+    (op,) = model.main.find(FUSED_OP)
+    if (taken := op.input(0)) is not None and taken.dtype == "int16":
+        return EmulatedSession(model.to_bytes()).run({"x": x})["sequence"]
+    return Session(model.to_bytes(), delegate=Delegate.CPU).run({"x": x})["sequence"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gates_in_int8_come_from_arithmetic_equal_to_the_interpreters(form: str) -> None:
+    """Bit for bit: the difference of the outputs, in real numbers, is nothing at all."""
+    pair, data = made(FORMS[form], Precision.INT8, samples())
+    (layer,) = measured(pair, data).layers
+    assert layer.precision == "int8"
+    assert layer.kernel_error == 0.0
+    gates = {key for key in layer.parts if key.startswith("gate_")}
+    assert len(gates) == (3 if form == "coupled" else 4)
+    assert all(20 < part.figures.snr_db < 80 for part in layer.parts.values())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gates_in_dynamic_come_from_arithmetic_close_to_the_interpreters(form: str) -> None:
+    """Up to the order of summation: far less than the error that is measured with it."""
+    pair, data = made(FORMS[form], Precision.DYNAMIC, samples())
+    (layer,) = measured(pair, data).layers
+    assert layer.precision == "dynamic"
+    assert layer.kernel_error is not None
+    assert layer.kernel_error < 0.02 * layer.parts["h"].figures.rms
+    assert layer.parts["x"].figures.rms == 0.0
+
+
+def test_gates_in_float16_come_from_the_rounded_weights() -> None:
+    pair, data = made(random_spec(1, units=32, features=FEATURES), Precision.FLOAT16, samples())
+    (layer,) = measured(pair, data).layers
+    assert layer.precision == "float16"
+    assert layer.kernel_error is not None and layer.kernel_error < 1e-5
+    assert 0 < layer.parts["gate_i"].figures.rms < 1e-3
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.DYNAMIC])
+def test_errors_of_outputs_are_those_of_two_sessions(precision: Precision) -> None:
+    pair, data = made(FORMS["plain"], precision, samples())
+    report = measured(pair, data)
+    x = samples()[:ROWS]
+    expected, actual = (ran(m, x).astype(np.float64) for m in (pair.plain, pair.quantized))
+    off = actual - expected
+    (output,) = report.outputs
+    figures = output.figures
+    assert figures.values == off.size
+    assert figures.rms == pytest.approx(np.sqrt(np.mean(off**2)))
+    assert figures.max_error == pytest.approx(np.abs(off).max())
+    ratio = 10 * np.log10(np.sum(expected**2) / np.sum(off**2))
+    assert figures.snr_db == pytest.approx(ratio)
+    assert output.range == pytest.approx(np.ptp(expected))
+    assert report.rows == len(x) and report.steps == STEPS
+
+
+def test_errors_of_gates_are_those_of_sums_in_real_numbers() -> None:
+    """Gates from the interpreter's own outputs and the file's integers, in float64."""
+    spec = FORMS["plain"]
+    pair, data = made(spec, Precision.INT8, samples())
+    (layer,) = measured(pair, data).layers
+    x = samples()[:ROWS]
+    (op,) = pair.quantized.main.find(FUSED_OP)
+
+    def number(position: int) -> Array:
+        tensor = op.input(position)
+        assert tensor is not None and tensor.quantization is not None
+        (scale,) = tensor.quantization.scale
+        return np.asarray(tensor.data().astype(np.float64) * scale)
+
+    x_tensor = op.input(0)
+    assert x_tensor is not None and x_tensor.quantization is not None
+    (scale,), (zero,) = x_tensor.quantization.scale, x_tensor.quantization.zero_point
+    stored = np.clip(np.rint(x / scale) + zero, -128, 127)
+    rounded = scale * (stored - zero)
+    h = {"quantized": ran(pair.quantized, x), "plain": ran(pair.plain, x)}
+    before = {
+        kind: np.concatenate([np.zeros_like(found[:, :1]), found[:, :-1]], axis=1)
+        for kind, found in h.items()
+    }
+    arrays = zip(
+        "ifco", spec.kernel.as_tuple(), spec.recurrent.as_tuple(), spec.bias.as_tuple(), strict=True
+    )
+    for place, (gate, kernel, recurrent, bias) in enumerate(arrays):
+        assert kernel is not None and recurrent is not None and bias is not None
+        activate = np.tanh if gate == "c" else lambda z: 1 / (1 + np.exp(-z))
+        wanted = activate(x @ kernel.T + before["plain"] @ recurrent.T + bias)
+        sums = rounded @ number(1 + place).T + before["quantized"] @ number(5 + place).T
+        got = activate(sums + number(12 + place))
+        rms = float(np.sqrt(np.mean((got - wanted) ** 2)))
+        found = layer.parts[f"gate_{gate}"].figures
+        # Gate sums are rounded to 2^-12 thrice, which moves a gate by no more than 4e-4.
+        assert found.rms == pytest.approx(rms, abs=1e-4)
+        assert found.signal_rms == pytest.approx(np.sqrt(np.mean(wanted**2)), rel=1e-5)
+        limits = (-1.0, 1.0) if gate == "c" else (0.0, 1.0)
+        margin = (limits[1] - limits[0]) / 256
+        near = (wanted < limits[0] + margin) | (wanted > limits[1] - margin)
+        assert layer.parts[f"gate_{gate}"].saturation.float_limit == near.sum()
+
+
+def counting_up(step: float = 1.0) -> LstmSpec:
+    """A layer whose cell rises by `step` in every step, all gates open: it has to saturate."""
+    nothing = np.zeros((3, FEATURES), np.float32)
+    across = np.zeros((3, 3), np.float32)
+    opened = np.full(3, 30.0, np.float32)
+    candidate = np.full(3, np.arctanh(step) if step < 1 else 30.0, np.float32)
+    return LstmSpec(
+        name="counter",
+        kernel=Gates(nothing, nothing, nothing, nothing),
+        recurrent=Gates(across, across, across, across),
+        bias=Gates(opened, opened, candidate, opened),
+        activation=Activation.TANH,
+    )
+
+
+def test_saturation_of_a_counter_is_counted_step_by_step() -> None:
+    """Calibrated on 20 steps the cell holds 32; on the long sequence the rest of it saturates."""
+    x = samples()
+    pair, data = made(counting_up(), Precision.INT8, x)
+    report = measured(pair, data)
+    (layer,) = report.layers
+    assert layer.cell_exponent == -10
+    cell = layer.parts["c"]
+    assert cell.saturation.clipped == 0
+    assert report.long_steps == TIMES * STEPS
+    beyond = (report.long_steps - 32) * report.long_rows * 3
+    assert cell.long_saturation.clipped == pytest.approx(beyond, abs=2 * report.long_rows * 3)
+    assert cell.drift is not None and cell.drift.growth > 100
+    values = ROWS * STEPS * 3
+    for gate in "ifco":
+        found = layer.parts[f"gate_{gate}"].saturation
+        assert found.float_limit == found.limit == values
+        # 30 does not fit into a sum of int16 with 12 fractional bits.
+        assert found.clipped == values
+    sentences = "\n".join(w.sentence for w in report.warnings)
+    assert "The cell state of counter reaches 200, its calibrated scale holds 32" in sentences
+    assert "The forget gate of counter is at a limit 100% of the time: check the scale" in sentences
+    assert all(warning.cure and warning.layer in ("counter", "") for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "exponent", "said"),
+    [
+        (1.0, 60, -9, "reaches 200, the integer kernel holds 64 with its largest scale, 2^-9"),
+        (
+            0.2,
+            200,
+            -9,
+            "largest scale that the integer kernel takes, 2^-9, which holds 64: calibrate",
+        ),
+        (0.0005, 20, -15, "the smallest scale that the integer kernel takes, 2^-15"),
+    ],
+)
+def test_cell_scales_at_the_limits_of_the_kernel_are_warned_of(
+    step: float, steps: int, exponent: int, said: str
+) -> None:
+    longer = samples(4, steps)
+    pair, data = made(counting_up(step), Precision.INT8, samples(), calibrated_on=longer)
+    report = measured(pair, data)
+    assert report.layers[0].cell_exponent == exponent
+    sentences = "\n".join(warning.sentence for warning in report.warnings)
+    assert said in sentences
+    assert "stand at an end of" not in sentences
+
+
+def test_one_outlier_that_sets_a_range_is_warned_of() -> None:
+    x = samples(32, 100)
+    x[3, 7, 2] = 300.0
+    pair, data = made(FORMS["plain"], Precision.INT8, x)
+    sentences = [warning.sentence for warning in measured(pair, data).warnings]
+    assert any("of the input of" in s and "--observer percentile" in s for s in sentences)
+
+
+def test_inputs_beyond_their_calibrated_range_are_counted_and_warned_of() -> None:
+    x = samples()
+    pair, data = made(FORMS["plain"], Precision.INT8, 3 * x, calibrated_on=x)
+    report = measured(pair, data)
+    (layer,) = report.layers
+    (op,) = pair.quantized.main.find(FUSED_OP)
+    tensor = op.input(0)
+    assert tensor is not None and tensor.quantization is not None
+    (scale,), (zero,) = tensor.quantization.scale, tensor.quantization.zero_point
+    stored = np.rint(3 * x[:ROWS] / np.float32(scale)) + zero
+    assert layer.parts["x"].saturation.clipped == ((stored <= -128) | (stored >= 127)).sum()
+    assert any("calibrate with data like these" in w.cure for w in report.warnings)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.DYNAMIC])
+def test_drift_is_the_error_at_both_ends_of_a_sequence_ten_times_as_long(
+    precision: Precision,
+) -> None:
+    pair, data = made(FORMS["plain"], precision, samples(steps=30))
+    report = measured(pair, data)
+    assert report.long_steps == 300 and report.times == 10
+    (x,) = (call["x"] for call in sequences(data, pair.axes).long)
+    assert x.shape == (report.long_rows, 300, FEATURES)
+    off = (ran(pair.quantized, x) - ran(pair.plain, x)).astype(np.float64)
+    (output,) = report.outputs
+    assert output.drift is not None
+    assert output.drift.first == pytest.approx(np.sqrt(np.mean(off[:, :30] ** 2)))
+    assert output.drift.last == pytest.approx(np.sqrt(np.mean(off[:, -30:] ** 2)))
+    curve = output.drift.curve
+    assert curve[0].step == 0 and curve[-1].step >= 297
+    third = curve[2]
+    over = off[:, third.step : curve[3].step]
+    assert third.rms == pytest.approx(np.sqrt(np.mean(over**2)))
+    assert third.max_error == pytest.approx(np.abs(over).max())
+    # Of the layer itself likewise, step for step.
+    inside = report.layers[0].parts["h"].drift
+    assert inside is not None and inside.last == pytest.approx(output.drift.last, rel=1e-3)
+
+
+def test_short_sequences_are_taken_further_than_ten_times() -> None:
+    pair, data = made(FORMS["plain"], Precision.DYNAMIC, samples(steps=3))
+    report = measured(pair, data)
+    assert report.long_steps >= LEAST_STEPS and report.long_steps == report.times * 3
+
+
+@pytest.mark.parametrize("policy", [StatePolicy.RESET, StatePolicy.CARRY])
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT16])
+def test_a_model_of_fixed_length_drifts_over_calls_with_its_states_carried(
+    policy: StatePolicy, precision: Precision
+) -> None:
+    """What the same layer with open time gives in one call."""
+    x = samples(4, 25)
+    fixed, data = made(FORMS["plain"], precision, x, policy=policy, batch=2, time=25)
+    report = measured(fixed, data)
+    assert report.long_run.value == "consecutive calls"
+    assert report.long_steps == 250 and report.long_rows == 2
+    assert any("starts each call from zero" in n for n in report.notes) == (
+        policy is StatePolicy.RESET
+    )
+    calls = [call["x"] for call in sequences(data, fixed.axes).long]
+    whole, _ = made(FORMS["plain"], precision, x)
+    off = ran(whole.quantized, joined := np.concatenate(calls, axis=1)) - ran(whole.plain, joined)
+    rms = float(np.sqrt(np.mean(off.astype(np.float64) ** 2)))
+    for drift in (report.outputs[0].drift, report.layers[0].parts["h"].drift):
+        assert drift is not None
+        assert drift.whole.rms == pytest.approx(rms, rel=1e-3)
+        assert drift.whole.values == off.size
+
+
+def test_int16_is_far_closer_than_int8() -> None:
+    errors = {}
+    for precision in STATIC:
+        pair, data = made(FORMS["plain"], precision, samples())
+        (layer,) = measured(pair, data).layers
+        assert layer.precision == precision.value
+        errors[precision] = layer.parts["x"].figures.rms
+    assert errors[Precision.INT16] < errors[Precision.INT8] / 200
+
+
+def test_data_beyond_the_first_rows_are_not_read() -> None:
+    """Memory and time do not grow with the data."""
+    read = 0
+
+    def pieces() -> Iterator[dict[str, Array]]:
+        nonlocal read
+        for seed in range(1000):
+            read += 1
+            yield {"x": samples(8, seed=seed)}
+
+    pair, _ = made(FORMS["plain"], Precision.DYNAMIC, samples())
+    report = measured(pair, CalibrationData("pieces", pieces))
+    assert report.rows == ROWS
+    assert read <= ROWS // 8 + 1
+
+
+def test_a_stream_goes_on_from_piece_to_piece() -> None:
+    """The long sequence is the recording itself, and states are carried along in usual calls."""
+    x = samples(1, 400)
+    pair, _ = made(FORMS["plain"], Precision.INT8, x, policy=StatePolicy.CARRY, batch=1)
+    data = CalibrationData("a recording", lambda: iter([{"x": x}]), Continuity.STREAM)
+    taken = sequences(data, pair.axes)
+    assert [call.fresh for call in taken.usual] == [True, False, False, False]
+    (long,) = taken.long
+    np.testing.assert_array_equal(long["x"][:, :400], x)
+    report = measured(pair, data)
+    expected, actual = ran(pair.plain, x), ran(pair.quantized, x)
+    rms = float(np.sqrt(np.mean((actual - expected).astype(np.float64) ** 2)))
+    assert report.outputs[0].figures.rms == pytest.approx(rms)
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_page_holds_everything_itself_and_shows_names_as_text() -> None:
+    pytest.importorskip("plotly")
+    pair, data = made(FORMS["plain"], Precision.INT8, samples())
+    page = to_page(measured(pair, data), "<b>model</b>")
+    tags = Tags()
+    tags.feed(page)
+    names = [tag for tag, _ in tags.found]
+    assert not {"link", "img", "iframe", "b"} & set(names)
+    assert not any({"src", "href"} & set(attributes) for _, attributes in tags.found)
+    assert names.count("script") >= 4  # the library, and a plot each
+    assert "&lt;b&gt;model&lt;/b&gt;" in page
+    for title in ("gate f", "cell state", "own error", "Error against the step"):
+        assert title in page
+
+
+LAYER = {"name", "units", "precision", "kernel_error", "cell_scale", "ranges", "parts"}
+FIGURES = {"rms", "snr_db", "max_error", "signal_rms", "values"}
+SATURATION = {"clipped", "at_limit", "at_limit_float"}
+DRIFT = FIGURES | {"first_rms", "last_rms", "growth", "by_step"}
+REPORT = {
+    "precision", "data", "rows", "steps", "long", "layers", "outputs", "warnings", "notes",
+    "seconds",
+}  # fmt: skip
+PARTS = {"x", "gate_i", "gate_f", "gate_c", "gate_o", "c", "h", "own"}
+
+
+def check_schema(found: dict[str, Any]) -> None:
+    assert set(found) == REPORT
+    assert set(found["long"]) == {"steps", "rows", "times", "run"}
+    for layer in found["layers"]:
+        assert set(layer) == LAYER and set(layer["parts"]) <= PARTS
+        for part in layer["parts"].values():
+            assert set(part) == FIGURES | SATURATION | {"long"}
+            assert set(part["long"]) == DRIFT | SATURATION
+    for output in found["outputs"]:
+        assert set(output) == FIGURES | {"name", "range", "long"}
+        assert set(output["long"]) == DRIFT
+    assert all(set(w) == {"layer", "what", "cure"} for w in found["warnings"])
+
+
+def test_the_json_has_the_documented_keys() -> None:
+    pair, data = made(counting_up(), Precision.INT8, samples())
+    found = json.loads(json.dumps(measured(pair, data).to_json(), allow_nan=False))
+    check_schema(found)
+    assert found["warnings"] and found["layers"][0]["cell_scale"] == 2.0**-10
+    readme = (Path(__file__).parent.parent / "converters" / "README.md").read_text()
+    for key in REPORT | LAYER | DRIFT | SATURATION | PARTS:
+        assert f"`{key}`" in readme, key
+
+
+@pytest.fixture(scope="module")
+def model_and_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Both directions, then a layer whose last step alone is read."""
+    folder = tmp_path_factory.mktemp("quantization")
+    keras = KERAS3.module
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    x = keras.Input((None, FEATURES), name="x")
+    y = layers.Bidirectional(layers.LSTM(6, return_sequences=True))(x)
+    y = layers.Dense(3, name="y")(layers.LSTM(5)(y))
+    keras.Model(x, y).save(folder / "m.keras")
+    np.savez(folder / "d.npz", x=samples())
+    return folder / "m.keras", folder / "d.npz"
+
+
+@pytest.mark.parametrize("precision", ["int8", pytest.param("dynamic", marks=pytest.mark.slow)])
+def test_conversion_and_verification_give_the_same_numbers(
+    precision: str,
+    model_and_data: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Fresh from the source, and for the finished pair of files."""
+    model, data = map(str, model_and_data)
+    out, report, page = (str(tmp_path / name) for name in ("m.tflite", "r.json", "r.html"))
+    static = ["--calibration", data] if precision == "int8" else ["--data", data]
+    call = ["convert", model, "-o", out, "--quantize", precision, *static]
+    assert cli.run([*call, "--report", report, "--html", page]) == 0
+    shown = capsys.readouterr().out
+    assert "gate f" in shown and "cell state" in shown and "growth" in shown
+    fresh = json.loads(Path(report).read_text())["quantization"]
+    check_schema(fresh)
+    assert len(fresh["layers"]) == 3
+    if precision == "int8":
+        assert [layer["kernel_error"] for layer in fresh["layers"]] == [0.0, 0.0, 0.0]
+    (output,) = fresh["outputs"]
+    assert output["name"] == "y" and output["long"]["by_step"][-1][0] >= TIMES * STEPS - 10
+    assert Path(page).stat().st_size > 100_000
+    assert cli.run(["verify", model, out, "--data", data, "--quantization", "--json"]) == 0
+    later = json.loads(capsys.readouterr().out)["quantization"]
+    for found in (fresh, later):
+        del found["seconds"], found["data"]
+    assert later == fresh
+
+
+def test_measuring_float32_is_refused(
+    model_and_data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, _ = model_and_data
+    out = tmp_path / "m.tflite"
+    assert cli.run(["convert", str(model), "-o", str(out), "--quantization"]) == 2
+    assert "Nothing is quantized in float32" in capsys.readouterr().err
+    assert not out.exists()
