@@ -400,7 +400,9 @@ const char* ReadLstmNodes(TfLiteContext* context, const Graph& graph, int index,
   switch (registration->builtin_code) {
     case kTfLiteBuiltinLstm: {
       const auto& lstm = *static_cast<const TfLiteLSTMParams*>(op->builtin_data);
-      if (lstm.kernel_type != kTfLiteLstmFullKernel) return "it is a basic step";
+      if (lstm.kernel_type != kTfLiteLstmFullKernel) {
+        return ReadBasicStep(context, *op, &nodes->basic);
+      }
       const Options options = {lstm.activation, lstm.cell_clip, lstm.proj_clip, false,
                                lstm.asymmetric_quantize_inputs};
       return ReadOneDirection(context, graph, *op, options, true, nodes);

@@ -1,6 +1,7 @@
 // One LSTM operator of a graph, read and checked.
 #pragma once
 
+#include "delegate/basic_step.h"
 #include "delegate/graph.h"
 #include "edgelstm/edgelstm.h"
 
@@ -21,7 +22,8 @@ constexpr int kMostNodes = 2;
 
 struct LstmNodes {
   LstmNode node[kMostNodes];
-  int count;
+  int count;  // 0: it is a basic step
+  BasicStep basic;
 };
 
 // Whether an operator of this kind may be taken.

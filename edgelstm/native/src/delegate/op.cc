@@ -12,6 +12,7 @@ namespace {
 struct Op {
   LstmNodes nodes;
   EdgeLstm* lstm[kMostNodes];
+  float* spare;  // of a basic step
 };
 
 struct Extent {
@@ -96,6 +97,7 @@ void FreeOp(TfLiteContext*, void* data) {
   Op* op = static_cast<Op*>(data);
   if (op == nullptr) return;
   for (EdgeLstm* lstm : op->lstm) edgelstm_delete(lstm);
+  std::free(op->spare);
   std::free(op);
 }
 
@@ -106,9 +108,14 @@ void* MakeOp(TfLiteContext* context, const TfLiteDelegateParams& params,
   const Graph graph(context);
   bool made = graph.ok() && params.nodes_to_replace->size == 1 &&
               ReadLstmNodes(context, graph, params.nodes_to_replace->data[0], &op->nodes) == nullptr;
+  const int threads = context->recommended_num_threads;
   for (int i = 0; made && i < op->nodes.count; ++i) {
-    op->lstm[i] = MakeLstm(op->nodes.node[i].layer, kernels, context->recommended_num_threads);
+    op->lstm[i] = MakeLstm(op->nodes.node[i].layer, kernels, threads);
     made = op->lstm[i] != nullptr;
+  }
+  if (made && op->nodes.count == 0) {
+    op->lstm[0] = MakeBasicLstm(op->nodes.basic, kernels, threads);
+    made = op->lstm[0] != nullptr;
   }
   if (!made) {
     FreeOp(context, op);
@@ -118,11 +125,12 @@ void* MakeOp(TfLiteContext* context, const TfLiteDelegateParams& params,
 }
 
 TfLiteStatus PrepareOp(TfLiteContext* context, TfLiteNode* node) {
-  const Op* op = static_cast<const Op*>(node->user_data);
+  Op* op = static_cast<Op*>(node->user_data);
   if (op == nullptr) {
     context->ReportError(context, "edgelstm: no memory for the packed weights of an LSTM");
     return kTfLiteError;
   }
+  if (op->nodes.count == 0) return PrepareBasicStep(context, op->nodes.basic, &op->spare);
   for (int i = 0; i < op->nodes.count; ++i) {
     const TfLiteStatus status = PrepareNode(context, op->nodes.node[i]);
     if (status != kTfLiteOk) return status;
@@ -132,6 +140,9 @@ TfLiteStatus PrepareOp(TfLiteContext* context, TfLiteNode* node) {
 
 TfLiteStatus InvokeOp(TfLiteContext* context, TfLiteNode* node) {
   const Op* op = static_cast<const Op*>(node->user_data);
+  if (op->nodes.count == 0) {
+    return InvokeBasicStep(context, op->nodes.basic, op->lstm[0], op->spare);
+  }
   for (int i = 0; i < op->nodes.count; ++i) {
     const TfLiteStatus status = InvokeNode(context, op->nodes.node[i], op->lstm[i]);
     if (status != kTfLiteOk) return status;

@@ -22,7 +22,7 @@ enum TfLiteType : int {
   kTfLiteFloat16 = 10,
 };
 
-enum TfLiteAllocationType : int { kTfLiteMmapRo = 1 };
+enum TfLiteAllocationType : int { kTfLiteMmapRo = 1, kTfLiteArenaRw = 2, kTfLiteArenaRwPersistent = 3 };
 
 enum TfLiteQuantizationType : int { kTfLiteNoQuantization = 0, kTfLiteAffineQuantization = 1 };
 
