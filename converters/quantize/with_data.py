@@ -83,12 +83,7 @@ def quantize_with_data(
         OptionError: a stream, for a model that starts every call from zero.
         DataError: the data do not fit.
     """
-    if data.continuity is Continuity.STREAM and policy is StatePolicy.RESET:
-        raise OptionError(
-            "a model that starts every call from zero has no state to carry along a stream",
-            where="--stream",
-            cure="add --state carry --batch 1 or --state explicit, or leave --stream out",
-        )
+    check_stream(data, policy)
     plan = Plan.of(precision)
     axes = axes_of(model, source, pairs)
     notes = []
@@ -117,6 +112,20 @@ def quantize_with_data(
     made, records = quantize_static(model, calibration, plan, observers)
     notes += advice(calibration, plan)
     return QuantizedModel(made, records, calibration, first_samples(data, axes), tuple(notes))
+
+
+def check_stream(data: CalibrationData, policy: StatePolicy) -> None:
+    """Raises where data are a stream and the model cannot carry its states along.
+
+    Raises:
+        OptionError: so it is.
+    """
+    if data.continuity is Continuity.STREAM and policy is StatePolicy.RESET:
+        raise OptionError(
+            "a model that starts every call from zero has no state to carry along a stream",
+            where="--stream",
+            cure="add --state carry --batch 1 or --state explicit, or leave --stream out",
+        )
 
 
 def first_samples(data: CalibrationData, axes: ModelAxes) -> dict[str, Array]:
