@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.sources.onnx.files import graphs_of
-from edgelstm.converters.sources.onnx.order import reads
 from edgelstm.converters.sources.onnx.package import onnx
+from edgelstm.converters.sources.onnx.states import depends_on_inputs
 from edgelstm.converters.spec import Array
 
 _ROUNDS = 32  # each decides one depth of nesting
-_OF_SHAPES = ("Shape", "Size")
 
 # (model, names of values) -> per run on made-up inputs, these values.
 Runs = Callable[[Any, Sequence[str]], list[Mapping[str, Array]]]
@@ -46,30 +45,11 @@ def decided(model: Any, runs: Runs) -> Any:
 
 def _of_sizes(model: Any) -> list[Any]:
     """The graph's If nodes whose conditions depend on shapes and constants alone."""
-    graph = model.graph
-    producers = {name: node for node in graph.node for name in node.output}
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = {value.name for value in graph.input} - weights
     return [
         node
-        for node in graph.node
-        if node.op_type == "If" and not _reaches(node.input[0], producers, inputs)
+        for node in model.graph.node
+        if node.op_type == "If" and not depends_on_inputs(model, node.input[0])
     ]
-
-
-def _reaches(name: str, producers: Mapping[str, Any], inputs: set[str]) -> bool:
-    """Whether a value depends on what an input holds."""
-    waiting, seen = [name], set()
-    while waiting:
-        at = waiting.pop()
-        if at in inputs:
-            return True
-        node = producers.get(at)
-        if node is None or at in seen or node.op_type in _OF_SHAPES:
-            continue
-        seen.add(at)
-        waiting += reads(node)
-    return False
 
 
 def _replace(graph: Any, output: str, taken: bool) -> None:

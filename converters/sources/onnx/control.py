@@ -26,13 +26,16 @@ def _if(translator: Any, node: OnnxNode, values: dict[str, Any]) -> list[Any]:
     condition = tf.reshape(tf.cast(condition, tf.bool), [])
     try:
         made = tf.cond(condition, lambda: run(branches[0]), lambda: run(branches[1]))
-    except (TypeError, ValueError) as error:
+        made = list(made) if isinstance(made, (list, tuple)) else [made]
+    except (TypeError, ValueError):
+        made = []
+    if not made or any(value.shape.rank is None for value in made):
         raise node.unsupported(
-            f"has branches of different shapes, and the inputs decide between them: {error}"[:300],
+            "has branches of different shapes, and the inputs decide between them",
             cure="fix the sizes of the inputs, or the value that decides: "
             "--inputs 'NAME[1,100,8]' or --fix NAME=VALUE",
-        ) from None
-    return list(made) if isinstance(made, (list, tuple)) else [made]
+        )
+    return made
 
 
 def _loop(translator: Any, node: OnnxNode, values: dict[str, Any]) -> list[Any]:
@@ -51,8 +54,10 @@ def _loop(translator: Any, node: OnnxNode, values: dict[str, Any]) -> list[Any]:
     ):
         runs_on = False
 
+    taken = _taken_apart(body, values)
+
     def inner(t: Any, now: Any, states: list[Any]) -> list[Any]:
-        own = dict(values)
+        own = {**values, **{name: steps.read(t) for name, steps in taken.items()}}
         names = [i.name for i in body.input]
         number = tf.reshape(tf.cast(t, tf.int64), [])
         own.update(zip(names, [number, now, *states], strict=True))
@@ -77,6 +82,31 @@ def _loop(translator: Any, node: OnnxNode, values: dict[str, Any]) -> list[Any]:
     variables = (tf.constant(0), *arrays, *carried)
     _, *found = tf.while_loop(lambda t, *_: t < total, step, variables)
     return [*found[stacked:], *(array.stack() for array in found[:stacked])]
+
+
+def _taken_apart(body: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """By name, what a body takes out of a tensor around it with the number of the step.
+
+    As lists over time, which is what a recurrence is found by.
+    """
+    tf = tensorflow()
+    numbers = {body.input[0].name}
+    found = {}
+    for node in body.node:
+        if node.op_type in ("Identity", "Cast") and node.input[0] in numbers:
+            numbers.add(node.output[0])
+        if node.op_type != "Gather" or node.input[1] not in numbers:
+            continue
+        x = values.get(node.input[0])
+        if x is None or len(x.shape) < 2:
+            continue
+        x = tf.convert_to_tensor(x)
+        axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 0)
+        axis = tools.positive(axis, tools.rank(x))
+        x = tools.transposed(x, [axis, *(i for i in range(tools.rank(x)) if i != axis)])
+        array = tf.TensorArray(x.dtype, tf.shape(x)[0], element_shape=x.shape[1:])
+        found[node.output[0]] = array.unstack(x)
+    return found
 
 
 def _goes_on(body: Any) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.sources.graph.axes import Axes
-from edgelstm.converters.sources.graph.frozen import FrozenGraph, GraphTensor
+from edgelstm.converters.sources.graph.frozen import FrozenGraph, GraphTensor, MutableVariable
 from edgelstm.converters.sources.graph.nodes import Nodes, parse_ref
 from edgelstm.converters.sources.graph.open import laid_out
 from edgelstm.converters.sources.onnx.conditions import decided
@@ -21,8 +21,9 @@ from edgelstm.converters.sources.onnx.files import OnnxFile, read_onnx
 from edgelstm.converters.sources.onnx.package import onnx
 from edgelstm.converters.sources.onnx.reference import OnnxSession
 from edgelstm.converters.sources.onnx.sizes import Sizes, find_sizes
+from edgelstm.converters.sources.onnx.states import HiddenState, opened, rows_of
 from edgelstm.converters.sources.onnx.translate import Translator
-from edgelstm.converters.spec import Array, TensorSpec
+from edgelstm.converters.spec import Array, StatePolicy, TensorSpec
 from edgelstm.errors import OptionError, UnsupportedModelError
 
 _NAMES_SHOWN = 6
@@ -37,6 +38,7 @@ class OpenedOnnx:
     frozen: FrozenGraph
     session: OnnxSession
     axes: Axes
+    states: tuple[HiddenState, ...] = ()
 
 
 def open_onnx(path: Path, options: ConvertOptions) -> OpenedOnnx:
@@ -45,7 +47,6 @@ def open_onnx(path: Path, options: ConvertOptions) -> OpenedOnnx:
     Raises:
         InputError: the file, or an option, is wrong; the message says what to do.
     """
-    tf = tensorflow()
     file = read_onnx(path)
     notes: list[str] = []
     inputs = _inputs(file, options, notes)
@@ -53,54 +54,136 @@ def open_onnx(path: Path, options: ConvertOptions) -> OpenedOnnx:
     inputs = [spec for spec in inputs if spec.name not in fixed]
     outputs = _outputs(file, options)
     sizes: Sizes | None = None
-    written = file.model
-    if any(node.op_type == "If" for node in written.graph.node):
+    states: list[HiddenState] = []
+    keeps = options.state in (StatePolicy.EXPLICIT, StatePolicy.CARRY)
+    if keeps or any(node.op_type == "If" for node in file.model.graph.node):
         sizes = _sizes(file, inputs, fixed, outputs)
-        written = _decided(file, inputs, fixed, sizes)
-    translator = Translator(dataclasses.replace(file, model=written))
-
-    def forward(*tensors: Any) -> list[Any]:
-        given = {spec.name: tensor for spec, tensor in zip(inputs, tensors, strict=True)}
-        made = translator.run({**given, **fixed}, outputs)
-        return [tf.identity(tf.convert_to_tensor(value)) for value in made]
-
-    signature = [
-        tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{index:03d}")
-        for index, spec in enumerate(inputs)
-    ]
-    graph = tf.function(forward, autograph=False).get_concrete_function(*signature).graph
-    nodes = Nodes.of(graph.as_graph_def(), file.where)
-    sinks = {name: tensor.name for name, tensor in zip(outputs, graph.outputs, strict=True)}
-    nodes.keep(nodes.reach(parse_ref(tensor)[0] for tensor in sinks.values()))
-    nodes.drop_control_edges()
-    used: list[GraphTensor] = []
-    unused: list[GraphTensor] = []
-    for spec, tensor in zip(inputs, graph.inputs, strict=False):
-        one = GraphTensor(spec.name, tensor.name, spec)
-        (used if tensor.op.name in nodes.by_name else unused).append(one)
-    if not used:
-        raise UnsupportedModelError(
-            "The outputs depend on no input.", where=file.where, cure="name others with --outputs"
-        )
-    if unused:
-        names = ", ".join(one.name for one in unused)
+        model = _decided(file, inputs, fixed, sizes)
+        if keeps:
+            model, states = _with_states(file, model, options, inputs, fixed, sizes)
+        written = dataclasses.replace(file, model=model)
+    else:
+        written = file
+    traced = _traced(written, inputs, fixed, outputs, states)
+    if traced.unused:
+        names = ", ".join(spec.name for spec in traced.unused)
         notes.append(f"Nothing that is written depends on {names}: left out.")
-        fixed |= {one.name: _any_value(one.spec) for one in unused}
-    session = OnnxSession(file.model, fixed, outputs, file.where)
-    sizes = sizes or find_sizes(session, [one.spec for one in used], _symbols(file, inputs))
+    session = OnnxSession(
+        written.model if states else file.model,
+        {
+            **fixed,
+            **{spec.name: _any_value(spec) for spec in traced.unused},
+            **{state.name: np.zeros(state.shape, np.float32) for state in states},
+        },
+        [*outputs, *(state.output for state in states)],
+        file.where,
+    )
+    if sizes is None:
+        specs = [one.spec for one in traced.used]
+        sizes = find_sizes(session, specs, _symbols(file, inputs))
     if sizes.range is not None:
         notes.append(
             f"The model takes sizes from {sizes.range[0]} to {sizes.range[1]} only of "
             + ", ".join(f"{name}'s axis {axis}" for name, at in sizes.other.items() for axis in at)
             + "."
         )
-    ends = tuple(
-        GraphTensor(name, sinks[name], TensorSpec(name, tuple(t.shape.as_list()), t.dtype.name))
-        for name, t in zip(outputs, graph.outputs, strict=True)
+    unlaid = FrozenGraph(None, traced.used, traced.outputs, traced.states, tuple(notes))
+    frozen, axes = laid_out(traced.nodes, unlaid, session, options, file.where, sizes.other)
+    return OpenedOnnx(file, frozen, session, axes, tuple(states))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Traced:
+    """A model as a TensorFlow graph, pruned to what is needed."""
+
+    nodes: Nodes
+    used: tuple[GraphTensor, ...]
+    unused: tuple[TensorSpec, ...]
+    outputs: tuple[GraphTensor, ...]
+    states: tuple[MutableVariable, ...]
+
+
+def _traced(
+    file: OnnxFile,
+    inputs: list[TensorSpec],
+    fixed: dict[str, Array],
+    outputs: list[str],
+    states: list[HiddenState],
+) -> _Traced:
+    tf = tensorflow()
+    translator = Translator(file)
+    names = [*(spec.name for spec in inputs), *(state.name for state in states)]
+    wanted = [*outputs, *(state.output for state in states)]
+
+    def forward(*tensors: Any) -> list[Any]:
+        given = dict(zip(names, tensors, strict=True))
+        made = translator.run({**given, **fixed}, wanted)
+        return [tf.identity(tf.convert_to_tensor(value)) for value in made]
+
+    signature = [
+        tf.TensorSpec(spec.shape, spec.dtype, name=f"input_{index:03d}")
+        for index, spec in enumerate(inputs)
+    ] + [
+        # As many rows as the inputs, whose axes are not known yet.
+        tf.TensorSpec([1 if size == 1 else None for size in state.shape[:2]] + [state.shape[2]])
+        for state in states
+    ]
+    graph = tf.function(forward, autograph=False).get_concrete_function(*signature).graph
+    nodes = Nodes.of(graph.as_graph_def(), file.where)
+    sinks = [tensor.name for tensor in graph.outputs]
+    nodes.keep(nodes.reach(parse_ref(tensor)[0] for tensor in sinks))
+    nodes.drop_control_edges()
+    ends = [GraphTensor(s.name, t.name, s) for s, t in zip(inputs, graph.inputs, strict=False)]
+    used = tuple(one for one in ends if parse_ref(one.tensor)[0] in nodes.by_name)
+    if not used:
+        raise UnsupportedModelError(
+            "The outputs depend on no input.", where=file.where, cure="name others with --outputs"
+        )
+    count = len(outputs)
+    made = tuple(
+        GraphTensor(name, tensor.name, TensorSpec(name, tuple(tensor.shape), tensor.dtype.name))
+        for name, tensor in zip(outputs, graph.outputs, strict=False)
     )
-    unlaid = FrozenGraph(None, tuple(used), ends, (), tuple(notes))
-    frozen, axes = laid_out(nodes, unlaid, session, options, file.where, sizes.other)
-    return OpenedOnnx(file, frozen, session, axes)
+    kept = tuple(
+        MutableVariable(
+            state.name, (read.name,), sinks[count + at], np.zeros(state.shape, np.float32)
+        )
+        for at, (state, read) in enumerate(zip(states, graph.inputs[len(inputs) :], strict=False))
+    )
+    return _Traced(nodes, used, tuple(one.spec for one in ends if one not in used), made, kept)
+
+
+def _with_states(
+    file: OnnxFile,
+    model: Any,
+    options: ConvertOptions,
+    inputs: list[TensorSpec],
+    fixed: dict[str, Array],
+    sizes: Sizes,
+) -> tuple[Any, list[HiddenState]]:
+    """The model with the states that it starts from zero as inputs and outputs."""
+    if not sizes.tried:
+        return model, []
+
+    def values(model: Any, names: Sequence[str]) -> Mapping[str, Array]:
+        return OnnxSession(model, fixed, names, file.where).run(sizes.tried[0]) if names else {}
+
+    rows = rows_of(model, lambda name: values(model, [name])[name])
+    if rows is None:
+        return model, []
+    if isinstance(options.batch, int):
+        rows = options.batch
+    elif any(
+        size is None and sizes.tried[0][spec.name].shape[axis] == rows
+        for spec in inputs
+        for axis, size in enumerate(spec.shape)
+    ):
+        raise OptionError(
+            "States that are kept from call to call have a fixed number of rows.",
+            where="--state",
+            cure="give it: --batch 1",
+        )
+    return opened(model, rows, values, file.where)
 
 
 def _sizes(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from edgelstm.converters.sources.onnx.batch_first import without_batch_first
 from edgelstm.converters.sources.onnx.files import graphs_of
 from edgelstm.converters.sources.onnx.package import onnx
-from edgelstm.converters.spec import Array
+from edgelstm.converters.spec import Array, StatePair, StatePolicy
 from edgelstm.errors import UnsupportedModelError
 
 _FEW_VALUES = 8  # constants that are smaller are sizes and factors rather than weights
@@ -154,24 +155,50 @@ def _round_one(tensor: Any, rng: np.random.Generator) -> None:
     tensor.CopyFrom(onnx().numpy_helper.from_array(off.astype(np.float32), tensor.name))
 
 
+@dataclasses.dataclass(frozen=True)
+class KeptState:
+    """A state of the model that outlives a call: the input and the output that it is."""
+
+    pair: StatePair
+    shape: tuple[int | None, ...]
+
+
 class OnnxReference:
-    """The model under a state policy; its states are inputs and outputs of its own."""
+    """The model under a state policy.
+
+    Args:
+        states: those of the model's inputs and outputs that are states.
+        explicit: pairs of states that the caller keeps, by the names in the written file.
+    """
 
     def __init__(
         self,
         session: OnnxSession,
-        fixed: Mapping[str, Array] | None = None,
-        hidden: Collection[str] = (),
+        states: Sequence[KeptState],
+        policy: StatePolicy,
+        explicit: Sequence[StatePair],
     ) -> None:
-        """Of inputs that are `fixed` callers know nothing, nor of outputs that are `hidden`."""
         self._session = session
-        self._fixed = dict(fixed or {})
-        self._hidden = frozenset(hidden)
+        self._states = states
+        self._policy = policy
+        self._explicit = {pair.name: pair for pair in explicit}
+        self.reset()
 
     def reset(self) -> None:
-        """Nothing: no state outlives a call."""
+        """Put the states back to zero."""
+        self._held = {
+            state.pair.input: np.zeros([size or 1 for size in state.shape], np.float32)
+            for state in self._states
+        }
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name."""
-        outputs = self._session.run({**inputs, **self._fixed})
-        return {name: array for name, array in outputs.items() if name not in self._hidden}
+        """Outputs by name, explicit states among them."""
+        if self._policy is StatePolicy.RESET:
+            self.reset()
+        outputs = self._session.run({**self._held, **inputs})
+        for state in self._states:
+            after = self._held[state.pair.input] = outputs.pop(state.pair.output)
+            explicit = self._explicit.get(state.pair.name)
+            if explicit is not None:
+                outputs[explicit.output] = after
+        return outputs

@@ -5,16 +5,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import numpy as np
-
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.graph.loop_states import LoopState
 from edgelstm.converters.sources.graph.source import GraphSource
 from edgelstm.converters.sources.onnx.open import OpenedOnnx, open_onnx
-from edgelstm.converters.sources.onnx.reference import OnnxReference
+from edgelstm.converters.sources.onnx.reference import KeptState, OnnxReference
 from edgelstm.converters.sources.sniff import SourceKind
-from edgelstm.converters.spec import Array, StatePolicy
+from edgelstm.converters.spec import StatePair, StatePolicy
 
 
 class OnnxSource(GraphSource):
@@ -38,16 +36,12 @@ class OnnxSource(GraphSource):
         )
 
     def reference(self, policy: StatePolicy) -> OnnxReference:  # type: ignore[override]
-        """The model, run by ONNX Runtime; its states are inputs and outputs of its own."""
-        del policy
-        zeros: dict[str, Array] = {}
-        if self._frozen.from_zero:
-            zeros = {
-                state.pair.input: np.zeros([size or 1 for size in state.shape], np.float32)
-                for state in self._frozen.loop_states
-            }
-        hidden = {state.pair.output for state in self._frozen.loop_states} if zeros else set()
-        return OnnxReference(self._opened.session, zeros, hidden)
+        """The model, run by ONNX Runtime; states outlive calls as in the written file."""
+        kept = [KeptState(s.pair, s.shape) for s in self._frozen.loop_states]
+        kept += [
+            KeptState(StatePair(s.name, s.name, s.output), s.shape) for s in self._opened.states
+        ]
+        return OnnxReference(self._opened.session, kept, policy, self.states)
 
     def _runnable(self, states: tuple[LoopState, ...]) -> tuple[LoopState, ...]:
         return tuple(state for state in states if state.given and state.made)

@@ -59,9 +59,9 @@ def size_at(value: Any, axis: int) -> Any:
 def with_shape(value: Any, sizes: Sequence[int | None]) -> Any:
     """The value, of which these sizes are known in the graph from now on."""
     tf = tensorflow()
-    if shape_of(value) == list(sizes):
-        return value
     merged = value.shape.merge_with(sizes).as_list()
+    if shape_of(value) == merged:
+        return value
     target = [tf.shape(value)[i] if size is None else size for i, size in enumerate(merged)]
     if merged.count(None) == 1:
         target = [-1 if size is None else size for size in merged]
