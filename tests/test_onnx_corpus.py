@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.options import ConvertOptions, TensorChoice
 from edgelstm.converters.pipeline import convert
 from edgelstm.converters.spec import Lowering
-from edgelstm.runtime import Session
+from edgelstm.runtime import Session, Stream
 
 pytest.importorskip("onnxruntime", reason="the reference is ONNX Runtime")
 
@@ -57,3 +57,54 @@ def _compare(have: dict[str, Any], wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         scale = max(1.0, float(np.max(np.abs(value))))
         np.testing.assert_allclose(have[name] / scale, value / scale, rtol=0, atol=1e-5)
+
+
+FRAMES = 10_000
+STREAMS = {
+    "onnx_silero_vad_v6_16k": ("input", (1, 576), "output"),
+    "onnx_dtln_1": ("input_2", (1, 1, 257), "activation_2"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(STREAMS))
+def test_a_stream_of_ten_thousand_frames_equals_onnx_runtime(
+    name: str, corpus: Path, tmp_path: Path
+) -> None:
+    """The states are paired by dataflow; the stream is saved and restored half-way."""
+    import onnxruntime
+
+    folder = corpus / "models" / name
+    meta = json.loads((folder / "meta.json").read_text())
+    source = folder / meta["runner"]["file"]
+    given, shape, output = STREAMS[name]
+    rng = np.random.default_rng(2)
+    if name == "onnx_dtln_1":
+        frames = rng.uniform(0, 2, (FRAMES, *shape)).astype(np.float32)
+        choices: tuple[TensorChoice, ...] = ()
+    else:
+        time = np.arange(FRAMES * 512 + 64) / 16000
+        wave = 0.3 * np.sin(2 * np.pi * 220 * time) * (np.sin(2 * np.pi * 0.7 * time) > 0)
+        wave = (wave + 0.05 * rng.standard_normal(time.shape)).astype(np.float32)
+        frames = np.stack([wave[i * 512 : i * 512 + 576] for i in range(FRAMES)])[:, None]
+        choices = (TensorChoice("input", shape), TensorChoice("state", (2, 1, 128)))
+    file = tmp_path / "model.tflite"
+    convert(source, file, ConvertOptions(inputs=choices), progress=lambda _: None)
+    stream = Stream(file)
+    session = onnxruntime.InferenceSession(str(source))
+    names = [o.name for o in session.get_outputs()]
+    (state,), (after,) = meta["runner"]["state"].keys(), meta["runner"]["state"].values()
+    held = np.zeros(meta["runner"]["state_in"][state]["shape"], np.float32)
+    others = {"sr": np.asarray(16000)} if "silero" in name else {}
+    worst = 0.0
+    for number, frame in enumerate(frames):
+        want = dict(
+            zip(names, session.run(None, {given: frame, state: held, **others}), strict=True)
+        )
+        held = want[after]
+        if number == FRAMES // 2:
+            stream.save(tmp_path / "state")
+            stream = Stream.load(file, tmp_path / "state")
+        have = stream.push({given: frame})[output]
+        worst = max(worst, float(np.max(np.abs(have - want[output]))))
+    assert worst <= 1e-5

@@ -161,6 +161,10 @@ def _binary_op(translator: Any, node: OnnxNode) -> Any:
     first, second = node.input(0), node.input(1)
     if node.op == "Mul" and (zero := _whole_zero(first, second)) is not None:
         return zero
+    if node.op == "Add":
+        for known, other in ((first, second), (second, first)):
+            if _adds_nothing(known, other):
+                return tf.convert_to_tensor(other)
     if node.op == "Pow" and isinstance(second, np.ndarray) and np.all(second == 2):
         return tools.elementwise(tf.square, tf.convert_to_tensor(first))
     return _binary(node.op)(tf.convert_to_tensor(first), tf.convert_to_tensor(second))
@@ -174,6 +178,16 @@ def _whole_zero(first: Any, second: Any) -> Any:
             if -1 not in shape:
                 return np.zeros(shape, known.dtype)
     return None
+
+
+def _adds_nothing(known: Any, other: Any) -> bool:
+    """Whether it is one zero, which exporters add to keep an input that is not needed."""
+    return (
+        isinstance(known, np.ndarray)
+        and known.size == 1
+        and known.ndim <= tools.rank(other)
+        and not known.any()
+    )
 
 
 def _variadic(translator: Any, node: OnnxNode) -> Any:
