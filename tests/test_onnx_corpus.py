@@ -84,7 +84,7 @@ def test_a_stream_of_ten_thousand_frames_equals_onnx_runtime(
         choices: tuple[TensorChoice, ...] = ()
     else:
         time = np.arange(FRAMES * 512 + 64) / 16000
-        wave = 0.3 * np.sin(2 * np.pi * 220 * time) * (np.sin(2 * np.pi * 0.7 * time) > 0)
+        wave: Any = 0.3 * np.sin(2 * np.pi * 220 * time) * (np.sin(2 * np.pi * 0.7 * time) > 0)
         wave = (wave + 0.05 * rng.standard_normal(time.shape)).astype(np.float32)
         frames = np.stack([wave[i * 512 : i * 512 + 576] for i in range(FRAMES)])[:, None]
         choices = (TensorChoice("input", shape), TensorChoice("state", (2, 1, 128)))
