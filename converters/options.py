@@ -56,12 +56,11 @@ class ClipPolicy(enum.Enum):
     DROP_DEFAULT = "drop default"
 
 
-class MeasurePolicy(enum.Enum):
-    """Whether it is measured what quantization costs, per layer, gate and step."""
+class RangeSource(enum.Enum):
+    """Where ranges of int8 and int16 activations come from."""
 
-    SKIP = "skip"
-    TRY = "try"  # where something is quantized; a failure is a note
-    REQUIRE = "require"
+    CALIBRATION = "calibration"  # data that run through the model
+    MODEL = "from-model"  # its LSTM layers learned theirs in training; the rest from data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +97,8 @@ class ConvertOptions:
         states: outputs by the inputs that they are the next value of, as the user tells them.
         data: inputs by name for verification, besides random ones.
         calibration: what int8 and int16 take their ranges from; other precisions need none.
-        observer: how these ranges are chosen; graph_io: what the model takes and gives then.
+        ranges: where ranges come from; observer: how those of data are chosen; graph_io: what the model takes and gives then.
         streaming: None writes one form of the model.
-        measure: takes `data`, else `calibration`, else random numbers.
         tolerance: largest error relative to an output's range; None takes the precision's own.
     """
 
@@ -121,11 +119,11 @@ class ConvertOptions:
     data: Mapping[str, Array] | None = None
     tolerance: float | None = None
     calibration: CalibrationData | None = None
+    ranges: RangeSource = RangeSource.CALIBRATION
     observer: ObserverKind = ObserverKind.AUTO
     graph_io: GraphIo = GraphIo.FLOAT
     clip: ClipPolicy = ClipPolicy.KEEP
     streaming: Streaming | None = None
-    measure: MeasurePolicy = MeasurePolicy.SKIP
     plan: Plan | None = None
 
     def __post_init__(self) -> None:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import edgelstm
 from edgelstm import files
-from edgelstm.converters import forms, measured
-from edgelstm.converters.clock import Clock
+from edgelstm.converters import forms
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.lowering.own_states import own_states
-from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
+from edgelstm.converters.options import (
+    ConvertOptions,
+    FusePolicy,
+    OverwritePolicy,
+    RangeSource,
+)
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.quantize.emulate import wide_sessions
 from edgelstm.converters.quantize.finished import quantize_finished
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
+from edgelstm.converters.quantize.learned import learned_ranges
 from edgelstm.converters.quantize.outcome import check_fit, outcomes
 from edgelstm.converters.quantize.plan import STATIC, check_layers, check_plan
 from edgelstm.converters.quantize.result import left_as_they_were
@@ -66,10 +73,9 @@ def convert(
     Raises:
         EdgeLstmError: nothing is written then, and an existing output is untouched.
     """
-    clock = Clock()
+    clock = _Clock()
     check_plan(options.quantization)
-    require_data(options.quantization, options.calibration)
-    measured.check_measurable(options)
+    require_ranges(options)
     options = forms.settled(options)
     sources = (source_path, options.architecture, options.custom_objects)
     check_output(output, options.overwrite, besides=sources)
@@ -85,7 +91,7 @@ def convert(
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
     states = states_of(source, finished)
-    finished.model.set_metadata(METADATA, _metadata(report, states, source, added))
+    finished.model.set_metadata(METADATA, _metadata(report, states, source, added, options.ranges))
     entry = forms.stream_entry(states, time_axes(source))
     finished.model.set_metadata(forms.STREAM_ENTRY, entry)
     content = finished.model.to_bytes()
@@ -102,7 +108,6 @@ def convert(
             progress=progress,
         )
     verification.raise_if_failed()
-    report = measured.added(report, finished, options, progress, clock)
     if options.streaming is not None:
         with clock.stage("stream", progress, "comparing steps, chunks and the whole sequence"):
             allowed = tolerance_for(options.precision, options.tolerance)
@@ -111,8 +116,11 @@ def convert(
         proof.raise_if_failed(source_path.name)
         report = dataclasses.replace(report, notes=(*report.notes, proof.sentence()))
     if options.graph_io is not GraphIo.FLOAT:
-        notes = (*report.notes, *_left_float(to_integer_io(finished.model, options.graph_io)))
-        report = dataclasses.replace(report, notes=notes, ops=finished.model.op_counts())
+        report = dataclasses.replace(
+            report,
+            notes=(*report.notes, *_left_float(to_integer_io(finished.model, options.graph_io))),
+        )
+        report = dataclasses.replace(report, ops=finished.model.op_counts())
         content = finished.model.to_bytes()
     with clock.stage("write", progress, f"writing {output}"):
         files.write_atomically(output, content)
@@ -132,6 +140,7 @@ def verify(
         options,
         state=options.state or written.state_policy,
         precision=written.precision,
+        ranges=written.ranges,
     )
     progress(f"reading {source_path.name}")
     source = open_source(source_path, options)
@@ -139,7 +148,8 @@ def verify(
     precision = options.precision
     if isinstance(source, FinishedSource) and precision is source.precision:
         precision = source.verified_as
-    if precision in STATIC and options.data is None:
+    calibrated = precision in STATIC and options.ranges is RangeSource.CALIBRATION
+    if calibrated and options.data is None:
         raise OptionError(
             f"a file in {precision.value} holds for inputs like its calibration data",
             where="--data",
@@ -164,11 +174,13 @@ def finish(
     options: ConvertOptions,
     policy: StatePolicy,
     progress: Progress,
-    clock: Clock,
+    clock: _Clock,
 ) -> Finished:
     """The source as TFLite, its recurrences written and quantized."""
     with clock.stage("convert", progress, "converting"):
         if isinstance(source, FinishedSource):
+            if options.ranges is RangeSource.MODEL:
+                learned_ranges((), options.quantization)
             return quantize_finished(source, options, policy, progress)
         plan = options.quantization
         marked = source.marked()
@@ -179,7 +191,6 @@ def finish(
         refuse_foreign_ops(model)
         check_rules(model, plan)
         check_fit(model, plan)
-        plain = measured.copy_for(model, options)
     static = None
     if plan.calibrated:
         with clock.stage("quantize", progress, "calibrating"):
@@ -200,9 +211,23 @@ def finish(
         tuple(notes),
         None if static is None else static.samples,
         choices,
-        pair=measured.pair_of(plain, model, source, explicit_states(marked), options.precision),
-        static=static,
     )
+
+
+def require_ranges(options: ConvertOptions) -> None:
+    """Raises where the precision needs ranges and nothing tells them.
+
+    Raises:
+        OptionError: so it is, or learned ranges are asked for where none are needed.
+    """
+    if options.ranges is RangeSource.CALIBRATION:
+        require_data(options.quantization, options.calibration)
+    elif not options.quantization.calibrated:
+        raise OptionError(
+            f"{options.precision.value} has no ranges of activations",
+            where=f"--ranges {options.ranges.value}",
+            cure="use --quantize int8 or int16, or leave --ranges out",
+        )
 
 
 def runners_of(content: bytes | Path, precision: Precision) -> list[Runner] | None:
@@ -220,22 +245,21 @@ def _with_data(
     options: ConvertOptions,
     progress: Progress,
 ) -> QuantizedModel:
-    assert options.calibration is not None
+    learned = None
+    if options.ranges is RangeSource.MODEL:
+        learned = learned_ranges(marked.recurrences, options.quantization)
+    pairs = {s.pair.input: s.pair.output for s in marked.slots if s.home is StateHome.CALLER}
     return quantize_with_data(
         model,
         source,
-        explicit_states(marked),
+        pairs,
         policy,
         options.quantization,
         options.calibration,
         options.observer,
         progress,
+        learned,
     )
-
-
-def explicit_states(marked: MarkedModel) -> dict[str, str]:
-    """Explicit states, input to output by name."""
-    return {s.pair.input: s.pair.output for s in marked.slots if s.home is StateHome.CALLER}
 
 
 def _left_float(names: list[str]) -> list[str]:
@@ -383,6 +407,7 @@ def _metadata(
     states: Sequence[Mapping[str, str]],
     source: OpenedSource,
     added: Mapping[str, Any],
+    ranges: RangeSource,
 ) -> bytes:
     content = {
         "format": METADATA_FORMAT,
@@ -390,9 +415,26 @@ def _metadata(
         "source": report.source.to_json(),
         "precision": report.precision.value,
         "state_policy": report.state_policy.value,
+        **({} if ranges is RangeSource.CALIBRATION else {"ranges": ranges.value}),
         "states": states,
         "time_axes": time_axes(source),
         **({"signatures": added} if added else {}),
         "report": {"recurrences": [r.to_json() for r in report.recurrences]},
     }
     return json.dumps(content, separators=(",", ":")).encode()
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, progress: Progress, message: str) -> Iterator[None]:
+        progress(message)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - start

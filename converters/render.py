@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgelstm.converters.quantize.fidelity.render import print_quantization
 from edgelstm.converters.report import FUSED_OPS, ConversionReport
 from edgelstm.converters.verify.diagnosis import cure, describe
 from edgelstm.converters.verify.result import (
@@ -32,8 +31,6 @@ def print_report(report: ConversionReport, console: Console) -> None:
     print_inspection(report.to_json(), console)
     if report.verification is not None:
         print_verification(report.verification, console)
-    if report.quantization is not None:
-        print_quantization(report.quantization, console)
     if report.seconds:
         stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in report.seconds.items())
         console.print(_plain(f"took {sum(report.seconds.values()):.1f} s: {stages}", "dim"))

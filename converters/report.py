@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from edgelstm.converters.quantize.fidelity import QuantizationReport
 from edgelstm.converters.spec import Lowering, Precision, Recurrence, StatePolicy, TensorSpec
 from edgelstm.converters.verify.result import Verification
 
@@ -110,7 +109,6 @@ class ConversionReport:
         bytes: size of the written file.
         notes: what a user should know, one sentence each.
         verification: None when it was not asked for.
-        quantization: what it costs; None when it was not measured.
         seconds: wall time by stage, in order: e.g. {"read": 2.1, "convert": 1.4, "verify": 1.0}.
     """
 
@@ -125,7 +123,6 @@ class ConversionReport:
     notes: tuple[str, ...] = ()
     verification: Verification | None = None
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    quantization: QuantizationReport | None = None
 
     @property
     def expected(self) -> int:
@@ -167,6 +164,5 @@ class ConversionReport:
             "state_policy": self.state_policy.value,
             "notes": list(self.notes),
             "verification": None if self.verification is None else self.verification.to_json(),
-            "quantization": None if self.quantization is None else self.quantization.to_json(),
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
         }

@@ -11,8 +11,6 @@ from rich.table import Table
 from edgelstm import terminal
 from edgelstm.converters.inspect import written_by_us
 from edgelstm.converters.options import ConvertOptions
-from edgelstm.converters.quantize.fidelity import QuantizationReport
-from edgelstm.converters.quantize.fidelity.render import print_quantization
 from edgelstm.converters.render import print_verification
 from edgelstm.converters.sources import open_source
 from edgelstm.converters.spec import StatePolicy
@@ -30,24 +28,16 @@ def proof(source: Path, model: Path, options: ConvertOptions) -> StreamingProof:
     return prove(model, opened.inputs, allowed, data=options.data, source=reference.run)
 
 
-def show(
-    verification: Verification,
-    proof: StreamingProof | None,
-    as_json: bool,
-    quantization: QuantizationReport | None = None,
-) -> None:
-    """Prints all of them; raises VerificationFailed where a comparison failed."""
+def show(verification: Verification, proof: StreamingProof | None, as_json: bool) -> None:
+    """Prints both; raises VerificationFailed where either comparison failed."""
 
-    def print_all(console: Console) -> None:
+    def print_both(console: Console) -> None:
         print_verification(verification, console)
         if proof is not None:
             console.print(table(proof))
-        if quantization is not None:
-            print_quantization(quantization, console)
 
     streaming = {} if proof is None else {"streaming": proof.to_json()}
-    cost = {} if quantization is None else {"quantization": quantization.to_json()}
-    terminal.show({**verification.to_json(), **streaming, **cost}, as_json, print_all)
+    terminal.show({**verification.to_json(), **streaming}, as_json, print_both)
     verification.raise_if_failed()
     if proof is not None:
         proof.raise_if_failed("--streaming")

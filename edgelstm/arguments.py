@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgelstm.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from edgelstm.converters.options import (
-        ConvertOptions,
-        MeasurePolicy,
-        Size,
-        Streaming,
-        TensorChoice,
-    )
+    from edgelstm.converters.options import ConvertOptions, Size, Streaming, TensorChoice
     from edgelstm.converters.spec import Array
 
 
@@ -205,29 +199,6 @@ def streaming(wanted: bool, step: Any, step_only: bool) -> Streaming | None:
             cure="use --step plain or --step basic",
         )
     return Streaming(StreamingForms.STEP if step_only else StreamingForms.ALL, form)
-
-
-def measure(wanted: bool, html: Path | None, report: Path | None) -> MeasurePolicy:
-    """Whether to measure what quantization costs: where asked for, else for a report."""
-    from edgelstm.converters.options import MeasurePolicy
-
-    if wanted or html is not None:
-        return MeasurePolicy.REQUIRE
-    return MeasurePolicy.SKIP if report is None else MeasurePolicy.TRY
-
-
-def check_page(html: Path | None, overwrite: bool, besides: Sequence[Path | None]) -> None:
-    """Finds out before the work that a page can be made and written.
-
-    Raises:
-        MissingPackageError: the plotting library is not installed.
-        EdgeLstmError: the file cannot be written, exists, or is one of `besides`.
-    """
-    from edgelstm import files, page
-
-    if html is not None:
-        files.check_output(html, may_replace=overwrite, besides=besides)
-        page.check_installed()
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -25,7 +25,6 @@ from edgelstm.cli_types import (
     FixOption,
     GraphIoName,
     GraphIoOption,
-    HtmlOption,
     InputsOption,
     JsonOption,
     JsOption,
@@ -40,7 +39,8 @@ from edgelstm.cli_types import (
     PrecisionName,
     PrecisionOption,
     ProveOption,
-    QuantizationOption,
+    RangesName,
+    RangesOption,
     ReportOption,
     RequireFusedOption,
     SourceArgument,
@@ -119,24 +119,21 @@ def convert(
     tolerance: ToleranceOption = None,
     calibration: CalibrationOption = None,
     stream: StreamOption = False,
+    ranges: RangesOption = RangesName.CALIBRATION,
     observer: ObserverOption = ObserverName.AUTO,
     io: GraphIoOption = GraphIoName.FLOAT,
-    quantization: QuantizationOption = False,
-    html: HtmlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a trained model to TFLite with fused LSTM ops, and compare the two."""
     from edgelstm import arguments, files, terminal
     from edgelstm.converters import pipeline
-    from edgelstm.converters.options import ClipPolicy, FusePolicy, OverwritePolicy
-    from edgelstm.converters.quantize.fidelity.page import to_page
+    from edgelstm.converters.options import ClipPolicy, FusePolicy, OverwritePolicy, RangeSource
     from edgelstm.converters.render import print_report
     from edgelstm.converters.spec import StatePolicy
     from edgelstm.quiet import quiet
 
     if report is not None:
         files.check_output(report, may_replace=overwrite, besides=(output, source))
-    arguments.check_page(html, overwrite, (output, source, report))
     options = arguments.convert_options(
         architecture,
         custom_objects,
@@ -156,15 +153,13 @@ def convert(
         fuse=FusePolicy.REQUIRE if require_fused else FusePolicy.PREFER,
         overwrite=OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP,
         **arguments.calibration(calibration, stream, observer.value, io.value),
+        ranges=RangeSource(ranges.value),
         clip=ClipPolicy.DROP_DEFAULT if drop_default_clip else ClipPolicy.KEEP,
-        measure=arguments.measure(quantization, html, report),
     )
     with quiet():
         done = pipeline.convert(source, output, options, progress=terminal.progress)
     if report is not None:
         files.write_atomically(report, terminal.document(done.to_json()).encode())
-    if html is not None and done.quantization is not None:
-        files.write_atomically(html, to_page(done.quantization, source.name).encode())
     if as_json:
         terminal.notes(done.notes)
     terminal.show(done.to_json(), as_json, lambda console: print_report(done, console))
@@ -184,18 +179,13 @@ def verify(
     allow_code: AllowCodeOption = False,
     allow_nan: AllowNanOption = False,
     streaming: ProveOption = False,
-    quantization: QuantizationOption = False,
-    html: HtmlOption = None,
-    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a converted model with its source, along the time axis."""
-    from edgelstm import arguments, files, terminal
-    from edgelstm.converters import measured, pipeline, streams
-    from edgelstm.converters.quantize.fidelity.page import to_page
+    from edgelstm import arguments, terminal
+    from edgelstm.converters import pipeline, streams
     from edgelstm.quiet import quiet
 
-    arguments.check_page(html, overwrite, (source, model))
     options = arguments.convert_options(
         architecture,
         custom_objects,
@@ -210,12 +200,7 @@ def verify(
     with quiet():
         verification = pipeline.verify(source, model, options, progress=terminal.progress)
         proof = streams.proof(source, model, options) if streaming else None
-        found = None
-        if quantization or html is not None:
-            found = measured.measure_file(source, model, options, terminal.progress)
-    if html is not None and found is not None:
-        files.write_atomically(html, to_page(found, model.name).encode())
-    streams.show(verification, proof, as_json, found)
+    streams.show(verification, proof, as_json)
 
 
 @app.command(name="export-app")

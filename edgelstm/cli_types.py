@@ -28,6 +28,13 @@ class ObserverName(str, enum.Enum):
     MSE = "mse"
 
 
+class RangesName(str, enum.Enum):
+    """What --ranges takes."""
+
+    CALIBRATION = "calibration"
+    MODEL = "from-model"
+
+
 class GraphIoName(str, enum.Enum):
     """What --io takes."""
 
@@ -132,6 +139,10 @@ StreamOption = Annotated[
     bool,
     typer.Option("--stream", help="Calibration data are one recording: carry the states along."),
 ]
+RangesOption = Annotated[
+    RangesName,
+    typer.Option(help="Where ranges come from: the data, or for LSTM layers their training."),
+]
 ObserverOption = Annotated[
     ObserverName, typer.Option(help="How ranges are chosen from the calibration data.")
 ]
@@ -178,19 +189,6 @@ OutputOption = Annotated[
 ]
 ReportOption = Annotated[
     Path | None, typer.Option(metavar="R.json", help="Write the conversion report here.")
-]
-QuantizationOption = Annotated[
-    bool,
-    typer.Option(
-        "--quantization",
-        help="Measure what quantization costs: by layer, gate and step, beside float32.",
-    ),
-]
-HtmlOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="R.html", help="Write what quantization costs as one page with everything in it."
-    ),
 ]
 RequireFusedOption = Annotated[
     bool, typer.Option("--require-fused", help="Fail unless every recurrence is fused.")

@@ -129,60 +129,6 @@ def test_a_budget_for_accuracy_holds_on_the_labels(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "more",
-    [("--state", "explicit"), ("--state", "carry", "--batch", "1")],
-    ids=["explicit", "carry"],
-)
-def test_files_that_keep_their_states_are_searched_too(
-    more: tuple[str, ...], trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Rows start from zero states; what the plan's file brings is measured anew."""
-    told, plan = searched(trained, trained.plain, "rms=0.01", tmp_path, capsys, *more)
-    out = tmp_path / "m.tflite"
-    call = ["convert", str(trained.path), "-o", str(out), "--quantize", str(plan), *more]
-    assert cli.run([*call, "--calibration", str(trained.plain)]) == 0
-    session = Session(out)
-    found = []
-    for row in range(1, ROWS, 2):
-        session.reset()
-        zeros = {
-            i.name: np.zeros([n or 1 for n in i.shape], np.float32)
-            for i in session.inputs
-            if i.name != "x"
-        }
-        found.append(session.run({"x": trained.x[row : row + 1], **zeros})["p"])
-    expected = trained.source(trained.x[1::2])
-    rms = float(np.sqrt(np.mean((np.concatenate(found) - expected) ** 2)) / np.ptp(expected))
-    assert rms <= 0.01
-    assert told["spent"] == pytest.approx(rms, rel=0.02)
-    assert told["plan"]["bytes"] == out.stat().st_size < told["float32"]["bytes"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("budget", ["accuracy-drop=0.5%", "rms=0.002"])
-def test_labelled_windows_are_searched_and_keep_their_accuracy(
-    budget: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Human activity, 500 windows: the odd ones, measured anew in the file that convert writes."""
-    model = corpus / "models" / "tf1pb_mobirnn_2layer32unit" / "2layer32unit.pb"
-    with np.load(model.parent / "har_test500.npz") as archive:
-        windows, labels = archive["x"], archive["y"]
-    data, plan, out = (tmp_path / name for name in ("d.npz", "p.toml", "m.tflite"))
-    np.savez(data, input=windows, y=labels)
-    more = ["--calibration", str(data), "--inputs", "input[?,128,9]"]
-    call = ["quantize-search", str(model), "-o", str(plan), "--budget", budget, "--json"]
-    assert cli.run([*call, *more]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert cli.run(["convert", str(model), "-o", str(out), "--quantize", str(plan), *more]) == 0
-    (found,) = Session(out).run({"input": windows[1::2]}).values()
-    accuracy = float(np.mean(found.argmax(axis=1) + 1 == labels[1::2]))
-    assert told["plan"]["accuracy"] == pytest.approx(accuracy)
-    assert told["source_accuracy"] - accuracy <= 0.005
-    assert out.stat().st_size == told["plan"]["bytes"] < 0.5 * told["float32"]["bytes"]
-
-
-@pytest.mark.slow
 def test_latency_is_told_of_runs_in_turns_and_only_float32_may_be_left(
     trained: Trained,
     tmp_path: Path,

@@ -2,93 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-
 from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
 from edgelstm.converters.quantize.plan import STATIC, WEIGHTS_ONLY, Plan
-from edgelstm.converters.quantize.ranges import CELL_EXPONENTS, LARGEST_CELL, cell_exponent
 from edgelstm.converters.spec import Precision
 
-GATES = ("input", "forget", "cell", "output")
+_GATES = ("input", "forget", "cell", "output")
 _SATURATED_SHARE = 0.9
 _OUTLIER_RATIO = 4.0
-# Below this the smallest scale of the cell state leaves fewer than 4096 of 32768 steps.
-_SMALL_CELL = 2.0**-3
-
-
-@dataclasses.dataclass(frozen=True)
-class Advice:
-    """Something that a user should know of a layer.
-
-    Attributes:
-        layer: its name; empty for the whole model.
-        what: a sentence without its full stop.
-        cure: what to do.
-    """
-
-    layer: str
-    what: str
-    cure: str
-
-    @property
-    def sentence(self) -> str:
-        """Both in one."""
-        return f"{self.what}: {self.cure}."
-
-    def to_json(self) -> dict[str, str]:
-        """A JSON object."""
-        return {"layer": self.layer, "what": self.what, "cure": self.cure}
-
-
-def of_cell(layer: str, largest: float) -> Iterator[Advice]:
-    """Where a largest |c| needs a scale beyond the kernel's limits of 2^-15 and 2^-9, or the last.
-
-    The smallest scale is told of only where it leaves few steps.
-    """
-    if largest > LARGEST_CELL:
-        yield Advice(
-            layer,
-            f"The cell state of {layer} reaches {largest:.3g}, the integer kernel holds "
-            f"{LARGEST_CELL:.0f} with its largest scale, 2^{CELL_EXPONENTS[-1]}: it saturates",
-            "train with a cell clip, or keep the layer float (--quantize dynamic)",
-        )
-    elif cell_exponent(largest) == CELL_EXPONENTS[-1]:
-        yield Advice(
-            layer,
-            f"The cell state of {layer} reaches {largest:.3g} and has the largest scale that the "
-            f"integer kernel takes, 2^{CELL_EXPONENTS[-1]}, which holds {LARGEST_CELL:.0f}",
-            "calibrate with sequences as long as they will be, or train with a cell clip",
-        )
-    elif 0 < largest < _SMALL_CELL:
-        yield Advice(
-            layer,
-            f"The cell state of {layer} stays below {largest:.3g} and has the smallest scale that "
-            f"the integer kernel takes, 2^{CELL_EXPONENTS[0]}: it uses "
-            f"{int(largest * 2.0 ** -CELL_EXPONENTS[0])} of 32768 steps",
-            "check the scale of the inputs, or keep the layer float (--quantize dynamic)",
-        )
-
-
-def of_gate(layer: str, gate: int, share: float) -> Iterator[Advice]:
-    """Where a gate i, f, c, o stands at its limits nearly all the time."""
-    if share > _SATURATED_SHARE:
-        yield Advice(
-            layer,
-            f"The {GATES[gate]} gate of {layer} is at a limit {share:.0%} of the time",
-            "check the scale of the inputs, which the model may expect normalised",
-        )
-
-
-def of_outlier(layer: str, what: str, ratio: float) -> Iterator[Advice]:
-    """Where few values set a range; `what` is input or output."""
-    if ratio > _OUTLIER_RATIO:
-        yield Advice(
-            layer,
-            f"One in 10,000 values of the {what} of {layer} is up to {ratio:.1f} times larger than "
-            "all others and sets the range",
-            "try --observer percentile or --observer mse",
-        )
 
 
 def advice(calibration: Calibration, precision: Precision | Plan) -> list[str]:
@@ -123,15 +43,22 @@ def advice(calibration: Calibration, precision: Precision | Plan) -> list[str]:
 def _of_layer(layer: LayerStatistics, precision: Precision) -> list[str]:
     if precision not in STATIC:
         return []
+    notes = []
     name = layer.name
     if not layer.vectors:
         return [f"No calibration data reached {name}: it stays float32."]
-    largest = layer.cell.extremes.largest
-    # Beyond what the kernel holds a layer stays float32, which is told elsewhere.
-    found = [] if largest > LARGEST_CELL else [*of_cell(name, largest)]
-    for gate, share in enumerate(layer.saturated / layer.vectors):
-        found += of_gate(name, gate, float(share))
+    for gate, share in zip(_GATES, layer.saturated / layer.vectors, strict=True):
+        if share > _SATURATED_SHARE:
+            notes.append(
+                f"The {gate} gate of {name} is at a limit {share:.0%} of the time: check the scale "
+                "of the inputs, which the model may expect normalised."
+            )
     if precision is Precision.INT8:
         for what, observer in (("input", layer.x), ("output", layer.h)):
-            found += of_outlier(name, what, observer.outlier_ratio)
-    return [one.sentence for one in found]
+            if observer.outlier_ratio > _OUTLIER_RATIO:
+                notes.append(
+                    f"One in 10,000 values of the {what} of {name} is up to "
+                    f"{observer.outlier_ratio:.1f} times larger than all others and sets the "
+                    "range: try --observer percentile or --observer mse."
+                )
+    return notes

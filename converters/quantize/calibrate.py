@@ -40,6 +40,7 @@ class LayerStatistics:
         moments: sum of v v^T over v = (x_t, h_{t-1}, 1), [F + O + 1] squared; of the projection's
             inputs likewise, [U + 1] squared, None without one.
         rounded: its weights in int8, once they were computed.
+        learned: ranges from training, which stand above those seen; None without any.
         saturated: per gate i, f, c, o, the share of values within 1/256 of its limits.
     """
 
@@ -56,6 +57,7 @@ class LayerStatistics:
     projection_moments: Wide | None = None
     vectors: int = 0
     rounded: RoundedWeights | None = None
+    learned: LayerRanges | None = None
     saturated: Wide = dataclasses.field(default_factory=lambda: np.zeros(4))
 
     def see(self, seen: Trace) -> None:
@@ -80,6 +82,8 @@ class LayerStatistics:
 
     def ranges(self, inputs: ObserverKind, states: ObserverKind, bits: int) -> LayerRanges:
         """The ranges to quantize with; the cell's never leaves a value out."""
+        if self.learned is not None:
+            return self.learned
         h = self.h.range(states, bits)
         projected = self.spec.projection is not None
         return LayerRanges(
@@ -102,7 +106,6 @@ class Calibration:
         tensors: every other float32 activation, by name.
         inputs: names of the model's own inputs.
         samples: rows seen; calls: how often the model ran.
-        steps: the longest call; 0 without a time axis.
     """
 
     layers: dict[str, LayerStatistics]
@@ -111,7 +114,6 @@ class Calibration:
     samples: int
     calls: int
     seconds: float
-    steps: int = 0
 
 
 def calibrate(
@@ -136,11 +138,9 @@ def calibrate(
     started = time.perf_counter()
     run = _Run.of(model, pairs, Plan.of(precision))
     last_line = started
-    samples = count = steps = 0
-    timed = [(i.spec.name, i.time) for i in axes.inputs if i.time is not None]
+    samples = count = 0
     for call in calls(data, axes):
         run.take(call)
-        steps = max([steps, *(call.inputs[name].shape[axis] for name, axis in timed)])
         samples += call.rows
         count += 1
         now = time.perf_counter()
@@ -152,7 +152,7 @@ def calibrate(
         progress(f"calibrated on {samples} sequences in {count} calls")
     seconds = time.perf_counter() - started
     inputs = tuple(i.spec.name for i in axes.inputs)
-    return Calibration(run.layers, run.tensors, inputs, samples, count, seconds, steps)
+    return Calibration(run.layers, run.tensors, inputs, samples, count, seconds)
 
 
 def _added(moments: Wide | None, rows: Array) -> Wide:

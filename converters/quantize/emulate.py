@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from edgelstm.converters.flatbuffer import Model, Op, Subgraph
 from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE
@@ -19,10 +19,6 @@ from edgelstm.errors import MissingPackageError
 from edgelstm.runtime import Delegate, Session, TensorInfo, native
 
 _SEQUENCE, _CELL = "emulated sequence", "emulated cell"
-
-# Called with the number of a fused operator among the wide ones, its input, and h and c where it
-# does not start from zero, all as stored.
-Watcher = Callable[[int, Array, tuple[Array, Array] | None], None]
 
 
 @dataclasses.dataclass
@@ -47,11 +43,8 @@ class _Stage:
 class EmulatedSession:
     """A stand-in for `Session` on a 16x8 file; only what verification needs of it."""
 
-    def __init__(self, model: bytes, watcher: Watcher | None = None) -> None:
+    def __init__(self, model: bytes) -> None:
         """Cuts the model.
-
-        Args:
-            watcher: told of every fused operator before it runs.
 
         Raises:
             UnsupportedModelError: a fused operator has a part that no 16-bit kernel has.
@@ -59,7 +52,6 @@ class EmulatedSession:
         count = len(_wide_ops(Model.read(model)))
         self._stages = [_stage(model, number) for number in range(count)]
         self._last = Session(_cut(model, count), delegate=Delegate.CPU)
-        self._watcher = watcher
         made = (_SEQUENCE, _CELL)
         self.inputs: tuple[TensorInfo, ...] = tuple(
             i for i in self._last.inputs if not i.name.startswith(made)
@@ -74,9 +66,6 @@ class EmulatedSession:
             start = stage.state if stage.carried else None
             if stage.given:
                 start = IntegerState(found["h"].astype("int64"), found["c"].astype("int64"))
-            if self._watcher is not None:
-                held = None if start is None else (start.h, start.c)
-                self._watcher(stage.number, found["x"], held)
             sequence, state = stage.lstm.run(found["x"], start)
             stage.state = state
             arrays[f"{_SEQUENCE} {stage.number}"] = sequence

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from edgelstm.converters import measured
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize import quantize_fused
@@ -45,8 +44,7 @@ def quantize_finished(
         return finished
     _require_float(finished)
     model = finished.model
-    one_signature(source, model)
-    plain = measured.copy_for(model, options)
+    _one_signature(source, model)
     others = {r.name: r for r in finished.recurrences if r.lowering is not Lowering.FUSED}
     fused = [r.name for r in finished.recurrences if r.name not in others]
     check_layers(plan, fused, {name: r.lowering.value for name, r in others.items()})
@@ -57,7 +55,7 @@ def quantize_finished(
         for name, r in others.items()
     ]
     records: list[QuantizedOp] = []
-    made = samples = None
+    samples = None
     if plan.calibrated:
         assert options.calibration is not None
         made = quantize_with_data(
@@ -81,8 +79,6 @@ def quantize_finished(
         notes=(*finished.notes, *notes, *left_as_they_were(records)),
         samples=samples,
         choices={**choices, **kept},
-        pair=measured.pair_of(plain, model, source, {}, options.precision),
-        static=made,
     )
 
 
@@ -95,7 +91,7 @@ def _require_float(finished: Finished) -> None:
         )
 
 
-def one_signature(source: FinishedSource, model: Model) -> None:
+def _one_signature(source: FinishedSource, model: Model) -> None:
     """Gives a file without a signature one, by the names that its source has."""
     if len(model.signatures) > 1:
         raise UnsupportedModelError(

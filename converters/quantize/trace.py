@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
-from edgelstm.converters.flatbuffer import Op, Tensor, schema
+from edgelstm.converters.flatbuffer import Op, schema
 from edgelstm.converters.quantize.integer.parameters import (
     BIAS,
     KERNEL,
@@ -24,11 +23,11 @@ _GATES = "ifco"
 
 
 def spec_of(op: Op, name: str) -> LstmSpec:
-    """The spec of a fused operator with constant weights, in the numbers that they stand for."""
+    """The spec of a fused operator whose weights are float32 constants."""
 
     def one(position: int) -> FloatArray | None:
         tensor = op.input(position)
-        return None if tensor is None else _numbers(op.subgraph.stored(tensor.index))
+        return None if tensor is None else tensor.data()
 
     def gates(first: int) -> Gates:
         i, f, c, o = (one(first + gate) for gate in range(4))
@@ -53,15 +52,6 @@ def spec_of(op: Op, name: str) -> LstmSpec:
     )
 
 
-def _numbers(stored: Tensor) -> FloatArray:
-    """The content of a float constant, or of an integer one with one scale."""
-    values = stored.data()
-    if values.dtype.kind == "f" or stored.quantization is None:
-        return np.asarray(values, np.float32)
-    (scale,), (zero_point,) = stored.quantization.scale, stored.quantization.zero_point
-    return np.asarray((values.astype(np.float64) - zero_point) * scale, np.float32)
-
-
 @dataclasses.dataclass(frozen=True)
 class Trace:
     """What a layer computed over a sequence, time-major float32.
@@ -82,28 +72,20 @@ class Trace:
     gates: tuple[FloatArray | None, ...]
 
 
-def trace(
-    spec: LstmSpec,
-    x: Array,
-    h0: Array | None = None,
-    c0: Array | None = None,
-    taken: Callable[[Array], Array] | None = None,
-) -> Trace:
+def trace(spec: LstmSpec, x: Array, h0: Array | None = None, c0: Array | None = None) -> Trace:
     """Runs a layer in float32, equations of `LstmSpec`.
 
     Args:
         x: in the layout of the spec.
         h0, c0: [B, O] and [B, U]; None for zeros.
-        taken: what matrix products take of their rows [..., K]; None for the rows themselves.
     """
-    take = (lambda values: values) if taken is None else taken
     rows = x if spec.layout is Layout.TIME_MAJOR else x.swapaxes(0, 1)
     rows = np.ascontiguousarray(rows, np.float32)
     steps, batch, _ = rows.shape
     present = [g for g in range(4) if spec.kernel.as_tuple()[g] is not None]
     kernels = [spec.kernel.as_tuple()[g] for g in present]
     recurrents = [spec.recurrent.as_tuple()[g] for g in present]
-    own = take(rows).reshape(steps * batch, -1) @ np.concatenate([k.T for k in kernels], axis=1)  # type: ignore[union-attr]
+    own = rows.reshape(steps * batch, -1) @ np.concatenate([k.T for k in kernels], axis=1)  # type: ignore[union-attr]
     own = own.reshape(steps, batch, -1)
     across = None
     if not spec.diagonal:
@@ -122,7 +104,7 @@ def trace(
 
     for step in range(steps):
         if across is not None:
-            total = own[step] + take(h[step]) @ across
+            total = own[step] + h[step] @ across
         else:
             held = [h[step] * r for r in recurrents]
             total = own[step] + np.concatenate(held, axis=1)
@@ -156,7 +138,7 @@ def trace(
         hidden[step] = gate(3, now) * activate(spec.activation, now)
         out = hidden[step]
         if spec.projection is not None:
-            out = take(out) @ spec.projection.T
+            out = out @ spec.projection.T
             if spec.projection_bias is not None:
                 out = out + spec.projection_bias
             if spec.projection_clip > 0:

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from edgelstm.converters.flatbuffer import Model
-from edgelstm.converters.quantize.fidelity import Pair
 from edgelstm.converters.quantize.plan import LayerChoice
-from edgelstm.converters.quantize.with_data import QuantizedModel
 from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.keras_names import StateSlot
 from edgelstm.converters.sources.keras_trace import MarkedModel
@@ -52,8 +50,6 @@ class Finished:
         samples: inputs by name that it is verified on besides others; None for none.
         choices: precision of a recurrence by name, where it is not that of the whole.
         states: the source's own inputs and outputs that are states, where it was looked for them.
-        pair: both forms of it, where its quantization is measured.
-        static: how it was brought into integers; None where it was not.
     """
 
     model: Model
@@ -64,8 +60,6 @@ class Finished:
     samples: Mapping[str, Array] | None = None
     choices: Mapping[str, LayerChoice] = dataclasses.field(default_factory=dict)
     states: tuple[StatePair, ...] = ()
-    pair: Pair | None = None
-    static: QuantizedModel | None = None
 
     def choice(self, recurrence: str) -> LayerChoice:
         """Precision of a recurrence, and why."""

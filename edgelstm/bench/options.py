@@ -11,8 +11,8 @@ from edgelstm import files
 from edgelstm.bench.layer import PRECISIONS
 from edgelstm.bench.page import to_page
 from edgelstm.errors import OptionError
-from edgelstm.page import check_installed
 from edgelstm.profiles.peers import peer_names
+from edgelstm.profiles.report.page import check_installed
 
 
 def sizes(text: str) -> tuple[tuple[int, int], ...]:

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import html
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgelstm.page import check_installed, escaped, page, plot, table
+from edgelstm.errors import MissingPackageError
 from edgelstm.profiles.compare import name_of
 
-__all__ = ["check_installed", "to_page"]
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem } th { text-align: left }
+th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #ddd; vertical-align: top }
+td.n { text-align: right; font-variant-numeric: tabular-nums } .warning { color: #a15c00 }
+.failed { color: #b00020 } h2 { margin-top: 2.5rem }
+"""
 
 MOST_POINTS = 4000
 """Of one curve; more are thinned evenly, except the slowest, which the eye must find."""
+
+
+def check_installed() -> None:
+    """
+    Raises:
+        MissingPackageError: the plotting library is not installed.
+    """
+    if importlib.util.find_spec("plotly") is None:
+        raise MissingPackageError(
+            "the page needs plotly", where="--html", cure="pip install 'edgelstm[report]'"
+        )
 
 
 def to_page(document: Mapping[str, Any]) -> str:
@@ -24,50 +43,69 @@ def to_page(document: Mapping[str, Any]) -> str:
         MissingPackageError: the plotting library is not installed.
     """
     check_installed()
+    from plotly.offline import get_plotlyjs
+
     rows = document["configurations"]
     parts = [
         _facts(document),
         "<h2>Latency</h2>",
         _latency_table(rows),
-        plot(_distributions(rows)),
-        plot(_over_time(rows)),
+        _figure(_distributions(rows)),
+        _figure(_over_time(rows)),
         "<h2>Memory</h2>",
         _memory_table(rows),
-        plot(_memory_bars(rows)),
+        _figure(_memory_bars(rows)),
     ]
     if any(row["soak"] for row in rows):
-        parts.append(plot(_soak_lines(rows)))
+        parts.append(_figure(_soak_lines(rows)))
     if any(row["accuracy"] for row in rows):
-        parts += [f"<h2>Outputs beside {escaped(document['golden'])}</h2>", _accuracy_table(rows)]
-        parts.append(plot(_scatter(document)))
+        parts += [f"<h2>Outputs beside {_text(document['golden'])}</h2>", _accuracy_table(rows)]
+        parts.append(_figure(_scatter(document)))
     if any(row["cadence"] for row in rows):
-        parts += ["<h2>At their own rate</h2>", plot(_cadence(rows))]
-    parts += ["<h2>The graph as it ran</h2>", plot(_ops(rows)), _state_table(document)]
-    return page(f"{document['model']['path']} on {document['device']['name']}", parts)
+        parts += ["<h2>At their own rate</h2>", _figure(_cadence(rows))]
+    parts += ["<h2>The graph as it ran</h2>", _figure(_ops(rows)), _state_table(document)]
+    title = _text(f"{document['model']['path']} on {document['device']['name']}")
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        f"<style>{STYLE}</style><script>{get_plotlyjs()}</script><body>{''.join(parts)}</body></html>"
+    )
+
+
+def _text(value: object) -> str:
+    return html.escape("-" if value is None else str(value))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    def cell(value: object) -> str:
+        if isinstance(value, float):
+            return f"<td class=n>{value:.4g}</td>"
+        return f"<td>{_text(value)}</td>"
+
+    head = "".join(f"<th>{_text(each)}</th>" for each in heads)
+    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _facts(document: Mapping[str, Any]) -> str:
     device, model = document["device"], document["model"]
     lines = [
-        f"<h1>{escaped(model['path'])}</h1>",
-        f"<p>{escaped(device['name'])}: {escaped(device['processor_name'] or device['machine'])}, "
-        f"{device['processors']} processors, {escaped(device['system'])} {escaped(device['release'])}; "
-        f"{escaped(document['backend']['name'])} {escaped(document['backend']['version'])}; "
-        f"{model['bytes']:,} bytes, SHA-256 {escaped(model['sha256'][:16])}…; "
-        f"{escaped(document['created'])}; EdgeLSTM {escaped(document['edgelstm'])}</p>",
+        f"<h1>{_text(model['path'])}</h1>",
+        f"<p>{_text(device['name'])}: {_text(device['processor_name'] or device['machine'])}, "
+        f"{device['processors']} processors, {_text(device['system'])} {_text(device['release'])}; "
+        f"{_text(document['backend']['name'])} {_text(document['backend']['version'])}; "
+        f"{model['bytes']:,} bytes, SHA-256 {_text(model['sha256'][:16])}…; "
+        f"{_text(document['created'])}; EdgeLSTM {_text(document['edgelstm'])}</p>",
     ]
     for each in document["warnings"]:
         place = f"{each['configuration']}: " if each["configuration"] else ""
         advice = f"; {each['advice']}" if each["advice"] else ""
-        lines.append(f"<p class=warning>{escaped(place + each['text'] + advice)}</p>")
+        lines.append(f"<p class=warning>{_text(place + each['text'] + advice)}</p>")
     for each in document["failures"]:
-        lines.append(
-            f"<p class=failed>{escaped(each['configuration'] + ': ' + each['message'])}</p>"
-        )
+        lines.append(f"<p class=failed>{_text(each['configuration'] + ': ' + each['message'])}</p>")
     for each in document["budget"]:
         word = "kept" if each["passed"] else "exceeded"
         text = f"budget {word}: {each['figure']} ({each['configuration']})"
-        lines.append(f"<p class={'fact' if each['passed'] else 'failed'}>{escaped(text)}</p>")
+        lines.append(f"<p class={'fact' if each['passed'] else 'failed'}>{_text(text)}</p>")
     return "".join(lines)
 
 
@@ -83,7 +121,7 @@ def _latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
         first, *rest = (latency[key] for key in keys)
         starts = [min(row[key]) for key in ("load_ms", "allocate_ms", "first_ms")]
         lines.append([name_of(row), *starts, first, between, *rest, latency["runs"]])
-    return table(heads, lines)
+    return _table(heads, lines)
 
 
 def _memory_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -96,7 +134,7 @@ def _memory_table(rows: Sequence[Mapping[str, Any]]) -> str:
             memory["process"]["proportional_bytes"], memory["baseline"]["peak_bytes"],
         )  # fmt: skip
         lines.append([name_of(row), *(None if v is None else v / 1e6 for v in values)])
-    return table(heads, lines)
+    return _table(heads, lines)
 
 
 def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -106,7 +144,7 @@ def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> str:
          "yes" if each["within"] else "no"]
         for row in rows for each in row["accuracy"]
     ]  # fmt: skip
-    return table(heads, lines)
+    return _table(heads, lines)
 
 
 def _state_table(document: Mapping[str, Any]) -> str:
@@ -116,7 +154,12 @@ def _state_table(document: Mapping[str, Any]) -> str:
         for path, value in before[kind].items():
             lines.append([kind, path, value, after.get(kind, {}).get(path)])
     lines.append(["load", "", before["load"], after.get("load")])
-    return "<h2>State of the device</h2>" + table(["", "file", "before", "after"], lines)
+    return "<h2>State of the device</h2>" + _table(["", "file", "before", "after"], lines)
+
+
+def _figure(figure: Any) -> str:
+    figure.update_layout(template="plotly_white", margin={"t": 50, "b": 40})
+    return str(figure.to_html(full_html=False, include_plotlyjs=False))
 
 
 def _samples(row: Mapping[str, Any]) -> list[float]:

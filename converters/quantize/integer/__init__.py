@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from edgelstm.converters.quantize.integer.micro import MicroLstm, micro_refuses
 from edgelstm.converters.quantize.integer.parameters import Affine, IntegerLstm, Stored
-from edgelstm.converters.quantize.integer.state import IntegerState, IntegerStep
+from edgelstm.converters.quantize.integer.state import IntegerState
 from edgelstm.converters.quantize.integer.tflite import TfliteLstm
 
 __all__ = [
     "Affine",
     "IntegerLstm",
     "IntegerState",
-    "IntegerStep",
     "MicroLstm",
     "Stored",
     "TfliteLstm",

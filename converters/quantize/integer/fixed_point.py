@@ -8,7 +8,6 @@ LiteRT 2.3, TensorFlow 2.21 and tflite-runtime 2.14 are built with.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
@@ -60,11 +59,11 @@ def truncated_quotient(values: Ints, divisor: int | Ints) -> Ints:
     return np.asarray(np.sign(values) * (np.abs(values) // divisor), np.int64)
 
 
-def rounded_shift(values: Ints, exponent: int | Ints) -> Ints:
+def rounded_shift(values: Ints, exponent: int) -> Ints:
     """values / 2^exponent, halves away from zero (RoundingDivideByPOT)."""
-    if isinstance(exponent, int) and exponent == 0:
+    if exponent == 0:
         return values
-    magnitude = (np.abs(values) + ((1 << exponent) >> 1)) >> exponent
+    magnitude = (np.abs(values) + (1 << (exponent - 1))) >> exponent
     return np.asarray(np.sign(values) * magnitude, np.int64)
 
 
@@ -131,36 +130,17 @@ def _newton(e: Ints) -> Ints:
 
 
 def sigmoid(a: Ints) -> Ints:
-    """Logistic function of int16 as Q3.12, as Q0.15."""
-    return _sigmoids()[a - INT16_MIN]
-
-
-def tanh(a: Ints, integer_bits: int) -> Ints:
-    """Hyperbolic tangent of int16 with 0 to 6 integer bits, as Q0.15."""
-    return _tangents(integer_bits)[a - INT16_MIN]
-
-
-# Of every int16: to look a value up takes a hundredth of the time.
-
-
-@functools.cache
-def _sigmoids() -> Ints:
-    a = _every_int16()
+    """Logistic function of Q3.12 as Q0.15."""
     positive = saturated(_newton(_exp_on_negatives(-np.abs(a), 3)) << 1, 16)
     result = np.where(a > 0, positive, INT16_MAX - positive)
     return np.asarray(np.where(a == 0, 16384, result), np.int64)
 
 
-@functools.cache
-def _tangents(integer_bits: int) -> Ints:
-    a = _every_int16()
+def tanh(a: Ints, integer_bits: int) -> Ints:
+    """Hyperbolic tangent of int16 with 0 to 6 integer bits, as Q0.15."""
     e = _exp_on_negatives(-np.abs(a), integer_bits + 1)
     result = saturated((_newton(e) - 8192) << 2, 16)
     return np.asarray(np.where(a == 0, 0, np.sign(a) * result), np.int64)
-
-
-def _every_int16() -> Ints:
-    return np.arange(INT16_MIN, INT16_MAX + 1, dtype=np.int64)
 
 
 def inverse_root(variance: int) -> Multiplier:
@@ -174,30 +154,18 @@ def inverse_root(variance: int) -> Multiplier:
     pairs = (31 - variance.bit_length()) // 2 - 1
     exponent -= pairs
     variance <<= 2 * pairs
-    given = variance >> 1  # Q3.28, as all of these
-    half = (given + 1) >> 1
+    given = np.asarray(variance >> 1, np.int64)  # Q3.28, as all of these
+    half = rounded_shift(given, 1)
     three_halves = (1 << 28) + (1 << 27)
-    x = 1 << 28
+    x = np.asarray(1 << 28, np.int64)
+
+    def product(a: Ints | int, b: Ints) -> Ints:
+        return high_product(np.asarray(a, np.int64), b, 32)
+
     for _ in range(5):
-        cubed = _narrow(_high(_high(x, x), x) << 6)
-        x = _narrow(_wrap(_high(three_halves, x) - _high(half, cubed)) << 3)
-    root = _high(x, 1518500250)
+        cubed = saturated(product(product(x, x), x) << 6, 32)
+        x = saturated(wrapped(product(three_halves, x) - product(half, cubed), 32) << 3, 32)
+    root = int(product(x, np.asarray(1518500250, np.int64)))
     if exponent < 0:
         root, exponent = root << -exponent, 0
     return Multiplier(root, -exponent)
-
-
-def _high(a: int, b: int) -> int:
-    """`high_product` of two numbers of 32 bits."""
-    product = a * b
-    nudged = product + ((1 << 30) if product >= 0 else 1 - (1 << 30))
-    high = abs(nudged) >> 31
-    return min(high if nudged >= 0 else -high, INT32_MAX)
-
-
-def _narrow(value: int) -> int:
-    return min(max(value, INT32_MIN), INT32_MAX)
-
-
-def _wrap(value: int) -> int:
-    return ((value - INT32_MIN) & 0xFFFFFFFF) + INT32_MIN

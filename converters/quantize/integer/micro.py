@@ -15,8 +15,8 @@ from edgelstm.converters.quantize.integer import fixed_point as fp
 from edgelstm.converters.quantize.integer.fixed_point import Ints, Multiplier
 from edgelstm.converters.quantize.integer.parameters import GATE_SUM_SCALE, IntegerLstm
 from edgelstm.converters.quantize.integer.sigmoid_table import TABLE
-from edgelstm.converters.quantize.integer.state import IntegerState, IntegerStep, over_time
-from edgelstm.converters.quantize.integer.tflite import GateWeights, row_sums
+from edgelstm.converters.quantize.integer.state import IntegerState, over_time
+from edgelstm.converters.quantize.integer.tflite import product, row_sums
 from edgelstm.converters.spec import Array
 from edgelstm.errors import UnsupportedModelError
 
@@ -84,40 +84,27 @@ class MicroLstm:
 
     def step(self, x: Ints, state: IntegerState) -> IntegerState:
         """One step of stored values: x [B, F]; h [B, U] of the result is the output."""
-        return self.inside(x, state).state
-
-    def inside(self, x: Ints, state: IntegerState) -> IntegerStep:
-        """One step with everything that it computes on the way."""
-        own, held = self._kernels.of(x), self._recurrents.of(state.h)
-        sums = tuple(self._gate(gate, own[gate], held[gate]) for gate in range(4))
-        let_in, forget = sigmoid(sums[_INPUT]), sigmoid(sums[_FORGET])
-        candidate = tanh(sums[_CELL], _GATE_EXPONENT)
-        opened = sigmoid(sums[_OUTPUT])
+        forget = sigmoid(self._gate(_FORGET, x, state.h))
+        let_in = sigmoid(self._gate(_INPUT, x, state.h))
+        candidate = tanh(self._gate(_CELL, x, state.h), _GATE_EXPONENT)
         keep, add, out = self._products
         kept = fp.saturated(fp.scaled(forget * state.c, keep), 16)
         added = fp.saturated(fp.scaled(let_in * candidate, add), 16)
         c = fp.saturated(kept + added, 16)
         if self.lstm.cell_clip > 0:
             c = np.clip(c, -self._cell_clip, self._cell_clip)
+        opened = sigmoid(self._gate(_OUTPUT, x, state.h))
         hidden = fp.scaled(tanh(c, self.lstm.cell_exponent) * opened, out)
-        h = fp.saturated(hidden + self.lstm.h.zero_point, self.lstm.activation_bits)
-        return IntegerStep(sums, (let_in, forget, candidate, opened), IntegerState(h, c))
+        bits = self.lstm.activation_bits
+        return IntegerState(fp.saturated(hidden + self.lstm.h.zero_point, bits), c)
 
-    def _gate(self, gate: int, own: Ints, held: Ints) -> Ints:
+    def _gate(self, gate: int, x: Ints, h: Ints) -> Ints:
         by_x, by_h = self._multipliers[gate]
         offset_x, offset_h = self._offsets[gate]
         scaled = _scaled_wide if self.lstm.wide else fp.scaled
-        by_kernel = fp.saturated(scaled(own + offset_x, by_x), 16)
-        by_recurrent = fp.saturated(scaled(held + offset_h, by_h), 16)
-        return fp.saturated(by_kernel + by_recurrent, 16)
-
-    @cached_property
-    def _kernels(self) -> GateWeights:
-        return GateWeights(self.lstm.kernel)
-
-    @cached_property
-    def _recurrents(self) -> GateWeights:
-        return GateWeights(self.lstm.recurrent)
+        own = fp.saturated(scaled(product(x, self.lstm.kernel[gate]) + offset_x, by_x), 16)
+        held = fp.saturated(scaled(product(h, self.lstm.recurrent[gate]) + offset_h, by_h), 16)
+        return fp.saturated(own + held, 16)
 
     @cached_property
     def _multipliers(self) -> tuple[tuple[Multiplier, Multiplier], ...]:

@@ -26,21 +26,6 @@ class IntegerState:
         return IntegerState(h, np.zeros((batch, lstm.units), np.int64))
 
 
-@dataclasses.dataclass(frozen=True)
-class IntegerStep:
-    """What one step holds, as stored values [B, U]; entry 0 is None with coupled gates.
-
-    Attributes:
-        sums: int16 sums of the gates i, f, c, o before layer normalisation.
-        gates: behind their activations, with 15 fractional bits.
-        state: h and c behind the step.
-    """
-
-    sums: tuple[Ints | None, ...]
-    gates: tuple[Ints | None, ...]
-    state: IntegerState
-
-
 def over_time(
     lstm: IntegerLstm,
     step: Callable[[Ints, IntegerState], IntegerState],

@@ -14,7 +14,7 @@ import numpy as np
 from edgelstm.converters.quantize.integer import fixed_point as fp
 from edgelstm.converters.quantize.integer.fixed_point import Ints, Multiplier
 from edgelstm.converters.quantize.integer.parameters import IntegerLstm, Stored
-from edgelstm.converters.quantize.integer.state import IntegerState, IntegerStep, over_time
+from edgelstm.converters.quantize.integer.state import IntegerState, over_time
 from edgelstm.converters.spec import Array
 
 _INPUT, _FORGET, _CELL, _OUTPUT = range(4)
@@ -43,79 +43,61 @@ class TfliteLstm:
 
     def step(self, x: Ints, state: IntegerState) -> IntegerState:
         """One step of stored values: x [B, F]; h [B, O] of the result is the output."""
-        return self.inside(x, state).state
-
-    def inside(self, x: Ints, state: IntegerState) -> IntegerStep:
-        """One step with everything that it computes on the way."""
         lstm = self.lstm
-        c = state.c
-        own, held = self._kernels.of(x), self._recurrents.of(state.h)
-        forget_sum, normal = self._gate(_FORGET, own, held, c)
-        forget = fp.sigmoid(normal)
-        candidate_sum, normal = self._gate(_CELL, own, held, c)
-        candidate = fp.tanh(normal, _GATE_INTEGER_BITS)
-        input_sum = None
+        h, c = state.h, state.c
+        forget = fp.sigmoid(self._gate(_FORGET, x, h, c))
+        candidate = fp.tanh(self._gate(_CELL, x, h, c), _GATE_INTEGER_BITS)
         if lstm.coupled:
             let_in = fp.INT16_MAX - forget
         else:
-            input_sum, normal = self._gate(_INPUT, own, held, c)
-            let_in = fp.sigmoid(normal)
+            let_in = fp.sigmoid(self._gate(_INPUT, x, h, c))
         kept = fp.wrapped(fp.rounded_shift(forget * c, _UNIT_BITS), 16)
         shift = 2 * _UNIT_BITS + lstm.cell_exponent
         added = fp.wrapped(fp.rounded_shift(let_in * candidate, shift), 16)
         c = fp.saturated(kept + added, 16)
         if self._cell_clip > 0:
             c = np.clip(c, -self._cell_clip, self._cell_clip)
-        output_sum, normal = self._gate(_OUTPUT, own, held, c)
-        opened = fp.sigmoid(normal)
+        opened = fp.sigmoid(self._gate(_OUTPUT, x, h, c))
         squashed = fp.tanh(c, _UNIT_BITS + lstm.cell_exponent)
         hidden = fp.scaled(opened * squashed, self._hidden_multiplier)
         if lstm.projection is None:
-            h = fp.saturated(hidden + lstm.hidden.zero_point, 8)
-        else:
-            # The kernel subtracts the zero point here: the range of what is projected is mirrored.
-            h = self._project(fp.saturated(hidden - lstm.hidden.zero_point, 8))
-        return IntegerStep(
-            (input_sum, forget_sum, candidate_sum, output_sum),
-            (None if lstm.coupled else let_in, forget, candidate, opened),
-            IntegerState(h, c),
-        )
+            return IntegerState(fp.saturated(hidden + lstm.hidden.zero_point, 8), c)
+        # The kernel subtracts the zero point here: the range of what is projected is mirrored.
+        return IntegerState(self._project(fp.saturated(hidden - lstm.hidden.zero_point, 8)), c)
 
-    def _gate(self, gate: int, own: Products, held: Products, c: Ints) -> tuple[Ints, Ints]:
-        """Int16 sum of a gate, saturated after every summand; and the same normalised.
-
-        Args:
-            own, held: x and h times the weights of every gate.
-        """
+    def _gate(self, gate: int, x: Ints, h: Ints, c: Ints) -> Ints:
+        """Int16 sum of a gate; saturated after every summand."""
         peephole = self.lstm.peephole[gate]
         by_x, by_h, by_c = self._gate_multipliers[gate]
         offset_x, offset_h = self._gate_offsets[gate]
-        total = fp.saturated(fp.scaled(own[gate] + offset_x, by_x), 16)
-        recurrent = fp.scaled(held[gate] + offset_h, by_h)
+        total = fp.saturated(fp.scaled(product(x, self.lstm.kernel[gate]) + offset_x, by_x), 16)
+        recurrent = fp.scaled(product(h, self.lstm.recurrent[gate]) + offset_h, by_h)
         total = fp.saturated(total + recurrent, 16)
         if peephole is not None:
-            peeped = fp.scaled(peephole.values.astype(np.int64) * c, by_c)
-            total = fp.saturated(total + peeped, 16)
+            held = fp.scaled(peephole.values.astype(np.int64) * c, by_c)
+            total = fp.saturated(total + held, 16)
         norm = self.lstm.layer_norm[gate]
-        return total, total if norm is None else self._normalise(gate, total, norm)
+        return total if norm is None else self._normalise(gate, total, norm)
 
     def _normalise(self, gate: int, total: Ints, norm: Stored) -> Ints:
         bias = self.lstm.bias[gate]
         assert bias is not None
         units = total.shape[-1]
         guard = max(1, int(np.float32(10000.0) * np.float32(norm.scale)))
-        mean = fp.truncated_quotient(total.sum(axis=1, keepdims=True) << _NORM_BITS, units)
-        squares = (total * total).sum(axis=1, keepdims=True) * (2 ** (2 * _NORM_BITS) // units)
-        variances = fp.truncated_quotient(squares - mean * mean, 2 ** (2 * _NORM_BITS))
-        roots = [fp.inverse_root(guard if v < 1 else v) for v in variances[:, 0].tolist()]
-        significands = np.array([[root.significand] for root in roots], np.int64)
-        shifts = np.array([[-root.exponent] for root in roots], np.int64)
-        centred = fp.wrapped((total << _NORM_BITS) - mean, 32)
-        normal = fp.rounded_shift(fp.high_product(centred, significands, 32), shifts)
-        shifted = fp.wrapped(normal * norm.values.astype(np.int64) + bias.values, 32)
-        half = np.where(shifted > 0, 1 << (_NORM_BITS - 1), -(1 << (_NORM_BITS - 1)))
-        shifted = fp.truncated_quotient(shifted + half, 1 << _NORM_BITS)
-        return fp.saturated(fp.scaled(shifted, Multiplier.of(norm.scale), shift=12), 16)
+        by = Multiplier.of(norm.scale)
+        rows = []
+        for row in total:
+            mean = int(fp.truncated_quotient(row.sum() << _NORM_BITS, units))
+            squares = int((row * row).sum()) * (2 ** (2 * _NORM_BITS) // units)
+            spread = np.asarray(squares - mean * mean, np.int64)
+            variance = int(fp.truncated_quotient(spread, 2 ** (2 * _NORM_BITS)))
+            root = fp.inverse_root(guard if variance < 1 else variance)
+            normal = fp.scaled((row << _NORM_BITS) - mean, root)
+            shifted = fp.wrapped(normal * norm.values.astype(np.int64) + bias.values, 32)
+            half = np.where(shifted > 0, 1 << (_NORM_BITS - 1), -(1 << (_NORM_BITS - 1)))
+            shifted = fp.truncated_quotient(shifted + half, 1 << _NORM_BITS)
+            rows.append(fp.saturated(fp.scaled(shifted, by, shift=12), 16))
+        return np.stack(rows)
 
     def _project(self, hidden: Ints) -> Ints:
         lstm = self.lstm
@@ -127,14 +109,6 @@ class TfliteLstm:
         h = fp.saturated(fp.scaled(total, self._projection_multiplier) + lstm.h.zero_point, 8)
         clip = self._projection_clip
         return np.clip(h, -clip, clip) if clip > 0 else h
-
-    @cached_property
-    def _kernels(self) -> GateWeights:
-        return GateWeights(self.lstm.kernel)
-
-    @cached_property
-    def _recurrents(self) -> GateWeights:
-        return GateWeights(self.lstm.recurrent)
 
     # The kernel forms all of these once, in float32 unless another type is named.
 
@@ -197,23 +171,6 @@ class TfliteLstm:
     def _projection_clip(self) -> int:
         steps = np.float32(self.lstm.projection_clip) / np.float32(self.lstm.output.scale)
         return int(np.clip(steps, fp.INT8_MIN, fp.INT8_MAX))
-
-
-Products = dict[int, Ints]  # by gate
-
-
-class GateWeights:
-    """Weights [U, K] of all gates beside each other, to multiply rows with them at once."""
-
-    def __init__(self, weights: tuple[Stored | None, ...]) -> None:
-        present = {gate: w.values for gate, w in enumerate(weights) if w is not None}
-        self._gates = tuple(present)
-        self._all = np.concatenate([w.astype(np.float64).T for w in present.values()], axis=1)
-
-    def of(self, rows: Ints) -> Products:
-        """rows [B, K] times each gate's weights transposed, exactly; absent gates are left out."""
-        found = (rows.astype(np.float64) @ self._all).astype(np.int64)
-        return dict(zip(self._gates, np.split(found, len(self._gates), axis=1), strict=True))
 
 
 def product(rows: Ints, weights: Stored | None) -> Ints:

@@ -41,14 +41,12 @@ class Evidence:
         calibration: the rows that are not held out.
         held: the calls to measure on; `held_out`: whether calibration does without them.
         rows: how many rows are in `held`.
-        single: one call to take the time of, with one row where the batch is open.
     """
 
     calibration: CalibrationData
     held: tuple[Measured, ...]
     held_out: bool
     rows: int
-    single: Measured
 
     @staticmethod
     def cut(data: CalibrationData, axes: ModelAxes) -> Evidence:
@@ -59,11 +57,11 @@ class Evidence:
         """
         if data.continuity is Continuity.STREAM:
             found = [m for m, _ in zip(_measured(data, axes), range(_STREAM_CALLS), strict=False)]
-            return Evidence(data, tuple(found), False, _rows(found), found[0])
+            return Evidence(data, tuple(found), False, _rows(found))
         units = list(_first(data, axes, 2 * _MOST))
         if _rows(units) < 2 * _FEWEST or len(units) < 2:
             held = _joined(units, axes) if axes.batch_varies else units
-            return Evidence(data, tuple(held), False, _rows(held), units[0])
+            return Evidence(data, tuple(held), False, _rows(held))
         held = [m for n, m in enumerate(units) if n % 2]
         if axes.batch_varies:
             held = _joined(held, axes)
@@ -74,9 +72,7 @@ class Evidence:
                 for one in _joined(some, axes) if axes.batch_varies else some:
                     yield one.call.inputs
 
-        return Evidence(
-            CalibrationData(data.where, others), tuple(held), True, _rows(held), units[0]
-        )
+        return Evidence(CalibrationData(data.where, others), tuple(held), True, _rows(held))
 
 
 def _rows(found: list[Measured]) -> int:

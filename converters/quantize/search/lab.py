@@ -31,7 +31,7 @@ from edgelstm.converters.quantize.search.measure import (
     relative_rms,
 )
 from edgelstm.converters.quantize.search.result import OTHERS, Figures
-from edgelstm.converters.quantize.with_data import axes_of, check_stream
+from edgelstm.converters.quantize.with_data import axes_of
 from edgelstm.converters.sources import open_source
 from edgelstm.converters.sources.keras_names import StateHome
 from edgelstm.converters.sources.source import ConvertibleSource, FinishedSource
@@ -87,7 +87,6 @@ class Lab:
         """
         source = _open(path, options_for(options, _FLOAT32))
         policy = pipeline.state_policy(source.slots)
-        check_stream(data, policy)
         progress("converting")
         model = _lowered(source)
         callers = [s.pair for s in source.slots if s.home is StateHome.CALLER]
@@ -174,8 +173,8 @@ class Lab:
                 alone[name][precision] = dataclasses.replace(figures, latency_ms=milliseconds)
 
     def latencies(self, contents: Sequence[bytes]) -> list[float]:
-        """Median milliseconds of one call of each file, of one row where the batch is open."""
-        return latencies(contents, self.evidence.single, self.states, self.delegate)
+        """Median milliseconds of one call of each file."""
+        return latencies(contents, self.evidence.held[0], self.states, self.delegate)
 
     def cost(self, figures: Figures) -> float:
         """Bytes or milliseconds, whichever the objective is."""
