@@ -9,6 +9,7 @@ from typing import Any
 
 from edgelstm.converters.flatbuffer import Model, Op, Subgraph, Tensor, schema
 from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
+from edgelstm.converters.options import RangeSource
 from edgelstm.converters.spec import Lowering, Precision, StatePolicy
 from edgelstm.errors import UnreadableModelError
 
@@ -28,6 +29,7 @@ class WrittenByUs:
 
     precision: Precision
     state_policy: StatePolicy
+    ranges: RangeSource
 
 
 def inspect_model(path: Path) -> dict[str, Any]:
@@ -72,7 +74,11 @@ def written_by_us(path: Path) -> WrittenByUs:
     ours = read_metadata(Model.read(read_file(path), where=str(path)))
     try:
         if ours is not None:
-            return WrittenByUs(Precision(ours["precision"]), StatePolicy(ours["state_policy"]))
+            return WrittenByUs(
+                Precision(ours["precision"]),
+                StatePolicy(ours["state_policy"]),
+                RangeSource(ours.get("ranges", RangeSource.CALIBRATION.value)),
+            )
     except (KeyError, ValueError, TypeError):
         pass
     raise UnreadableModelError(

@@ -64,6 +64,13 @@ class MeasurePolicy(enum.Enum):
     REQUIRE = "require"
 
 
+class RangeSource(enum.Enum):
+    """Where ranges of int8 and int16 activations come from."""
+
+    CALIBRATION = "calibration"  # data that run through the model
+    MODEL = "from-model"  # its LSTM layers learned theirs in training; the rest from data
+
+
 @dataclasses.dataclass(frozen=True)
 class TensorChoice:
     """A tensor that the user makes an input.
@@ -98,7 +105,7 @@ class ConvertOptions:
         states: outputs by the inputs that they are the next value of, as the user tells them.
         data: inputs by name for verification, besides random ones.
         calibration: what int8 and int16 take their ranges from; other precisions need none.
-        observer: how these ranges are chosen; graph_io: what the model takes and gives then.
+        ranges: where ranges come from; observer: how those of data are chosen; graph_io: what the model takes and gives then.
         streaming: None writes one form of the model.
         measure: takes `data`, else `calibration`, else random numbers.
         tolerance: largest error relative to an output's range; None takes the precision's own.
@@ -121,6 +128,7 @@ class ConvertOptions:
     data: Mapping[str, Array] | None = None
     tolerance: float | None = None
     calibration: CalibrationData | None = None
+    ranges: RangeSource = RangeSource.CALIBRATION
     observer: ObserverKind = ObserverKind.AUTO
     graph_io: GraphIo = GraphIo.FLOAT
     clip: ClipPolicy = ClipPolicy.KEEP

@@ -16,11 +16,17 @@ from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.lowering.own_states import own_states
-from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
+from edgelstm.converters.options import (
+    ConvertOptions,
+    FusePolicy,
+    OverwritePolicy,
+    RangeSource,
+)
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.quantize.emulate import wide_sessions
 from edgelstm.converters.quantize.finished import quantize_finished
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
+from edgelstm.converters.quantize.learned import learned_ranges
 from edgelstm.converters.quantize.outcome import check_fit, outcomes
 from edgelstm.converters.quantize.plan import STATIC, check_layers, check_plan
 from edgelstm.converters.quantize.result import left_as_they_were
@@ -68,7 +74,7 @@ def convert(
     """
     clock = Clock()
     check_plan(options.quantization)
-    require_data(options.quantization, options.calibration)
+    require_ranges(options)
     measured.check_measurable(options)
     options = forms.settled(options)
     sources = (source_path, options.architecture, options.custom_objects)
@@ -85,7 +91,7 @@ def convert(
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
     states = states_of(source, finished)
-    finished.model.set_metadata(METADATA, _metadata(report, states, source, added))
+    finished.model.set_metadata(METADATA, _metadata(report, states, source, added, options.ranges))
     entry = forms.stream_entry(states, time_axes(source))
     finished.model.set_metadata(forms.STREAM_ENTRY, entry)
     content = finished.model.to_bytes()
@@ -132,6 +138,7 @@ def verify(
         options,
         state=options.state or written.state_policy,
         precision=written.precision,
+        ranges=written.ranges,
     )
     progress(f"reading {source_path.name}")
     source = open_source(source_path, options)
@@ -139,7 +146,8 @@ def verify(
     precision = options.precision
     if isinstance(source, FinishedSource) and precision is source.precision:
         precision = source.verified_as
-    if precision in STATIC and options.data is None:
+    calibrated = precision in STATIC and options.ranges is RangeSource.CALIBRATION
+    if calibrated and options.data is None:
         raise OptionError(
             f"a file in {precision.value} holds for inputs like its calibration data",
             where="--data",
@@ -169,6 +177,8 @@ def finish(
     """The source as TFLite, its recurrences written and quantized."""
     with clock.stage("convert", progress, "converting"):
         if isinstance(source, FinishedSource):
+            if options.ranges is RangeSource.MODEL:
+                learned_ranges((), options.quantization)
             return quantize_finished(source, options, policy, progress)
         plan = options.quantization
         marked = source.marked()
@@ -205,6 +215,22 @@ def finish(
     )
 
 
+def require_ranges(options: ConvertOptions) -> None:
+    """Raises where the precision needs ranges and nothing tells them.
+
+    Raises:
+        OptionError: so it is, or learned ranges are asked for where none are needed.
+    """
+    if options.ranges is RangeSource.CALIBRATION:
+        require_data(options.quantization, options.calibration)
+    elif not options.quantization.calibrated:
+        raise OptionError(
+            f"{options.precision.value} has no ranges of activations",
+            where=f"--ranges {options.ranges.value}",
+            cure="use --quantize int8 or int16, or leave --ranges out",
+        )
+
+
 def runners_of(content: bytes | Path, precision: Precision) -> list[Runner] | None:
     """What a 16x8 file runs in, which no interpreter takes without delegate; None for all others."""
     if precision is not Precision.INT16 or isinstance(content, Path):
@@ -220,7 +246,9 @@ def _with_data(
     options: ConvertOptions,
     progress: Progress,
 ) -> QuantizedModel:
-    assert options.calibration is not None
+    learned = None
+    if options.ranges is RangeSource.MODEL:
+        learned = learned_ranges(marked.recurrences, options.quantization)
     return quantize_with_data(
         model,
         source,
@@ -230,6 +258,7 @@ def _with_data(
         options.calibration,
         options.observer,
         progress,
+        learned,
     )
 
 
@@ -383,6 +412,7 @@ def _metadata(
     states: Sequence[Mapping[str, str]],
     source: OpenedSource,
     added: Mapping[str, Any],
+    ranges: RangeSource,
 ) -> bytes:
     content = {
         "format": METADATA_FORMAT,
@@ -390,6 +420,7 @@ def _metadata(
         "source": report.source.to_json(),
         "precision": report.precision.value,
         "state_policy": report.state_policy.value,
+        **({} if ranges is RangeSource.CALIBRATION else {"ranges": ranges.value}),
         "states": states,
         "time_axes": time_axes(source),
         **({"signatures": added} if added else {}),

@@ -144,6 +144,24 @@ class LstmSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class LearnedRanges:
+    """Ranges of one LSTM that quantization-aware training learned.
+
+    Attributes:
+        precision: that it was trained for, INT8 or INT16.
+        x, h: smallest and largest input, and output with hidden state.
+        cell: largest |c|.
+        batches: how many training batches they were learned from; 0 before any.
+    """
+
+    precision: Precision
+    x: tuple[float, float]
+    h: tuple[float, float]
+    cell: float
+    batches: int
+
+
+@dataclasses.dataclass(frozen=True)
 class TensorSpec:
     """A named model input or output.
 
@@ -174,6 +192,7 @@ class Recurrence:
     source: str  # where it stands in the source, e.g. "keras layer bidirectional_1/forward_lstm"
     state: StatePolicy = StatePolicy.RESET
     spec: LstmSpec | None = None  # present when lowering is FUSED
+    ranges: LearnedRanges | None = None  # of layers trained for integers
     gate_probes: int = 0  # rows of random x, h and c on which spec and source were compared
     gate_error: float | None = None  # the worst difference among them
 

@@ -41,6 +41,8 @@ from edgelstm.cli_types import (
     PrecisionOption,
     ProveOption,
     QuantizationOption,
+    RangesName,
+    RangesOption,
     ReportOption,
     RequireFusedOption,
     SourceArgument,
@@ -119,6 +121,7 @@ def convert(
     tolerance: ToleranceOption = None,
     calibration: CalibrationOption = None,
     stream: StreamOption = False,
+    ranges: RangesOption = RangesName.CALIBRATION,
     observer: ObserverOption = ObserverName.AUTO,
     io: GraphIoOption = GraphIoName.FLOAT,
     quantization: QuantizationOption = False,
@@ -128,7 +131,7 @@ def convert(
     """Convert a trained model to TFLite with fused LSTM ops, and compare the two."""
     from edgelstm import arguments, files, terminal
     from edgelstm.converters import pipeline
-    from edgelstm.converters.options import ClipPolicy, FusePolicy, OverwritePolicy
+    from edgelstm.converters.options import ClipPolicy, FusePolicy, OverwritePolicy, RangeSource
     from edgelstm.converters.quantize.fidelity.page import to_page
     from edgelstm.converters.render import print_report
     from edgelstm.converters.spec import StatePolicy
@@ -156,6 +159,7 @@ def convert(
         fuse=FusePolicy.REQUIRE if require_fused else FusePolicy.PREFER,
         overwrite=OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP,
         **arguments.calibration(calibration, stream, observer.value, io.value),
+        ranges=RangeSource(ranges.value),
         clip=ClipPolicy.DROP_DEFAULT if drop_default_clip else ClipPolicy.KEEP,
         measure=arguments.measure(quantization, html, report),
     )

@@ -28,6 +28,13 @@ class ObserverName(str, enum.Enum):
     MSE = "mse"
 
 
+class RangesName(str, enum.Enum):
+    """What --ranges takes."""
+
+    CALIBRATION = "calibration"
+    MODEL = "from-model"
+
+
 class GraphIoName(str, enum.Enum):
     """What --io takes."""
 
@@ -131,6 +138,10 @@ CalibrationOption = Annotated[
 StreamOption = Annotated[
     bool,
     typer.Option("--stream", help="Calibration data are one recording: carry the states along."),
+]
+RangesOption = Annotated[
+    RangesName,
+    typer.Option(help="Where ranges come from: the data, or for LSTM layers their training."),
 ]
 ObserverOption = Annotated[
     ObserverName, typer.Option(help="How ranges are chosen from the calibration data.")

@@ -40,6 +40,7 @@ class LayerStatistics:
         moments: sum of v v^T over v = (x_t, h_{t-1}, 1), [F + O + 1] squared; of the projection's
             inputs likewise, [U + 1] squared, None without one.
         rounded: its weights in int8, once they were computed.
+        learned: ranges from training, which stand above those seen; None without any.
         saturated: per gate i, f, c, o, the share of values within 1/256 of its limits.
     """
 
@@ -56,6 +57,7 @@ class LayerStatistics:
     projection_moments: Wide | None = None
     vectors: int = 0
     rounded: RoundedWeights | None = None
+    learned: LayerRanges | None = None
     saturated: Wide = dataclasses.field(default_factory=lambda: np.zeros(4))
 
     def see(self, seen: Trace) -> None:
@@ -80,6 +82,8 @@ class LayerStatistics:
 
     def ranges(self, inputs: ObserverKind, states: ObserverKind, bits: int) -> LayerRanges:
         """The ranges to quantize with; the cell's never leaves a value out."""
+        if self.learned is not None:
+            return self.learned
         h = self.h.range(states, bits)
         projected = self.spec.projection is not None
         return LayerRanges(

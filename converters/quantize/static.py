@@ -90,7 +90,9 @@ def quantize_static(
             statistics.rounded = rounded_weights(op, statistics)
         x = op.input(0)
         assert x is not None
-        there = dataclasses.replace(layers[output], x=seen.get(x.name, layers[output].x))
+        there = layers[output]
+        if statistics.learned is None:
+            there = dataclasses.replace(there, x=seen.get(x.name, there.x))
         make_integer(op, there, wanted, statistics.rounded)
         changed = [op.input(p) for p in range(1, 24) if p < len(op.inputs)]
         names = tuple(t.name for t in changed if t is not None and not t.is_variable)
@@ -101,6 +103,8 @@ def quantize_static(
 
 def _unseen_or_too_large(seen: LayerStatistics | None) -> str:
     """Why calibration data rule integers out, or an empty string."""
+    if seen is not None and seen.learned is not None:
+        return ""
     if seen is None or not seen.vectors:
         return "no calibration data reached it"
     largest = seen.cell.extremes.largest

@@ -25,7 +25,7 @@ from edgelstm.errors import MissingPackageError, OptionError, UnsupportedModelEr
 
 _EARLIER = "/earlier_writer_"
 # Left float32 wherever they stand: they copy states (BROADCAST_TO, FILL), or work on indices.
-_COMPUTES = frozenset(
+COMPUTES = frozenset(
     "FULLY_CONNECTED BATCH_MATMUL DEPTHWISE_CONV_2D CONV_2D AVERAGE_POOL_2D MAX_POOL_2D MEAN SUM "
     "RESHAPE TRANSPOSE SOFTMAX TANH LOGISTIC RELU GELU HARD_SWISH ADD SUB MUL CONCATENATION "
     "STRIDED_SLICE SLICE SPLIT PAD PADV2 GATHER PACK UNPACK MAXIMUM SQUARED_DIFFERENCE".split()
@@ -176,7 +176,7 @@ def _join_writers(model: Model) -> None:
 
 
 def _has_kernel(op: Op, precision: Precision) -> bool:
-    known = _COMPUTES - _NARROW if precision is Precision.INT16 else _COMPUTES
+    known = COMPUTES - _NARROW if precision is Precision.INT16 else COMPUTES
     return precision in STATIC and op.name in known
 
 

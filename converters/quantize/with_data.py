@@ -13,6 +13,12 @@ from edgelstm.converters.quantize.calibrate import Calibration, calibrate
 from edgelstm.converters.quantize.calibration_calls import calls
 from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
 from edgelstm.converters.quantize.choose import choose
+from edgelstm.converters.quantize.learned import (
+    Learned,
+    put_learned,
+    require_all_learned,
+    without_data,
+)
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.result import QuantizedOp
@@ -34,14 +40,14 @@ class QuantizedModel:
     """A model in integers.
 
     Attributes:
-        samples: some of the calibration data by input name, for verification.
+        samples: some of the calibration data by input name, for verification; None without any.
         notes: what the user should know.
     """
 
     model: Model
     records: list[QuantizedOp]
     calibration: Calibration
-    samples: Mapping[str, Array]
+    samples: Mapping[str, Array] | None
     notes: tuple[str, ...]
 
 
@@ -67,9 +73,10 @@ def quantize_with_data(
     pairs: Mapping[str, str],
     policy: StatePolicy,
     precision: Precision | Plan,
-    data: CalibrationData,
+    data: CalibrationData | None,
     observer: ObserverKind,
     progress: Progress,
+    learned: Learned | None = None,
 ) -> QuantizedModel:
     """Calibrates a model and writes in integers what is to be.
 
@@ -78,11 +85,20 @@ def quantize_with_data(
         precision: of everything, or of each layer.
         pairs: explicit states of the model, input to output by name.
         policy: when states start from zero; a stream needs one that does not always.
+        data: None where every range is learned.
+        learned: ranges that layers have from training, by name.
 
     Raises:
         OptionError: a stream, for a model that starts every call from zero.
         DataError: the data do not fit.
     """
+    learned = learned or {}
+    if data is None:
+        require_all_learned(model, learned, Plan.of(precision))
+        calibration = without_data(model, pairs)
+        put_learned(calibration, learned)
+        made, records = quantize_static(model, calibration, precision, Observers())
+        return QuantizedModel(made, records, calibration, None, ())
     check_stream(data, policy)
     plan = Plan.of(precision)
     axes = axes_of(model, source, pairs)
@@ -100,6 +116,7 @@ def quantize_with_data(
         )
         progress(notes[-1])
     calibration = calibrate(model, data, axes, pairs, progress, plan)
+    put_learned(calibration, learned)
     observers = Observers.all(observer)
     if observer is ObserverKind.AUTO and plan.coarsest is Precision.INT8:
         progress("choosing ranges")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.options import ConvertOptions, RangeSource
 from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.keras_hook import HALF, recurrent_layers
 from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
@@ -138,7 +138,8 @@ class KerasSource:
     def reference(self, policy: StatePolicy) -> KerasReference:
         """The model run by Keras itself; states outlive calls as they do in the written file."""
         del policy  # the slots say it, state by state
-        return KerasReference(self._live, self.slots)
+        rounded = self._options.ranges is RangeSource.MODEL
+        return KerasReference(self._live, self.slots, rounded=rounded)
 
     @contextlib.contextmanager
     def rounded(self, seed: int) -> Iterator[None]:

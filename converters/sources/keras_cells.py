@@ -10,6 +10,7 @@ import numpy as np
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.loop import Step
+from edgelstm.converters.sources.keras_qat import is_quantized
 from edgelstm.converters.spec import Activation, FloatArray, Gates, LstmSpec
 
 # Dense where activations bend, wide enough to see clipping at 6 and saturation.
@@ -33,6 +34,8 @@ class HoistedStep:
 def cell_kind(cell: Any) -> str:
     """The kind of recurrence in the field's words: "LSTM", "GRU", "ConvLSTM2D", ..."""
     name = type(cell).__name__
+    if is_quantized(cell):
+        return "LSTM"
     if name == "ConvLSTMCell":
         return f"ConvLSTM{cell.rank}D"
     return name.removesuffix("Cell")
@@ -145,7 +148,7 @@ def weight(variable: Any) -> FloatArray:
 
 
 def _is_lstm(cell: Any) -> bool:
-    return _is_plain(cell, "LSTMCell") or _has_peepholes(cell)
+    return _is_plain(cell, "LSTMCell") or is_quantized(cell) or _has_peepholes(cell)
 
 
 def _has_peepholes(cell: Any) -> bool:

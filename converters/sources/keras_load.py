@@ -17,6 +17,7 @@ from edgelstm.converters.sources.keras_custom import load_custom_objects
 from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine, quiet
 from edgelstm.converters.sources.keras_files import Config, KerasFile, read_keras_file
 from edgelstm.converters.sources.keras_keywords import fitted
+from edgelstm.converters.sources.keras_qat import own_objects
 from edgelstm.converters.sources.keras_sketch import sketched_recurrences
 from edgelstm.converters.sources.keras_vet import Vetting
 from edgelstm.converters.sources.keras_weights import assign_weights, check_finite, check_sizes
@@ -161,11 +162,11 @@ def _engines(file: KerasFile) -> tuple[KerasEngine, KerasEngine]:
 
 
 def _load_with(engine: KerasEngine, request: _Request) -> tuple[Any, tuple[str, ...]]:
-    custom: Mapping[str, Any] = {}
-    if request.custom_objects is not None:
-        custom = load_custom_objects(request.custom_objects, engine)
     file = request.file
     assert file.config is not None and file.weights is not None
+    custom: Mapping[str, Any] = own_objects(file.config, engine)
+    if request.custom_objects is not None:
+        custom = {**custom, **load_custom_objects(request.custom_objects, engine)}
     notes: list[str] = []
     weights, gates = from_cudnn(file.weights)
     config = modernised(file.config, notes.append, request.where)

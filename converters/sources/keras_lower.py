@@ -23,6 +23,7 @@ from edgelstm.converters.sources.keras_names import (
     state_pair,
     states_of,
 )
+from edgelstm.converters.sources.keras_qat import learned_ranges
 from edgelstm.converters.spec import (
     Layout,
     Lowering,
@@ -311,6 +312,7 @@ class RecurrenceLowering:
                 source=f"keras layer {getattr(job.call.layer, 'path', job.call.layer.name)}",
                 state=job.policy,
                 spec=spec,
+                ranges=None if spec is None else learned_ranges(job.cell),
                 gate_probes=gate.probes if gate else 0,
                 gate_error=gate.worst_error if gate else None,
             )

@@ -17,6 +17,7 @@ from edgelstm.converters.sources.keras_names import (
     state_pair,
     states_of,
 )
+from edgelstm.converters.sources.keras_qat import rounding
 from edgelstm.converters.sources.keras_trace import LiveModel, tracing
 from edgelstm.converters.spec import Array
 
@@ -25,14 +26,20 @@ class KerasReference:
     """The source model run by its own framework, with its recurrences' own mathematics.
 
     Under `carry` and `explicit` only the states that its recurrences start from are replaced.
+
+    Args:
+        rounded: whether layers trained for integers compute as integers.
     """
 
     def __init__(
         self,
         live: LiveModel,
         slots: Sequence[StateSlot],
+        *,
+        rounded: bool = False,
     ) -> None:
         self._live = live
+        self._rounded = rounded
         self._carried = [slot for slot in slots if slot.home is not StateHome.CALLER]
         self._explicit = [slot for slot in slots if slot.home is StateHome.CALLER]
         self._values: dict[str, Array] = {}
@@ -75,6 +82,10 @@ class KerasReference:
         signature += [tf.TensorSpec(slot.shape, tf.float32) for slot in slots]
 
         def forward(*tensors: Any) -> list[Any]:
+            with rounding(live.model, active=self._rounded):
+                return compute(*tensors)
+
+        def compute(*tensors: Any) -> list[Any]:
             inject = _StateInjection(
                 dict(zip((s.pair.input for s in slots), tensors[len(live.inputs) :], strict=True))
             )

@@ -13,6 +13,7 @@ from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
 from edgelstm.converters.sources.keras_hook import RnnCall, RnnResult, hooked
 from edgelstm.converters.sources.keras_lower import RecurrenceLowering
 from edgelstm.converters.sources.keras_names import StateHome, StateSlot
+from edgelstm.converters.sources.keras_qat import rounding
 from edgelstm.converters.spec import Precision, Recurrence, StatePolicy, TensorSpec
 
 
@@ -125,7 +126,7 @@ def _trace(
         nonlocal lowering
         states = dict(zip((s.pair.input for s in slots), tensors[len(live.inputs) :], strict=True))
         lowering = RecurrenceLowering(policy, live.stateful, precision, states)
-        with tracing(live, lowering):
+        with rounding(live.model, active=False), tracing(live, lowering):
             outputs = live.call(tensors[: len(live.inputs)])
         outputs += [lowering.state_outputs[slot.pair.output] for slot in slots]
         return {f"out_{index:03d}": tf.identity(out) for index, out in enumerate(outputs)}
