@@ -345,15 +345,18 @@ def test_a_layer_that_the_integer_kernel_computes_wrong_is_refused_by_name_alone
     assert "no integer kernel" in rows[1]["precision_reason"]
 
 
-def test_a_finished_file_keeps_its_precision(
-    saved: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plan, first = tmp_path / "p.toml", tmp_path / "m.tflite"
-    plan.write_text('default = "float32"\n')
+def test_a_finished_file_takes_a_plan(saved: dict[str, Path], tmp_path: Path) -> None:
+    """Its fused ops have the names that edgelstm inspect shows."""
+    plan, first, second = (tmp_path / name for name in ("p.toml", "m.tflite", "n.tflite"))
+    plan.write_text('default = "float32"\n[layers]\nsecond = "int8"\n')
     assert cli.run(["convert", str(saved["stacked"]), "-o", str(first)]) == 0
-    call = ["convert", str(first), "-o", str(tmp_path / "n.tflite"), "--quantize", str(plan)]
-    assert cli.run(call) == 2
-    assert "--quantize does not apply" in capsys.readouterr().err
+    call = ["convert", str(first), "-o", str(second), "--quantize", str(plan)]
+    assert cli.run([*call, "--calibration", str(saved["data"])]) == 0
+    found = fused(Model.read(second.read_bytes()))
+    assert {name: dtype(op, 0) for name, op in found.items()} == {
+        "first": "float32",
+        "second": "int8",
+    }
 
 
 def test_streaming_forms_take_a_plan_of_weights_and_refuse_integers(

@@ -225,7 +225,7 @@ def _open(path: Path, options: ConvertOptions) -> ConvertibleSource:
     source = open_source(path, options)
     if isinstance(source, FinishedSource):
         raise UnsupportedModelError(
-            "A finished .tflite file keeps its precision.",
+            "Plans are searched for models, not for finished .tflite files.",
             where=str(path),
             cure="search with the model that it was made from",
         )
