@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from integer_models import CELL_RANGES, Configuration, integer_lstm, micro_confi
 from native_layers import kernel_names
 from test_delegate import opened, with_delegate
 from test_fused_lowering import INTERPRETERS
+from test_integer_kernels import invoked, ours
 
 from edgelstm.converters.flatbuffer import Model, Quantization
 from edgelstm.converters.lowering.fused import FUSED_OP
@@ -25,21 +25,6 @@ from edgelstm.runtime import native
 
 KERNELS = kernel_names()
 pytestmark = pytest.mark.skipif(not KERNELS, reason="the native library was not built")
-
-
-def ours(data: bytes, kernels: str) -> Any:
-    """An interpreter in which the delegate must have taken the operator."""
-    interpreter, delegate = opened(data, {"isa": kernels})
-    assert native.delegate_counts(delegate) == (1, 0, "")
-    interpreter.allocate_tensors()
-    return interpreter
-
-
-def invoked(interpreter: Any, x: Array) -> Array:
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
-    interpreter.invoke()
-    y: Array = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    return y
 
 
 def sizes() -> Iterator[Configuration]:
