@@ -374,6 +374,45 @@ def test_a_stream_goes_on_from_piece_to_piece() -> None:
     assert report.outputs[0].figures.rms == pytest.approx(rms)
 
 
+def test_states_among_the_models_own_inputs_are_fed_back_along_the_long_sequence() -> None:
+    """The cell state goes in and comes out; each form is given its own."""
+    spec = FORMS["plain"]
+    plain = marker_model(spec, batch=2, time=5, initial=True, final_c=True)
+    lower_markers(plain, {0: spec}, policy=StatePolicy.RESET)
+    shapes = {"x": (2, 5, FEATURES), "h0": (2, spec.units), "c0": (2, spec.units)}
+    axes = ModelAxes(
+        tuple(
+            InputAxes(TensorSpec(name, shape, "float32"), 1 if name == "x" else None, None)
+            for name, shape in shapes.items()
+        )
+    )
+    nothing = np.zeros((4, spec.units), np.float32)
+    arrays = {"x": samples(4, 5), "h0": nothing, "c0": nothing}
+    data = CalibrationData("the test", lambda: iter([arrays]))
+    seen = calibrate(plain, data, axes, {})
+    quantized, _ = quantize_static(plain, seen, Precision.INT8, Observers())
+    pair = Pair(plain, quantized, Precision.INT8, axes, {}, {"sequence": 1}, {"c0": "c"})
+    report = measured(pair, data)
+    assert report.long_steps == LEAST_STEPS
+    sequence: dict[str, list[Array]] = {"plain": [], "quantized": []}
+    for kind, model in (("plain", plain), ("quantized", quantized)):
+        session = Session(model.to_bytes(), delegate=Delegate.CPU)
+        c = None
+        for call in sequences(data, axes).long:
+            found = session.run(call if c is None else {**call, "c0": c})
+            c = found["c"]
+            sequence[kind].append(found["sequence"])
+    off = np.concatenate(sequence["quantized"]) - np.concatenate(sequence["plain"])
+    (drift,) = (output.drift for output in report.outputs if output.name == "sequence")
+    assert drift is not None
+    assert drift.whole.rms == pytest.approx(np.sqrt(np.mean(off.astype(np.float64) ** 2)))
+    (layer,) = report.layers
+    inside = layer.parts["h"].drift
+    assert layer.kernel_error == 0.0 and inside is not None
+    assert inside.whole.rms == pytest.approx(drift.whole.rms, rel=1e-4)
+    assert inside.curve[-1].step > LEAST_STEPS - 10
+
+
 class Tags(HTMLParser):
     """Every tag with its attributes."""
 
@@ -478,6 +517,20 @@ def test_conversion_and_verification_give_the_same_numbers(
     for found in (fresh, later):
         del found["seconds"], found["data"]
     assert later == fresh
+
+
+@pytest.mark.slow
+def test_finished_files_are_measured_beside_their_own_float32_form(
+    model_and_data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, data = map(str, model_and_data)
+    plain, out, report = (str(tmp_path / name) for name in ("f.tflite", "m.tflite", "r.json"))
+    assert cli.run(["convert", model, "-o", plain]) == 0
+    call = ["convert", plain, "-o", out, "--quantize", "int8", "--calibration", data]
+    assert cli.run([*call, "--report", report]) == 0
+    found = json.loads(Path(report).read_text())["quantization"]
+    check_schema(found)
+    assert [layer["kernel_error"] for layer in found["layers"]] == [0.0, 0.0, 0.0]
 
 
 def test_measuring_float32_is_refused(
