@@ -335,7 +335,8 @@ def test_a_stream_carries_the_states_and_samples_do_not() -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"y": X}, "no such input"),
+        ({"w": X}, "no such input"),
+        ({"y": X}, "no array for input"),  # labels, which are left out
         ({"x": X[..., :3]}, "shape"),
         ({"x": X.astype(np.complex64)}, "complex64"),
         ({"x": np.where(X > 2, np.nan, X)}, "NaN"),
