@@ -121,6 +121,22 @@ def test_gates_in_dynamic_come_from_arithmetic_close_to_the_interpreters(form: s
     assert layer.parts["x"].figures.rms == 0.0
 
 
+def test_rows_with_a_zero_of_their_own_are_followed_too() -> None:
+    """Asymmetric inputs, as other tools write them."""
+    x = np.abs(samples(8))
+    error = {}
+    for asymmetric in (False, True):
+        pair, data = made(FORMS["plain"], Precision.DYNAMIC, x, batch=4)
+        (op,) = pair.quantized.main.find(FUSED_OP)
+        op.set_option("asymmetric_quantize_inputs", asymmetric)
+        op.version = 3 if asymmetric else 2
+        (layer,) = measured(pair, data).layers
+        assert layer.kernel_error is not None
+        assert layer.kernel_error < 0.02 * layer.parts["h"].figures.rms
+        error[asymmetric] = layer.parts["gate_f"].figures.rms
+    assert error[True] != error[False]
+
+
 def test_gates_in_float16_come_from_the_rounded_weights() -> None:
     pair, data = made(random_spec(1, units=32, features=FEATURES), Precision.FLOAT16, samples())
     (layer,) = measured(pair, data).layers
