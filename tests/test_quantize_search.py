@@ -160,9 +160,11 @@ def test_files_that_keep_their_states_are_searched_too(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", ["accuracy-drop=0.5%", "rms=0.002"])
+@pytest.mark.parametrize(
+    ("budget", "share"), [("accuracy-drop=0.5%", 0.4), ("rms=0.002", 0.55)], ids=["drop", "rms"]
+)
 def test_labelled_windows_are_searched_and_keep_their_accuracy(
-    budget: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    budget: str, share: float, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Human activity, 500 windows: the odd ones, measured anew in the file that convert writes."""
     model = corpus / "models" / "tf1pb_mobirnn_2layer32unit" / "2layer32unit.pb"
@@ -179,7 +181,7 @@ def test_labelled_windows_are_searched_and_keep_their_accuracy(
     accuracy = float(np.mean(found.argmax(axis=1) + 1 == labels[1::2]))
     assert told["plan"]["accuracy"] == pytest.approx(accuracy)
     assert told["source_accuracy"] - accuracy <= 0.005
-    assert out.stat().st_size == told["plan"]["bytes"] < 0.5 * told["float32"]["bytes"]
+    assert out.stat().st_size == told["plan"]["bytes"] < share * told["float32"]["bytes"]
 
 
 @pytest.mark.slow
