@@ -242,7 +242,7 @@ class _Run:
             observer.see(seen[name])
         for output, layer in self.layers.items():
             h, c = self._initial(output, seen)
-            traced = trace(layer.spec, seen[self.inputs[output]], h, c)
+            traced = trace(layer.spec, seen[self.inputs[output]], h, c, outputs=seen[output])
             self.states[output] = (traced.h[-1], traced.c[-1])
             layer.see(traced)
 

@@ -25,7 +25,9 @@ CANDIDATES = (
     Observers(_MINMAX, _MINMAX),
     Observers(_PERCENTILE, _MINMAX),
     Observers(_PERCENTILE, _PERCENTILE),
+    Observers(_PERCENTILE, _MSE),
     Observers(_MSE, _MINMAX),
+    Observers(_MSE, _PERCENTILE),
 )
 
 

@@ -52,8 +52,9 @@ class Observer:
         self.count += values.size
         self._widen(max(abs(low), abs(high)))
         if self._reach > 0:
-            edges = (-self._reach, self._reach)
-            self._counts += np.histogram(values, _BINS, edges)[0]
+            bins = np.ravel(values) * np.float32(_BINS / (2.0 * self._reach))
+            bins = np.clip(bins + np.float32(_BINS // 2), 0, _BINS - 1).astype(np.int32)
+            self._counts += np.bincount(bins, minlength=_BINS)
 
     @property
     def seen(self) -> bool:

@@ -1,9 +1,10 @@
 """Weights rounded so that their errors cancel on the calibration data.
 
-Optimal brain quantization column by column (Frantar et al. 2022, GPTQ), with one scale per tensor:
-after a column is rounded, the columns still to come and at last the bias take over its error, as
-far as inputs of the calibration data are correlated. The bias is the column of an input that is
-always one, so that the mean error goes there.
+Optimal brain quantization column by column (Frantar et al. 2022, GPTQ), with one scale per tensor,
+from the largest input to the smallest: after a column is rounded, the columns still to come and at
+last the bias take over its error, as far as inputs of the calibration data are correlated. The bias
+is the column of an input that is always one, so that the mean error goes there. Then each weight in
+turn takes the integer that is best beside all others (coordinate descent).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from edgelstm.converters.spec import Array, FloatArray
 
 _DAMPING = 0.01
 _INT8_MAX = 127
+_SWEEPS = 3
 
 Wide = npt.NDArray[np.float64]
 
@@ -30,6 +32,10 @@ def round_together(
         bias: None where no bias takes part (behind a layer normalisation).
     """
     columns = weights.shape[1]
+    order = np.argsort(-np.diagonal(moments)[:columns], kind="stable")
+    back = np.argsort(order, kind="stable")
+    moments = moments[np.ix_(*[np.append(order, columns)] * 2)]
+    weights, scales = weights[:, order], scales[:, order]
     size = columns if bias is None else columns + 1
     hessian = moments[:size, :size].copy()
     diagonal = np.diagonal(hessian)
@@ -52,4 +58,37 @@ def round_together(
             continue
         error = (left[:, column] - whole * scale) / upper[column, column]
         left[:, column + 1 :] -= np.outer(error, upper[column, column + 1 :])
-    return stored, None if bias is None else left[:, -1].astype(np.float32)
+    own = moments[:columns, :columns].copy()
+    if bias is not None:  # what the best bias takes over does not count
+        own -= np.outer(moments[:columns, -1], moments[-1, :columns]) / moments[-1, -1]
+    own[np.arange(columns), np.arange(columns)] += damping
+    stored = _descend(weights, scales, stored, own)
+    if bias is None:
+        return np.ascontiguousarray(stored[:, back]), None
+    left_over = weights - stored * scales
+    moved = bias + left_over @ moments[:columns, -1] / moments[-1, -1]
+    return np.ascontiguousarray(stored[:, back]), np.asarray(moved, np.float32)
+
+
+def _descend(weights: FloatArray, scales: FloatArray, stored: Array, own: Wide) -> Array:
+    """Integers of which no single one can be changed for the better.
+
+    Args:
+        own: [K, K], damped: an input that hardly moved says nothing of its weights.
+    """
+    whole = stored.astype(np.float64)
+    slope = (weights - whole * scales) @ own
+    for _ in range(_SWEEPS):
+        still = True
+        for column in range(len(own)):
+            step = np.rint(slope[:, column] / own[column, column] / scales[:, column])
+            best = np.clip(whole[:, column] + step, -_INT8_MAX, _INT8_MAX)
+            change = best - whole[:, column]
+            rows = np.flatnonzero(change)
+            if len(rows):
+                still = False
+                whole[rows, column] = best[rows]
+                slope[rows] -= np.outer(change[rows] * scales[rows, column], own[column])
+        if still:
+            break
+    return whole.astype(np.int8)

@@ -88,6 +88,7 @@ def trace(
     h0: Array | None = None,
     c0: Array | None = None,
     taken: Callable[[Array], Array] | None = None,
+    outputs: Array | None = None,
 ) -> Trace:
     """Runs a layer in float32, equations of `LstmSpec`.
 
@@ -95,75 +96,138 @@ def trace(
         x: in the layout of the spec.
         h0, c0: [B, O] and [B, U]; None for zeros.
         taken: what matrix products take of their rows [..., K]; None for the rows themselves.
+        outputs: h of every step in the layout of the spec, where something computed it already:
+            the products of all steps are then one.
     """
-    take = (lambda values: values) if taken is None else taken
-    rows = x if spec.layout is Layout.TIME_MAJOR else x.swapaxes(0, 1)
-    rows = np.ascontiguousarray(rows, np.float32)
+    rows = _time_major(spec, x)
     steps, batch, _ = rows.shape
     present = [g for g in range(4) if spec.kernel.as_tuple()[g] is not None]
-    kernels = [spec.kernel.as_tuple()[g] for g in present]
-    recurrents = [spec.recurrent.as_tuple()[g] for g in present]
-    own = take(rows).reshape(steps * batch, -1) @ np.concatenate([k.T for k in kernels], axis=1)  # type: ignore[union-attr]
-    own = own.reshape(steps, batch, -1)
-    across = None
-    if not spec.diagonal:
-        across = np.concatenate([r.T for r in recurrents], axis=1)  # type: ignore[union-attr]
-    units, width = spec.units, spec.output_size
-    h = np.zeros((steps + 1, batch, width), np.float32)
-    c = np.zeros((steps + 1, batch, units), np.float32)
+    run = _Run(spec, present, (steps, batch), taken or _same)
     if h0 is not None and c0 is not None:
-        h[0], c[0] = h0, c0
-    hidden = np.zeros((steps, batch, units), np.float32)
-    gates = [np.zeros((steps, batch, units), np.float32) for _ in range(4)]
-    sums = [np.zeros((steps, batch, units), np.float32) for _ in range(4)]
-    holes = (None,) * 4 if spec.peephole is None else spec.peephole.as_tuple()
-    norms = (None,) * 4 if spec.layer_norm is None else spec.layer_norm.as_tuple()
-    biases = spec.bias.as_tuple()
+        run.h[0], run.c[0] = h0, c0
+    total = _product(run.take(rows), [spec.kernel.as_tuple()[g] for g in present])
+    if outputs is None:
+        run.step_by_step(total)
+    else:
+        run.h[1:] = _time_major(spec, outputs)
+        total += run.across(run.h[:-1])
+        run.from_outputs(total)
+    sums = tuple(run.sums[g] if g in present else None for g in range(4))
+    gates = tuple(run.gates[g] if g in present else None for g in range(4))
+    return Trace(rows, run.h, run.c, run.hidden, sums if spec.layer_norm else (), gates)
 
-    for step in range(steps):
-        if across is not None:
-            total = own[step] + take(h[step]) @ across
+
+def _same(rows: Array) -> Array:
+    return rows
+
+
+def _time_major(spec: LstmSpec, values: Array) -> FloatArray:
+    rows = values if spec.layout is Layout.TIME_MAJOR else values.swapaxes(0, 1)
+    return np.ascontiguousarray(rows, np.float32)
+
+
+def _product(rows: FloatArray, weights: list[FloatArray | None]) -> FloatArray:
+    """[..., K] times the transposes of [U, K] each, side by side."""
+    joined = np.concatenate([w.T for w in weights if w is not None], axis=1)
+    made = rows.reshape(-1, rows.shape[-1]) @ joined
+    return np.asarray(made.reshape(*rows.shape[:-1], -1))
+
+
+class _Run:
+    """The values of a trace as they are computed."""
+
+    def __init__(
+        self,
+        spec: LstmSpec,
+        present: list[int],
+        sizes: tuple[int, int],
+        take: Callable[[Array], Array],
+    ) -> None:
+        self.spec, self.present, self.take = spec, present, take
+        self.steps, batch = sizes
+        units = (*sizes, spec.units)
+        self.h: Array = np.zeros((self.steps + 1, batch, spec.output_size), np.float32)
+        self.c: Array = np.zeros((self.steps + 1, batch, spec.units), np.float32)
+        self.hidden: Array = np.zeros(units, np.float32)
+        self.gates: list[Array] = [np.zeros(units, np.float32) for _ in range(4)]
+        self.sums: list[Array] = [
+            np.zeros(units if spec.layer_norm else 0, np.float32) for _ in range(4)
+        ]
+
+    def across(self, h: Array) -> Array:
+        """What the hidden state adds to the gates that are present."""
+        recurrents = [self.spec.recurrent.as_tuple()[g] for g in self.present]
+        if self.spec.diagonal:
+            return np.concatenate([h * r for r in recurrents], axis=-1)
+        return _product(self.take(h), recurrents)
+
+    def step_by_step(self, own: Array) -> None:
+        """Everything, from what the inputs add to the gates."""
+        for step in range(self.steps):
+            parts = self._parts(own[step] + self.across(self.h[step]))
+            self._cell(step, parts)
+            self.h[step + 1] = self._projected(self.hidden[step])
+
+    def from_outputs(self, total: Array) -> None:
+        """The same where h is known: without peepholes only the cell goes step by step."""
+        parts = self._parts(total)
+        if self.spec.peephole is not None:
+            for step in range(self.steps):
+                self._cell(step, {g: z[step] for g, z in parts.items()})
+            return
+        every = slice(None)
+        for number, z in parts.items():
+            self._gate(number, z, every, None)
+        i, f, g, o = self.gates
+        if 0 not in parts:
+            i = 1.0 - f
+        i = i * g
+        for step in range(self.steps):
+            self.c[step + 1] = self._clipped(f[step] * self.c[step] + i[step])
+        self.hidden[:] = o * activate(self.spec.activation, self.c[1:])
+
+    def _parts(self, total: Array) -> dict[int, Array]:
+        return dict(zip(self.present, np.split(total, len(self.present), axis=-1), strict=True))
+
+    def _cell(self, step: int, parts: dict[int, Array]) -> None:
+        before = self.c[step]
+        f = self._gate(1, parts[1], step, before)
+        i = self._gate(0, parts[0], step, before) if 0 in parts else 1.0 - f
+        now = self._clipped(f * before + i * self._gate(2, parts[2], step, before))
+        self.c[step + 1] = now
+        o = self._gate(3, parts[3], step, now)
+        self.hidden[step] = o * activate(self.spec.activation, now)
+
+    def _gate(self, number: int, z: Array, where: int | slice, cell: Array | None) -> Array:
+        spec = self.spec
+        hole = None if spec.peephole is None else spec.peephole.as_tuple()[number]
+        norm = None if spec.layer_norm is None else spec.layer_norm.as_tuple()[number]
+        bias = spec.bias.as_tuple()[number]
+        assert bias is not None
+        if hole is not None and cell is not None:
+            z = z + hole * cell
+        if norm is not None:
+            self.sums[number][where] = z
+            z = z - z.mean(axis=-1, keepdims=True)
+            z = z / np.sqrt((z * z).mean(axis=-1, keepdims=True) + LAYER_NORM_EPSILON) * norm
+        z = z + bias
+        if number == 2:
+            made = np.asarray(activate(spec.activation, z))
         else:
-            held = [h[step] * r for r in recurrents]
-            total = own[step] + np.concatenate(held, axis=1)
-        parts = dict(zip(present, np.split(total, len(present), axis=1), strict=True))
+            made = np.asarray(0.5 * np.tanh(0.5 * z) + 0.5)
+        self.gates[number][where] = made
+        return made
 
-        def gate(
-            number: int, cell: FloatArray, parts: dict[int, Array] = parts, step: int = step
-        ) -> Array:
-            z = parts[number]
-            hole, norm, bias = holes[number], norms[number], biases[number]
-            if hole is not None:
-                z = z + hole * cell
-            sums[number][step] = z
-            if norm is not None:
-                z = z - z.mean(axis=1, keepdims=True)
-                z = z / np.sqrt((z * z).mean(axis=1, keepdims=True) + LAYER_NORM_EPSILON) * norm
-            z = z + bias
-            if number == 2:
-                made = np.asarray(activate(spec.activation, z))
-            else:
-                made = np.asarray(0.5 * np.tanh(0.5 * z) + 0.5)
-            gates[number][step] = made
-            return made
+    def _clipped(self, cell: Array) -> Array:
+        clip = self.spec.cell_clip
+        return np.clip(cell, -clip, clip) if clip > 0 else cell
 
-        f = gate(1, c[step])
-        i = gate(0, c[step]) if 0 in parts else 1.0 - f
-        now = f * c[step] + i * gate(2, c[step])
-        if spec.cell_clip > 0:
-            now = np.clip(now, -spec.cell_clip, spec.cell_clip)
-        c[step + 1] = now
-        hidden[step] = gate(3, now) * activate(spec.activation, now)
-        out = hidden[step]
-        if spec.projection is not None:
-            out = take(out) @ spec.projection.T
-            if spec.projection_bias is not None:
-                out = out + spec.projection_bias
-            if spec.projection_clip > 0:
-                out = np.clip(out, -spec.projection_clip, spec.projection_clip)
-        h[step + 1] = out
-
-    def kept(values: list[FloatArray]) -> tuple[FloatArray | None, ...]:
-        return tuple(values[g] if g in present else None for g in range(4))
-
-    return Trace(rows, h, c, hidden, kept(sums) if spec.layer_norm else (), kept(gates))
+    def _projected(self, hidden: Array) -> Array:
+        spec = self.spec
+        if spec.projection is None:
+            return hidden
+        out = self.take(hidden) @ spec.projection.T
+        if spec.projection_bias is not None:
+            out = out + spec.projection_bias
+        clip = spec.projection_clip
+        return np.clip(out, -clip, clip) if clip > 0 else out
