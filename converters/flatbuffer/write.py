@@ -61,7 +61,7 @@ def pack(raw: Any) -> bytes:
 
 
 def _drop_empty_ranges(raw: Any) -> None:
-    """Leaves empty lists of ranges out: the packer writes one of 24 bytes for each."""
+    """Leaves empty lists of ranges out: the packer writes them all the same."""
     for subgraph in raw.subgraphs:
         for tensor in subgraph.tensors:
             record = tensor.quantization

@@ -1,11 +1,12 @@
-"""Our integer files beside those of TensorFlow's own quantizers, on the same weights and data.
+"""Our quantized files beside those of TensorFlow's own quantizers, on the same weights and data.
 
-    python -m edgelstm.converters.quantize.compare [MODEL.keras DATA.npz]... [--speed]
+    python -m edgelstm.converters.quantize.compare [MODEL DATA.npz]... [--speed]
 
 Without arguments: one layer, two stacked layers and a bidirectional one with random weights and
-data. Half of the data calibrates, the other half is measured. The stock
-files are made as users must make them: the layers in tf_keras, batch 1, fixed time; once by
-TFLiteConverter's int8 path and once by the flatbuffer calibrator. rms errors are against float32.
+data. MODEL is any source with one input. Half of the data calibrates, the other half is measured.
+The stock files of Keras models are made as users must make them: the layers in tf_keras, batch 1,
+fixed time; once by TFLiteConverter's int8 path and once by the flatbuffer calibrator. rms errors
+are against float32; "int16 activations" against float32 layers with the int16 file's own weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters import pipeline
+from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE
 from edgelstm.converters.options import ConvertOptions, OverwritePolicy
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.emulate import EmulatedSession
@@ -41,7 +44,7 @@ def compare(path: Path, data: Array) -> dict[str, float]:
     """rms error of every way, and sizes in bytes under `float32 bytes` and `int8 bytes`.
 
     Args:
-        path: a Keras model with one input and one output.
+        path: a model with one input and one output.
         data: [N, T, F] or [N, T].
     """
     half = len(data) // 2
@@ -53,16 +56,37 @@ def compare(path: Path, data: Array) -> dict[str, float]:
         expected = _only(Session(plain).run({name: fresh}))
         found["signal"] = float(expected.std())
         found["float32 bytes"] = len(plain)
+        for precision in (Precision.FLOAT16, Precision.DYNAMIC):
+            content = _ours(path, Path(folder), precision, calibration)
+            session = Session(content, delegate=Delegate.CPU)
+            found[precision.value] = _rms(_only(session.run({name: fresh})), expected)
         for observer in ObserverKind:
             content = _ours(path, Path(folder), Precision.INT8, calibration, observer)
             session = Session(content, delegate=Delegate.CPU)
             found[f"int8 {observer.value}"] = _rms(_only(session.run({name: fresh})), expected)
             found["int8 bytes"] = len(content)
         content = _ours(path, Path(folder), Precision.INT16, calibration)
-        found["int16"] = _rms(_only(EmulatedSession(content).run({name: fresh})), expected)
-    for title, made in _stock(path, calibration):
-        found[title] = _rms(_run_stock(made, fresh), expected)
+        wide = _only(EmulatedSession(content).run({name: fresh}))
+        found["int16"] = _rms(wide, expected)
+        exact = Session(_with_weights_of(plain, content), delegate=Delegate.CPU)
+        found["int16 activations"] = _rms(wide, _only(exact.run({name: fresh})))
+    if path.suffix in (".keras", ".h5"):
+        for title, made in _stock(path, calibration):
+            found[title] = _rms(_run_stock(made, fresh), expected)
     return found
+
+
+def _with_weights_of(plain: bytes, wide: bytes) -> bytes:
+    """The float32 file, its fused ops with the numbers that the other file's weights stand for."""
+    model, other = Model.read(plain), Model.read(wide)
+    for op, integer in zip(model.main.find(FUSED_OP), other.main.find(FUSED_OP), strict=True):
+        for position in (*range(1, H_STATE), *range(C_STATE + 1, len(op.inputs))):
+            stored, tensor = integer.input(position), op.input(position)
+            if stored is None or tensor is None or stored.quantization is None:
+                continue
+            numbers = (stored.data() * stored.quantization.scale[0]).astype(np.float32)
+            op.inputs[position] = model.main.add_constant(f"{tensor.name}_rounded", numbers)
+    return model.to_bytes()
 
 
 def _ours(
@@ -211,7 +235,7 @@ def speed() -> tuple[float, float]:
 def main() -> None:
     """Prints one block per model."""
     parser = argparse.ArgumentParser(prog="python -m edgelstm.converters.quantize.compare")
-    parser.add_argument("files", nargs="*", type=Path, help="MODEL.keras DATA.npz, in pairs")
+    parser.add_argument("files", nargs="*", type=Path, help="MODEL DATA.npz, in pairs")
     parser.add_argument("--speed", action="store_true", help="how long 2 x LSTM(256) takes")
     given = parser.parse_args()
     if given.speed:
@@ -236,7 +260,9 @@ def main() -> None:
                 print(
                     f"  int8 auto over the better stock one: {found['int8 auto'] / min(stock):.2f}"
                 )
-            print(f"  int16 over int8 auto: {found['int16'] / found['int8 auto']:.3f}")
+            for wide in ("int16", "int16 activations"):
+                print(f"  {wide} over int8 auto: {found[wide] / found['int8 auto']:.3f}")
+            print(f"  int8 bytes over float32: {found['int8 bytes'] / found['float32 bytes']:.3f}")
 
 
 if __name__ == "__main__":
