@@ -23,6 +23,7 @@ from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate
 from edgelstm.converters.quantize.calibration_data import CalibrationData, Continuity
 from edgelstm.converters.quantize.choose import CANDIDATES, choose
+from edgelstm.converters.quantize.emulate import EmulatedSession
 from edgelstm.converters.quantize.integer import IntegerLstm
 from edgelstm.converters.quantize.observer import Observer, ObserverKind
 from edgelstm.converters.quantize.rounding import round_together
@@ -33,6 +34,7 @@ from edgelstm.converters.recurrence.step import lstm_step
 from edgelstm.converters.spec import (
     Activation,
     Array,
+    Gates,
     Layout,
     LstmSpec,
     Precision,
@@ -41,7 +43,7 @@ from edgelstm.converters.spec import (
 )
 from edgelstm.converters.verify.axes import InputAxes, ModelAxes
 from edgelstm.errors import DataError
-from edgelstm.runtime import Session
+from edgelstm.runtime import Delegate, Session
 
 GROUPS = {group.name: group for group in all_groups()}
 SHAPES = ((4, 12), (1, 7), (3, 10), (2, 1))  # a batch that shrinks and grows
@@ -231,6 +233,35 @@ def test_what_the_integer_kernel_computes_wrong_stays_float(spec: LstmSpec, reas
     assert reason in record.left
     wanted = Session(model.to_bytes()).run({"x": x})["sequence"]
     np.testing.assert_array_equal(Session(made.to_bytes()).run({"x": x})["sequence"], wanted)
+
+
+def test_a_layer_whose_cell_exceeds_what_the_kernel_holds_stays_float() -> None:
+    """Its gates open, its cell adds nearly one a step."""
+    spec = random_spec(1, units=6, features=3)
+    wide = np.full(6, 9.0, np.float32)
+    spec = dataclasses.replace(spec, bias=Gates(wide, wide, wide, wide))
+    x = np.random.default_rng(0).standard_normal((2, 120, 3)).astype(np.float32)
+    model, calibration = one_layer(spec, x)
+    made, (record,) = quantize_static(model, calibration, Precision.INT8, Observers())
+    assert "its cell state reaches 1" in record.left
+    wanted = Session(model.to_bytes()).run({"x": x})["sequence"]
+    np.testing.assert_array_equal(Session(made.to_bytes()).run({"x": x})["sequence"], wanted)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT16])
+def test_calibration_with_zeros_alone_gives_a_file_that_runs(precision: Precision) -> None:
+    spec = random_spec(1, units=6, features=3)
+    x = np.zeros((2, 5, 3), np.float32)
+    model, calibration = one_layer(spec, x)
+    made, (record,) = quantize_static(model, calibration, precision, Observers())
+    assert not record.left
+    session = (
+        EmulatedSession(made.to_bytes())
+        if precision is Precision.INT16
+        else Session(made.to_bytes(), delegate=Delegate.CPU)
+    )
+    wanted = Session(model.to_bytes()).run({"x": x})["sequence"]
+    np.testing.assert_allclose(session.run({"x": x})["sequence"], wanted, atol=0.02)
 
 
 @pytest.mark.parametrize(("units", "features"), [(128, 32), (256, 64)])
