@@ -24,6 +24,7 @@ from edgelstm.converters.quantize.search.evidence import Evidence
 from edgelstm.converters.quantize.search.greedy import Choice, Table
 from edgelstm.converters.quantize.search.measure import (
     Answers,
+    Latency,
     Outputs,
     States,
     latencies,
@@ -54,6 +55,7 @@ class Lab:
         delegate: what runs the files whose time is taken.
         expected: the source's outputs on the data to measure on.
         answers: what their labels say; None without.
+        no_faster: what saves no time beyond the noise of measuring.
         seen: figures of every whole plan that was built.
     """
 
@@ -68,6 +70,7 @@ class Lab:
     expected: Outputs
     answers: Answers | None
     progress: Progress
+    no_faster: set[tuple[str, Precision]] = dataclasses.field(default_factory=set)
     seen: dict[tuple[tuple[str, Precision], ...], Figures] = dataclasses.field(default_factory=dict)
 
     @staticmethod
@@ -157,7 +160,8 @@ class Lab:
         if self.objective is Objective.LATENCY:
             self._time(content, alone)
         choices = {
-            e: tuple(self._choice(p, f) for p, f in made.items()) for e, made in alone.items()
+            e: tuple(self._choice(p, f) for p, f in made.items() if (e, p) not in self.no_faster)
+            for e, made in alone.items()
         }
         return alone, Table.of(choices)
 
@@ -168,13 +172,15 @@ class Lab:
     def _time(self, content: Mapping[tuple[str, Precision], bytes], alone: Alone) -> None:
         self.progress(f"timing {len(content)} files in turns")
         taken = self.latencies(list(content.values()))
-        for (element, precision), milliseconds in zip(content, taken, strict=True):
+        for (element, precision), latency in zip(content, taken, strict=True):
             for name in alone if precision is _FLOAT32 else [element]:
                 figures = alone[name][precision]
-                alone[name][precision] = dataclasses.replace(figures, latency_ms=milliseconds)
+                alone[name][precision] = dataclasses.replace(figures, latency_ms=latency.median_ms)
+            if precision is not _FLOAT32 and not latency.faster:
+                self.no_faster.add((element, precision))
 
-    def latencies(self, contents: Sequence[bytes]) -> list[float]:
-        """Median milliseconds of one call of each file, of one row where the batch is open."""
+    def latencies(self, contents: Sequence[bytes]) -> list[Latency]:
+        """The time of one call of each file beside the first, of one row where the batch is open."""
         return latencies(contents, self.evidence.single, self.states, self.delegate)
 
     def cost(self, figures: Figures) -> float:
