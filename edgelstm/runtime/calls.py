@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from edgelstm.runtime.interpreters import Interpreter
-from edgelstm.runtime.tensors import Array
+from edgelstm.runtime.tensors import Array, NanPolicy, holds_nan
 
-Step = Callable[[Array], dict[str, Array]]
+Step = Callable[[object], dict[str, Array] | None]
 
 _ALIGNMENT = 64  # interpreters place tensors at multiples of it
 
@@ -78,13 +78,20 @@ class Call:
         for name, array in self.run(arrays).items():
             _copy(name, array, out[name])
 
-    def stepper(self) -> Step:
-        """A function of the only input: `begin`, `run`, `commit`; `rollback` where that fails."""
+    def stepper(self, like: Array, nan: NanPolicy) -> Step:
+        """A function of the only input: `begin`, `run`, `commit`; `rollback` where that fails.
 
-        def step(array: Array) -> dict[str, Array]:
+        It does nothing and gives None for what is no array of the shape and dtype of `like`, or
+        holds NaN that is refused.
+        """
+        fits = _fitting(like, nan)
+
+        def step(array: object) -> dict[str, Array] | None:
+            if not fits(array):
+                return None
             self.begin()
             try:
-                outputs = self.run((array,))
+                outputs = self.run((cast(Array, array),))
                 self.commit()
             except BaseException:
                 self.rollback()
@@ -155,24 +162,33 @@ class MappedCall(Call):
         self._banks = (_room(self._given), _room(self._given))
         self._banks_before = self._banks
 
-    def stepper(self) -> Step:
-        if self._given or len(self._into) != 1:
-            return super().stepper()
-        # All in local names: this is what short steps wait for.
-        invoke, spans, into = self._invoke, self._saved, self._into[0]
-        copies = [(name, array.copy) for name, array in self._from]
-        (name, copy), single = copies[0], len(copies) == 1
+    def stepper(self, like: Array, nan: NanPolicy) -> Step:
+        if self._given or len(self._into) != 1 or len(self._saved) != 1 or len(self._from) != 1:
+            return super().stepper(like, nan)
+        # All that a step needs in local names: a step of a small model takes microseconds.
+        ((saved, live),) = self._saved
+        (into,) = self._into
+        ((name, made),) = self._from
+        copy, invoke = made.copy, _quick_invoke(self._interpreter)
+        ndarray, shape, dtype = np.ndarray, like.shape, like.dtype
+        refuses = nan is NanPolicy.REFUSE
 
-        def step(array: Array) -> dict[str, Array]:
-            for saved, live in spans:
-                saved[:] = live
+        def step(array: Any) -> dict[str, Array] | None:
+            # Equal dtypes are one object but for rare ones, which take the longer way.
+            if (
+                type(array) is not ndarray
+                or array.shape != shape
+                or array.dtype is not dtype
+                or (refuses and holds_nan(array))
+            ):
+                return None
+            saved[:] = live
             try:
                 into[...] = array
                 invoke()
-                return {name: copy()} if single else {key: take() for key, take in copies}
+                return {name: copy()}
             except BaseException:
-                for saved, live in spans:
-                    live[:] = saved
+                live[:] = saved
                 raise
 
         return step
@@ -232,6 +248,36 @@ class MappedCall(Call):
             live[...] = array
         for held, array in zip(self._banks[0], states[count:], strict=True):
             held[:] = array.tobytes()
+
+
+def _fitting(like: Array, nan: NanPolicy) -> Callable[[object], bool]:
+    shape, dtype, refuses = like.shape, like.dtype, nan is NanPolicy.REFUSE
+
+    def fits(array: object) -> bool:
+        return (
+            type(array) is np.ndarray
+            and array.shape == shape
+            and array.dtype == dtype
+            and not (refuses and holds_nan(array))
+        )
+
+    return fits
+
+
+def _quick_invoke(interpreter: Interpreter) -> Callable[[], object]:
+    """`invoke` without its look for arrays of the interpreter's memory, which is never given out.
+
+    The inner object is asked for in every call: to hold on to it counts as such an array.
+    """
+    inner = getattr(interpreter, "_interpreter", None)
+    if not hasattr(inner, "Invoke"):
+        return interpreter.invoke
+    held: Any = interpreter
+
+    def invoke() -> None:
+        held._interpreter.Invoke()
+
+    return invoke
 
 
 def unplaced(interpreter: Interpreter) -> frozenset[int]:

@@ -1,11 +1,11 @@
 """What a step through `Stream.push` costs beside the interpreter's bare `invoke`.
 
     python -m edgelstm.runtime.overhead MODEL.tflite [--steps 2000] [--backend litert]
-        [--delegate edgelstm] [--onnx MODEL.onnx] [--memory 1000000]
+        [--delegate edgelstm] [--onnx MODEL.onnx | --onnx 64x128] [--memory 1000000]
 
 `--onnx` times one call of an ONNX Runtime session on one thread beside them, for the same step
-with its states as inputs. `--memory` pushes that many steps more and prints the process's memory
-on the way. All ways run interleaved on the same model, one frame per call. A line gives the median and the
+with its states as inputs; sizes make an LSTM of so many features and units with the onnx package.
+Where a package is missing, that is said and the rest is measured. `--memory` pushes that many steps more and prints the process's memory on the way and its slope. All ways run interleaved on the same model, one frame per call. A line gives the median and the
 least of the blocks' times, and the median of the ratios to the bare `invoke` of the same round,
 which other load on the machine disturbs least.
 """
@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgelstm.errors import EdgeLstmError, MissingPackageError
 from edgelstm.runtime.interpreters import Delegate, open_interpreter
+from edgelstm.runtime.peer import lstm_step, onnx_call
 from edgelstm.runtime.stream import Stream
 from edgelstm.runtime.tensors import Array
 
@@ -35,7 +37,7 @@ def measure(
     steps: int,
     backend: str | None = None,
     delegate: Delegate | None = None,
-    onnx: Path | None = None,
+    onnx: Path | bytes | None = None,
 ) -> dict[str, list[float]]:
     """Microseconds of one step, by way, one value per round; every step has one frame of noise.
 
@@ -71,7 +73,7 @@ def measure(
         "set, invoke, get": set_invoke_get,
     }
     if onnx is not None:
-        ways["onnxruntime"] = _onnx_step(onnx)
+        ways["onnxruntime"] = onnx_call(onnx)
     set_invoke_get()
     samples: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(max(1, steps // BLOCK)):
@@ -114,24 +116,23 @@ def _one_frame(stream: Stream) -> dict[str, Array]:
     }
 
 
-def _onnx_step(path: Path) -> Callable[[], object]:
+def slope(watched: Sequence[tuple[int, int]]) -> float:
+    """Bytes per step, by least squares over the resident bytes of the second half."""
+    half = np.asarray(watched[len(watched) // 2 :], np.float64)
+    return float(np.polyfit(half[:, 0], half[:, 1], 1)[0])
+
+
+def _peer(given: str | None) -> tuple[Path | bytes | None, str]:
+    """The ONNX model to measure, and why there is none."""
+    if given is None:
+        return None, ""
+    sizes = re.fullmatch(r"(\d+)x(\d+)", given)
     try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingPackageError(
-            f"onnxruntime does not import: {error}", cure="pip install onnxruntime"
-        ) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(0)
-    feed = {
-        each.name: rng.standard_normal(
-            [size if isinstance(size, int) else 1 for size in each.shape]
-        ).astype(np.float32)
-        for each in session.get_inputs()
-    }
-    return lambda: session.run(None, feed)
+        model = Path(given) if sizes is None else lstm_step(int(sizes[1]), int(sizes[2]))
+        onnx_call(model)
+    except MissingPackageError as error:
+        return None, error.what
+    return model, ""
 
 
 def main() -> int:
@@ -141,16 +142,19 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=2000, help="steps per way")
     parser.add_argument("--backend", help="litert, tflite-runtime or tensorflow")
     parser.add_argument("--delegate", choices=[d.value for d in Delegate], help="else the best")
-    parser.add_argument("--onnx", type=Path, help="the same step for ONNX Runtime")
+    parser.add_argument("--onnx", help="the same step for ONNX Runtime: a file, or FEATURESxUNITS")
     parser.add_argument("--memory", type=int, default=0, help="steps to watch the memory over")
     given = parser.parse_args()
     delegate = None if given.delegate is None else Delegate(given.delegate)
     try:
-        samples = measure(given.model, given.steps, given.backend, delegate, given.onnx)
+        onnx, missing = _peer(given.onnx)
+        samples = measure(given.model, given.steps, given.backend, delegate, onnx)
         watched = memory(given.model, given.memory, given.backend, delegate) if given.memory else []
     except EdgeLstmError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    if missing:
+        print(f"onnxruntime       skipped: {missing}")
     for name, times in samples.items():
         ratios = [time / bare for time, bare in zip(times, samples["invoke"], strict=True)]
         line = (
@@ -163,6 +167,8 @@ def main() -> int:
         print(line)
     for done, resident_bytes in watched:
         print(f"after {done:9} steps {resident_bytes / 1e6:9.3f} MB resident")
+    if watched:
+        print(f"slope of the second half: {slope(watched):.4f} bytes per step")
     return 0
 
 

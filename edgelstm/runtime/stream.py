@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +116,7 @@ class Stream:
         )
         # The call that takes the only input, of this shape and dtype, without a further look.
         self._call: Call | None = None
-        self._step: Step = lambda array: {}
+        self._step: Step = _no_step
         self._plain_shape: tuple[int, ...] = ()
         self._plain_dtype = np.dtype(self.inputs[0].dtype) if self.inputs else None
         self._passes_nan = nan is NanPolicy.PASS
@@ -154,22 +154,18 @@ class Stream:
                 or `out` does not fit.
             UnsupportedModelError: the interpreter fails on these sizes.
         """
-        if (
-            self._call is not None
-            and type(frames) is np.ndarray
-            and frames.shape == self._plain_shape
-            and frames.dtype == self._plain_dtype
-            and (self._passes_nan or not holds_nan(frames))
-        ):
-            try:
-                if out is None:
-                    return self._step(frames)
-                self._call.step_into(frames, self._checked_out(out))
+        try:
+            if out is None:
+                made = self._step(frames)
+                if made is not None:
+                    return made
+            elif self._call is not None and self._fits_call(frames):
+                self._call.step_into(cast(Array, frames), self._checked_out(out))
                 return out
-            except Misfit as error:
-                raise DataError(str(error), where=self._model.where) from None
-            except (ValueError, RuntimeError) as error:
-                raise self._failed("running", error, self._engine.shapes) from None
+        except Misfit as error:
+            raise DataError(str(error), where=self._model.where) from None
+        except (ValueError, RuntimeError) as error:
+            raise self._failed("running", error, self._engine.shapes) from None
         return self._push(frames, out)
 
     def push_each(self, frames: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
@@ -320,7 +316,7 @@ class Stream:
             self._checked_out(out)
         calls = cut(arrays, self._frames, where)
         shapes = tuple(array.shape for array in calls[0])
-        self._call = None
+        self._call, self._step = None, _no_step
         try:
             call = self._engine.call(shapes)
         except (ValueError, RuntimeError) as error:
@@ -334,8 +330,17 @@ class Stream:
             raise
         call = self._engine.settle()
         if len(self.inputs) == 1:
-            self._call, self._step, self._plain_shape = call, call.stepper(), shapes[0]
+            self._call, self._plain_shape = call, shapes[0]
+            self._step = call.stepper(calls[0][0], self._nan)
         return results
+
+    def _fits_call(self, frames: object) -> bool:
+        return (
+            type(frames) is np.ndarray
+            and frames.shape == self._plain_shape
+            and frames.dtype == self._plain_dtype
+            and (self._passes_nan or not holds_nan(frames))
+        )
 
     def _checked_out(self, out: dict[str, Array]) -> dict[str, Array]:
         if out.keys() != self._output_names:
@@ -386,3 +391,7 @@ class Stream:
                     where=self._model.where,
                     cure=f"open the stream with batch={found[0]}",
                 )
+
+
+def _no_step(array: object) -> None:
+    """Before the first push, and where a push takes more than one array."""
