@@ -108,6 +108,24 @@ def fixes(
     return found
 
 
+def halves(text: str | None) -> tuple[str, str] | None:
+    """The names of `--split encoder,decoder`; None where it is left out.
+
+    Raises:
+        OptionError: they are no two names.
+    """
+    if text is None:
+        return None
+    first, _, second = (part.strip() for part in text.partition(","))
+    if not first or not second or first == second or "," in second:
+        raise OptionError(
+            f"{text[:60]!r} names no two signatures.",
+            where="--split",
+            cure="write --split encoder,decoder",
+        )
+    return first, second
+
+
 def convert_options(
     architecture: Path | None,
     custom_objects: Path | None,

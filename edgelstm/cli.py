@@ -46,6 +46,7 @@ from edgelstm.cli_types import (
     ReportOption,
     RequireFusedOption,
     SourceArgument,
+    SplitOption,
     StateOption,
     StatePairOption,
     StepName,
@@ -114,6 +115,7 @@ def convert(
     streaming: StreamingOption = False,
     step: StepOption = StepName.PLAIN,
     step_only: StepOnlyOption = False,
+    split: SplitOption = None,
     require_fused: RequireFusedOption = False,
     overwrite: OverwriteOption = False,
     report: ReportOption = None,
@@ -130,11 +132,11 @@ def convert(
 ) -> None:
     """Convert a trained model to TFLite with fused LSTM ops, and compare the two."""
     from edgelstm import arguments, files, terminal
-    from edgelstm.converters import pipeline
     from edgelstm.converters.options import ClipPolicy, FusePolicy, OverwritePolicy, RangeSource
     from edgelstm.converters.quantize.fidelity.page import to_page
     from edgelstm.converters.render import print_report
     from edgelstm.converters.spec import StatePolicy
+    from edgelstm.converters.split import convert_as_asked
     from edgelstm.quiet import quiet
 
     if report is not None:
@@ -164,7 +166,9 @@ def convert(
         measure=arguments.measure(quantization, html, report),
     )
     with quiet():
-        done = pipeline.convert(source, output, options, progress=terminal.progress)
+        done = convert_as_asked(
+            source, output, options, arguments.halves(split), progress=terminal.progress
+        )
     if report is not None:
         files.write_atomically(report, terminal.document(done.to_json()).encode())
     if html is not None and done.quantization is not None:

@@ -118,6 +118,13 @@ StatePairOption = Annotated[
         "needed where the graph itself does not prove it.",
     ),
 ]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="encoder,decoder",
+        help="Write the halves of a Keras encoder-decoder as two signatures of these names.",
+    ),
+]
 AllowCodeOption = Annotated[
     bool, typer.Option("--allow-code", help="Run code in the model file (Lambda layers).")
 ]

@@ -148,7 +148,7 @@ class MappedCall(Call):
         pairs: Sequence[tuple[int, int]],
     ) -> None:
         super().__init__(interpreter, inputs, outputs, variables, pairs)
-        self._invoke = interpreter.invoke
+        self._invoke = _quick_invoke(interpreter)
         self._into = [view(interpreter, index) for index in inputs]
         self._from = [(name, view(interpreter, index)) for name, index in outputs.items()]
         self._live = [view(interpreter, index) for index in variables]
@@ -169,7 +169,7 @@ class MappedCall(Call):
         ((saved, live),) = self._saved
         (into,) = self._into
         ((name, made),) = self._from
-        copy, invoke = made.copy, _quick_invoke(self._interpreter)
+        copy, invoke = made.copy, self._invoke
         ndarray, shape, dtype = np.ndarray, like.shape, like.dtype
         refuses = nan is NanPolicy.REFUSE
 

@@ -1,0 +1,250 @@
+"""`--split encoder,decoder`: the two halves of a Keras encoder-decoder, as signatures of one file.
+
+The model is cut where what depends on the encoder's inputs alone is read by what depends on the
+decoder's. Each half is converted and compared with itself in Keras; constants that both use, such
+as an embedding, are stored once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgelstm import files
+from edgelstm.converters import pipeline
+from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.flatbuffer.merge import append
+from edgelstm.converters.inspect import METADATA, read_metadata
+from edgelstm.converters.options import ConvertOptions, OverwritePolicy, Size
+from edgelstm.converters.report import ConversionReport
+from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
+from edgelstm.converters.sources.keras_load import load_keras
+from edgelstm.converters.sources.sniff import SourceKind, sniff
+from edgelstm.errors import OptionError, UnsupportedModelError
+
+_NO_KERAS = {
+    SourceKind.TFLITE,
+    SourceKind.ONNX,
+    SourceKind.GRAPHDEF,
+    SourceKind.GRAPHDEF_TEXT,
+    SourceKind.META_GRAPH,
+    SourceKind.CHECKPOINT,
+    SourceKind.SAVED_MODEL_DIR,
+    SourceKind.SAVED_MODEL_FILE,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Halves:
+    """Two Keras models.
+
+    Attributes:
+        handed: how many of the decoder's last inputs are the encoder's outputs, in their order.
+    """
+
+    encoder: Any
+    decoder: Any
+    handed: int
+
+
+def convert_as_asked(
+    source: Path,
+    output: Path,
+    options: ConvertOptions,
+    names: tuple[str, str] | None,
+    *,
+    progress: pipeline.Progress = print,
+) -> ConversionReport:
+    """As `pipeline.convert`; with a signature for each half where names for them are given."""
+    if names is None:
+        return pipeline.convert(source, output, options, progress=progress)
+    return convert_split(source, output, options, names, progress=progress)
+
+
+def convert_split(
+    source: Path,
+    output: Path,
+    options: ConvertOptions,
+    names: tuple[str, str],
+    *,
+    progress: pipeline.Progress = print,
+) -> ConversionReport:
+    """Converts an encoder-decoder into one file with a signature for each half.
+
+    Args:
+        names: of the signatures; `serving_default` is the encoder too.
+
+    Raises:
+        EdgeLstmError: nothing is written then.
+    """
+    if sniff(source) in _NO_KERAS:
+        raise OptionError(
+            "Only Keras models are split: a graph does not say where its decoder begins.",
+            where="--split",
+            cure="cut the graph into two files with --inputs and --outputs",
+        )
+    if options.streaming is not None or options.state is not None:
+        raise OptionError(
+            "The halves of a split model have states of their own.",
+            where="--split",
+            cure="leave --streaming and --state out",
+        )
+    pipeline.check_output(output, options.overwrite, besides=(source,))
+    loaded = load_keras(
+        source, architecture=options.architecture, custom_objects=options.custom_objects
+    )
+    batch = 1 if options.batch is Size.SOURCE else options.batch
+    base = dataclasses.replace(
+        options, batch=batch, architecture=None, overwrite=OverwritePolicy.REPLACE
+    )
+    suffix = ".keras" if loaded.engine is KerasEngine.KERAS3 else ".h5"
+    with active_engine(loaded.engine):
+        halves = split_keras(loaded.model, loaded.engine.module, str(source))
+    with tempfile.TemporaryDirectory() as folder:
+        made: list[tuple[ConversionReport, Model]] = []
+        for name, half, time in (
+            (names[0], halves.encoder, options.time),
+            (names[1], halves.decoder, 1),
+        ):
+            part = Path(folder) / f"{len(made)}{suffix}"
+            with active_engine(loaded.engine):
+                half.save(part)
+            written = part.with_suffix(".tflite")
+            progress(f"converting the {name}")
+            report = pipeline.convert(
+                part, written, dataclasses.replace(base, time=time), progress=progress
+            )
+            made.append((report, Model.read(written.read_bytes())))
+    (encoder, model), (decoder, other) = made
+    told, told_decoder = read_metadata(model) or {}, read_metadata(other) or {}
+    (own,) = model.signatures
+    model.set_signature(names[0], inputs=own.inputs, outputs=own.outputs)
+    append(model, other, names[1])
+    given = [spec.name for spec in decoder.signatures["serving_default"].inputs]
+    results = [spec.name for spec in encoder.signatures["serving_default"].outputs]
+    kept = ("state_policy", "states", "time_axes")
+    told |= {
+        "source": told["source"] | {"path": str(source), "sha256": loaded.sha256},
+        "signatures": {names[1]: {key: told_decoder[key] for key in kept}},
+        "split": {
+            "encoder": names[0],
+            "decoder": names[1],
+            "handed": dict(zip(given[len(given) - halves.handed :], results, strict=True)),
+        },
+    }
+    model.set_metadata(METADATA, json.dumps(told, separators=(",", ":")).encode())
+    content = model.to_bytes()
+    files.write_atomically(output, content)
+    return _joined(encoder, decoder, names, model, len(content), source)
+
+
+def _joined(
+    encoder: ConversionReport,
+    decoder: ConversionReport,
+    names: tuple[str, str],
+    model: Model,
+    size: int,
+    source: Path,
+) -> ConversionReport:
+    compared = decoder.verification
+    worst = (
+        max((o.relative_error for case in compared.cases for o in case.outputs), default=0.0)
+        if compared is not None
+        else 0.0
+    )
+    note = (
+        f"The {names[1]} equals its half of the model within {worst:.1e} of the range; the table "
+        f"is the {names[0]}'s."
+    )
+    return dataclasses.replace(
+        encoder,
+        source=dataclasses.replace(encoder.source, path=str(source)),
+        recurrences=(*encoder.recurrences, *decoder.recurrences),
+        signatures={
+            names[0]: encoder.signatures["serving_default"],
+            names[1]: decoder.signatures["serving_default"],
+        },
+        ops=model.op_counts(),
+        bytes=size,
+        notes=tuple(dict.fromkeys((*encoder.notes, *decoder.notes, note))),
+        seconds={k: v + decoder.seconds.get(k, 0.0) for k, v in encoder.seconds.items()},
+    )
+
+
+def split_keras(model: Any, keras: Any, where: str) -> Halves:
+    """Cuts a functional model in two.
+
+    Raises:
+        UnsupportedModelError: no recurrence starts from states that depend on other inputs than
+            its own, or a decoder's layer does not return its states.
+    """
+    nodes = _nodes(model)
+    seen: dict[int, frozenset[int]] = {id(t): frozenset({id(t)}) for t in model.inputs}
+    for given, made, _ in nodes:
+        reach = frozenset().union(*(seen.get(id(t), frozenset()) for t in given))
+        for tensor in made:
+            seen.setdefault(id(tensor), reach)
+    started = [
+        (given, made, layer)
+        for given, made, layer in nodes
+        if hasattr(layer, "cell") and len(given) > 1
+    ]
+    encoders: frozenset[int] = frozenset()
+    for given, _, _ in started:
+        states = frozenset().union(*(seen[id(t)] for t in given[1:]))
+        if not states & seen[id(given[0])]:
+            encoders |= states
+    if not encoders:
+        raise UnsupportedModelError(
+            "No recurrent layer starts from states that another input's layers give.",
+            where=where,
+            cure="leave --split out, or build the decoder with initial_state= of the encoder",
+        )
+    handed: dict[int, Any] = {}
+    after: list[Any] = []
+    for given, made, layer in nodes:
+        if seen[id(made[0])] <= encoders:
+            continue
+        inside = [t for t in given if seen.get(id(t)) and seen[id(t)] <= encoders]
+        handed.update({id(t): t for t in inside})
+        if hasattr(layer, "cell") and inside and len(given) > 1:
+            if len(made) != len(given):
+                raise UnsupportedModelError(
+                    "A layer of the decoder keeps its last states to itself.",
+                    where=f"layer {layer.name} in {where}",
+                    cure="build it with return_state=True",
+                )
+            after += made[1:]
+    cut = list(handed.values())
+    first = [t for t in model.inputs if id(t) in encoders]
+    rest = [t for t in model.inputs if id(t) not in encoders]
+    return Halves(
+        keras.Model(first, cut),
+        keras.Model([*rest, *cut], [*model.outputs, *after]),
+        len(cut),
+    )
+
+
+def _nodes(model: Any) -> list[tuple[list[Any], list[Any], Any]]:
+    """(inputs, outputs, layer) of the calls in a functional model, inputs first."""
+    found = []
+    by_depth = getattr(model, "_nodes_by_depth", None) or {}
+    for depth in sorted(by_depth, reverse=True):
+        for node in by_depth[depth]:
+            given = _tensors(getattr(node, "input_tensors", []))
+            layer = getattr(node, "operation", None) or getattr(node, "layer", None)
+            made = _tensors(node.outputs)
+            if not getattr(node, "is_input", False) and given and made:
+                found.append((given, made, layer))
+    return found
+
+
+def _tensors(nested: Any) -> list[Any]:
+    if isinstance(nested, dict):
+        return [t for each in nested.values() for t in _tensors(each)]
+    if isinstance(nested, list | tuple):
+        return [t for each in nested for t in _tensors(each)]
+    return [] if nested is None else [nested]
