@@ -43,11 +43,13 @@ class Halves:
 
     Attributes:
         handed: how many of the decoder's last inputs are the encoder's outputs, in their order.
+        context: whether some of them are no states, such as what attention looks at.
     """
 
     encoder: Any
     decoder: Any
     handed: int
+    context: bool
 
 
 def convert_as_asked(
@@ -107,7 +109,8 @@ def convert_split(
         made: list[tuple[ConversionReport, Model]] = []
         for name, half, time in (
             (names[0], halves.encoder, options.time),
-            (names[1], halves.decoder, 1),
+            # The sequence that attention looks at has a length of its own.
+            (names[1], halves.decoder, options.time if halves.context else 1),
         ):
             part = Path(folder) / f"{len(made)}{suffix}"
             with active_engine(loaded.engine):
@@ -125,6 +128,9 @@ def convert_split(
     append(model, other, names[1])
     given = [spec.name for spec in decoder.signatures["serving_default"].inputs]
     results = [spec.name for spec in encoder.signatures["serving_default"].outputs]
+    handed = dict(zip(given[len(given) - halves.handed :], results, strict=True))
+    for name in handed:
+        told_decoder["time_axes"]["inputs"].pop(name, None)
     kept = ("state_policy", "states", "time_axes")
     told |= {
         "source": told["source"] | {"path": str(source), "sha256": loaded.sha256},
@@ -132,7 +138,7 @@ def convert_split(
         "split": {
             "encoder": names[0],
             "decoder": names[1],
-            "handed": dict(zip(given[len(given) - halves.handed :], results, strict=True)),
+            "handed": handed,
         },
     }
     model.set_metadata(METADATA, json.dumps(told, separators=(",", ":")).encode())
@@ -205,6 +211,7 @@ def split_keras(model: Any, keras: Any, where: str) -> Halves:
         )
     handed: dict[int, Any] = {}
     after: list[Any] = []
+    states_in: set[int] = set()
     for given, made, layer in nodes:
         if seen[id(made[0])] <= encoders:
             continue
@@ -218,6 +225,7 @@ def split_keras(model: Any, keras: Any, where: str) -> Halves:
                     cure="build it with return_state=True",
                 )
             after += made[1:]
+            states_in |= {id(t) for t in given[1:]}
     cut = list(handed.values())
     first = [t for t in model.inputs if id(t) in encoders]
     rest = [t for t in model.inputs if id(t) not in encoders]
@@ -225,6 +233,7 @@ def split_keras(model: Any, keras: Any, where: str) -> Halves:
         keras.Model(first, cut),
         keras.Model([*rest, *cut], [*model.outputs, *after]),
         len(cut),
+        bool(handed.keys() - states_in),
     )
 
 

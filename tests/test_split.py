@@ -152,6 +152,35 @@ def test_the_file_tells_its_halves_and_pairs_the_decoders_states(made: Any) -> N
     assert {state["input"] for state in states} == set(told["split"]["handed"])
 
 
+def test_what_attention_looks_at_goes_into_every_step(tmp_path: Path) -> None:
+    """The encoder's sequence is no state: it is handed over once and given with each token."""
+    keras = KerasEngine.KERAS3.module
+    keras.utils.set_random_seed(5)
+    source, target = keras.Input((None, FEATURES)), keras.Input((None, TOKENS))
+    lstm = {"return_sequences": True, "return_state": True}
+    seen, h, c = keras.layers.LSTM(UNITS, **lstm)(source)
+    y, _, _ = keras.layers.LSTM(UNITS, **lstm)(target, initial_state=[h, c])
+    y = keras.layers.Concatenate()([y, keras.layers.Attention()([y, seen])])
+    whole = keras.Model([source, target], keras.layers.Dense(TOKENS, activation="softmax")(y))
+    whole.save(tmp_path / "m.keras")
+    path = tmp_path / "m.tflite"
+    names = ("encoder", "decoder")
+    convert_as_asked(
+        tmp_path / "m.keras", path, ConvertOptions(), names, progress=lambda text: None
+    )
+    model = EncoderDecoder(path)
+    (x,) = sources(1)
+    said = [START]
+    for _ in range(6):
+        scores = whole([x, np.eye(TOKENS, dtype=np.float32)[np.newaxis, said]])
+        said.append(int(np.argmax(np.asarray(scores)[0, -1])))
+        if said[-1] == END:
+            break
+    state = model.encode({model.encoder.inputs[0].name: x})
+    found = greedy(model.step(one_hot), state, START, end=END, longest=6)
+    assert list(found.tokens) == said[1:]
+
+
 def test_a_model_that_cannot_be_split_says_why(tmp_path: Path) -> None:
     """No decoder, states that are not returned, or options that do not fit."""
     keras = KerasEngine.KERAS3.module
