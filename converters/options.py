@@ -105,7 +105,8 @@ class ConvertOptions:
         states: outputs by the inputs that they are the next value of, as the user tells them.
         data: inputs by name for verification, besides random ones.
         calibration: what int8 and int16 take their ranges from; other precisions need none.
-        ranges: where ranges come from; observer: how those of data are chosen; graph_io: what the model takes and gives then.
+        ranges: where ranges come from; observer: how those of data are chosen.
+        graph_io: what a quantized model takes and gives.
         streaming: None writes one form of the model.
         measure: takes `data`, else `calibration`, else random numbers.
         tolerance: largest error relative to an output's range; None takes the precision's own.
