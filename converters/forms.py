@@ -158,7 +158,7 @@ def _converted(path: Path, options: ConvertOptions) -> tuple[Model, dict[str, An
         )
     model = pipeline.write_recurrences(source.marked())
     pipeline.refuse_foreign_ops(model)
-    quantize_fused(model, options.quantization)
+    quantize_fused(model, options.quantization, options.rows)
     return model, {
         "state_policy": StatePolicy.EXPLICIT.value,
         "states": states,

@@ -11,6 +11,7 @@ from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.graph_io import GraphIo
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan, coarsest
+from edgelstm.converters.quantize.rows import RowRounding
 from edgelstm.converters.spec import Array, Precision, StatePolicy, StepForm, StreamingForms
 
 
@@ -107,6 +108,7 @@ class ConvertOptions:
         calibration: what int8 and int16 take their ranges from; other precisions need none.
         ranges: where ranges come from; observer: how those of data are chosen.
         graph_io: what a quantized model takes and gives.
+        rows: how fused ops in dynamic precision round what they multiply.
         streaming: None writes one form of the model.
         measure: takes `data`, else `calibration`, else random numbers.
         tolerance: largest error relative to an output's range; None takes the precision's own.
@@ -133,6 +135,7 @@ class ConvertOptions:
     observer: ObserverKind = ObserverKind.AUTO
     graph_io: GraphIo = GraphIo.FLOAT
     clip: ClipPolicy = ClipPolicy.KEEP
+    rows: RowRounding = RowRounding.SYMMETRIC
     streaming: Streaming | None = None
     measure: MeasurePolicy = MeasurePolicy.SKIP
     plan: Plan | None = None

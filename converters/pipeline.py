@@ -195,7 +195,7 @@ def finish(
         with clock.stage("quantize", progress, "calibrating"):
             static = _with_data(model, source, marked, policy, options, progress)
             model = static.model
-    quantized = [*(static.records if static else ()), *quantize_fused(model, plan)]
+    quantized = [*(static.records if static else ()), *quantize_fused(model, plan, options.rows)]
     choices = outcomes(marked.recurrences, plan, quantized)
     notes = [*left_as_they_were(quantized), *(static.notes if static else ())]
     if not marked.recurrences:

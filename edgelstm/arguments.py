@@ -159,25 +159,33 @@ def convert_options(
     )
 
 
-def quantization(text: str) -> dict[str, Any]:
-    """The choices of `ConvertOptions` that a precision or a plan's file stands for.
+def quantization(text: str, asymmetric: bool) -> dict[str, Any]:
+    """The choices of `ConvertOptions` that a precision or a plan's file, and --asymmetric stand for.
 
     Raises:
-        OptionError: it is neither, or the plan is wrong.
+        OptionError: it is neither, the plan is wrong, or nothing is dynamic.
     """
     from edgelstm.converters.quantize.plan_file import SUFFIX, read_plan
+    from edgelstm.converters.quantize.rows import RowRounding
     from edgelstm.converters.spec import Precision
 
+    rows = RowRounding.ASYMMETRIC if asymmetric else RowRounding.SYMMETRIC
     known = [precision.value for precision in Precision]
+    if asymmetric and text in known and text != Precision.DYNAMIC.value:
+        raise OptionError(
+            f"nothing is rounded by row in {text}",
+            where="--asymmetric",
+            cure="use it with --quantize dynamic",
+        )
     if text in known:
-        return {"precision": Precision(text)}
+        return {"precision": Precision(text), "rows": rows}
     if not text.endswith(SUFFIX):
         raise OptionError(
             f"{text[:60]!r} is no precision.",
             where="--quantize",
             cure=f"give {', '.join(known)}, or a plan, PLAN{SUFFIX}",
         )
-    return {"plan": read_plan(Path(text))}
+    return {"plan": read_plan(Path(text)), "rows": rows}
 
 
 def calibration(text: str | None, stream: bool, observer: str, graph_io: str) -> dict[str, Any]:

@@ -146,6 +146,13 @@ StreamOption = Annotated[
     bool,
     typer.Option("--stream", help="Calibration data are one recording: carry the states along."),
 ]
+AsymmetricOption = Annotated[
+    bool,
+    typer.Option(
+        "--asymmetric",
+        help="dynamic: rows of activations get a zero point of their own; needs a fixed batch.",
+    ),
+]
 RangesOption = Annotated[
     RangesName,
     typer.Option(help="Where ranges come from: the data, or for LSTM layers their training."),

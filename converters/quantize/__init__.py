@@ -10,14 +10,17 @@ from edgelstm.converters.quantize.legality import require_written
 from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.repeat import repeat_dequantize
 from edgelstm.converters.quantize.result import QuantizedOp
+from edgelstm.converters.quantize.rows import RowRounding
 from edgelstm.converters.spec import Precision
 
 __all__ = ["QuantizedOp", "quantize_fused"]
 
-_QUANTIZERS = {Precision.FLOAT16: quantize_float16_op, Precision.DYNAMIC: quantize_dynamic_op}
+_OF_WEIGHTS = (Precision.FLOAT16, Precision.DYNAMIC)
 
 
-def quantize_fused(model: Model, precision: Precision | Plan) -> list[QuantizedOp]:
+def quantize_fused(
+    model: Model, precision: Precision | Plan, rows: RowRounding = RowRounding.SYMMETRIC
+) -> list[QuantizedOp]:
     """Brings the fused operators' weights into their precisions; one record per operator changed.
 
     Precisions with integer activations need calibration data (`with_data.py`); this leaves them.
@@ -26,19 +29,22 @@ def quantize_fused(model: Model, precision: Precision | Plan) -> list[QuantizedO
         model: with its markers lowered, and what is to compute in integers written; edited in
             place.
         precision: of all fused operators, or of each.
+        rows: how those in dynamic precision round what they multiply.
 
     Raises:
-        UnsupportedModelError: a precision is not written yet.
+        UnsupportedModelError: a precision is not written yet, or rows cannot be rounded so.
     """
     plan = Plan.of(precision)
     for one in plan.of_recurrences:
         require_written(FUSED_OP, one)
     records = []
     for op in model.main.find(FUSED_OP):
-        quantize = _QUANTIZERS.get(plan.layer(layer_name(op)).precision)
-        if quantize is not None:
-            records.append(quantize(op))
-    if records or plan.surroundings in _QUANTIZERS:
+        one = plan.layer(layer_name(op)).precision
+        if one is Precision.DYNAMIC:
+            records.append(quantize_dynamic_op(op, rows))
+        elif one is Precision.FLOAT16:
+            records.append(quantize_float16_op(op))
+    if records or plan.surroundings in _OF_WEIGHTS:
         repeat_dequantize(model)
         model.prune()
     return records

@@ -70,7 +70,7 @@ def quantize_finished(
         model = quantize_weights(model, _WEIGHTED, _SMALLEST)
     elif plan.surroundings is Precision.FLOAT16:
         _halve(model)
-    records += quantize_fused(model, plan)
+    records += quantize_fused(model, plan, options.rows)
     choices = outcomes(finished.recurrences, plan, records)
     kept = {name: LayerChoice(Precision.FLOAT32, r.reason) for name, r in others.items()}
     return dataclasses.replace(
