@@ -9,6 +9,7 @@ from edgelstm.errors import UnsupportedModelError
 
 RUNTIMES = ("litert", "tflite-runtime", "tensorflow")
 MICRO = "tflite-micro"  # fixed sizes only
+DELEGATE = "edgelstm delegate"  # in any of the runtimes, which have no kernel themselves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Legality:
     """One operator in one precision.
 
     Attributes:
-        runtimes: interpreters that run it; empty when none does.
+        runtimes: interpreters that run it, or what does within one; empty when nothing does.
         written: whether this version writes it.
         note: what the kernel demands, or why nothing runs it.
     """
@@ -35,7 +36,7 @@ TABLE: tuple[Legality, ...] = (
     Legality(_UNI, Precision.FLOAT16, RUNTIMES, True, "weights through DEQUANTIZE to float32"),
     Legality(_UNI, Precision.DYNAMIC, RUNTIMES, True, "weights int8, one scale per tensor"),
     Legality(_UNI, Precision.INT8, RUNTIMES, True, "8-bit activations, 16-bit cell state"),
-    Legality(_UNI, Precision.INT16, (MICRO,), True, "16-bit activations, 8-bit weights"),
+    Legality(_UNI, Precision.INT16, (DELEGATE, MICRO), True, "16-bit activations, 8-bit weights"),
     Legality(_FULL, Precision.FLOAT32, RUNTIMES, False, "one step"),
     Legality(_FULL, Precision.FLOAT16, RUNTIMES, False, "weights through DEQUANTIZE to float32"),
     Legality(_FULL, Precision.DYNAMIC, RUNTIMES, False, "weights int8, one scale per tensor"),
