@@ -17,7 +17,14 @@ from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize import QuantizedOp, quantize_fused
 from edgelstm.converters.quantize.dynamic import symmetric_int8
-from edgelstm.converters.quantize.legality import MICRO, RUNTIMES, TABLE, legality, require_written
+from edgelstm.converters.quantize.legality import (
+    DELEGATE,
+    MICRO,
+    RUNTIMES,
+    TABLE,
+    legality,
+    require_written,
+)
 from edgelstm.converters.spec import Array, Gates, LstmSpec, Precision, StatePolicy
 from edgelstm.errors import UnsupportedModelError
 
@@ -254,6 +261,6 @@ def test_the_legality_table_is_complete_and_consistent() -> None:
     keys = [(entry.op, entry.precision) for entry in TABLE]
     assert len(keys) == len(set(keys)) == 3 * len(Precision)
     for entry in TABLE:
-        assert set(entry.runtimes) <= {*RUNTIMES, MICRO}
+        assert set(entry.runtimes) <= {*RUNTIMES, DELEGATE, MICRO}
         assert entry.runtimes or not entry.written
     assert legality(FUSED_OP, Precision.DYNAMIC).written
