@@ -42,8 +42,8 @@ from edgelstm.converters.report import (
     SignatureReport,
 )
 from edgelstm.converters.sources import open_source
-from edgelstm.converters.sources.keras_names import StateHome, StateSlot
-from edgelstm.converters.sources.keras_trace import MarkedModel
+from edgelstm.converters.sources.keras.names import StateHome, StateSlot
+from edgelstm.converters.sources.keras.trace import MarkedModel
 from edgelstm.converters.sources.source import (
     ConvertibleSource,
     Finished,

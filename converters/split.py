@@ -20,8 +20,8 @@ from edgelstm.converters.flatbuffer.merge import append
 from edgelstm.converters.inspect import METADATA, read_metadata
 from edgelstm.converters.options import ConvertOptions, OverwritePolicy, Size
 from edgelstm.converters.report import ConversionReport
-from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
-from edgelstm.converters.sources.keras_load import load_keras
+from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
+from edgelstm.converters.sources.keras.load import load_keras
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.errors import OptionError, UnsupportedModelError
 

@@ -17,7 +17,7 @@ def write_app_source(folder: Path) -> Path:
     pytest.importorskip("tensorflow")
     from keras_files import randomise
 
-    from edgelstm.converters.sources.keras_engine import KerasEngine
+    from edgelstm.converters.sources.keras.engine import KerasEngine
 
     keras = KerasEngine.KERAS3.module
     x = keras.Input((None, FEATURES), name="class")

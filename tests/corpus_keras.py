@@ -26,10 +26,10 @@ from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.pipeline import convert, write_recurrences
 from edgelstm.converters.report import ConversionReport
-from edgelstm.converters.sources.keras import live_model
-from edgelstm.converters.sources.keras_engine import active_engine
-from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
-from edgelstm.converters.sources.keras_trace import MarkedModel, convert_traced, trace_model
+from edgelstm.converters.sources.keras.engine import active_engine
+from edgelstm.converters.sources.keras.load import LoadedKeras, load_keras
+from edgelstm.converters.sources.keras.source import live_model
+from edgelstm.converters.sources.keras.trace import MarkedModel, convert_traced, trace_model
 from edgelstm.converters.spec import Array, Precision
 from edgelstm.errors import VerificationFailed
 

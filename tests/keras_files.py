@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
-from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
+from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
+from edgelstm.converters.sources.keras.load import LoadedKeras, load_keras
 from edgelstm.converters.spec import Array
 from edgelstm.errors import InputError
 

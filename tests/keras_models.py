@@ -20,10 +20,10 @@ from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.pipeline import write_recurrences
-from edgelstm.converters.sources.keras import live_model
-from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
-from edgelstm.converters.sources.keras_load import LoadedKeras
-from edgelstm.converters.sources.keras_trace import (
+from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
+from edgelstm.converters.sources.keras.load import LoadedKeras
+from edgelstm.converters.sources.keras.source import live_model
+from edgelstm.converters.sources.keras.trace import (
     LiveModel,
     MarkedModel,
     convert_traced,

@@ -12,7 +12,7 @@ from edgelstm.converters.quantize import ranges as rng
 from edgelstm.converters.quantize.integer import Affine, IntegerLstm, MicroLstm, Stored, TfliteLstm
 from edgelstm.converters.quantize.integer.parameters import GATE_SUM_SCALE
 from edgelstm.converters.quantize.ranges import Range
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.converters.spec import Array, FloatArray, LearnedRanges, Precision
 
 FEATURES, UNITS = 5, 8

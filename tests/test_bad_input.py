@@ -30,8 +30,8 @@ from keras_files import (
 )
 
 from edgelstm.converters.options import NanPolicy
-from edgelstm.converters.sources.keras_engine import KerasEngine
-from edgelstm.converters.sources.keras_load import load_keras
+from edgelstm.converters.sources.keras.engine import KerasEngine
+from edgelstm.converters.sources.keras.load import load_keras
 from edgelstm.errors import (
     InputError,
     UnreadableModelError,

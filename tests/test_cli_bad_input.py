@@ -23,8 +23,8 @@ from keras_files import edit_config, layers_of, randomise
 
 from edgelstm import cli
 from edgelstm.converters import pipeline
-from edgelstm.converters.sources import keras_weights
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras import weights as keras_weights
+from edgelstm.converters.sources.keras.engine import KerasEngine
 
 FIXED = Path(__file__).parent / "data" / "runtime" / "reset.tflite"
 INTERRUPTED = 130
@@ -482,7 +482,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
         source.write_bytes(source.read_bytes() + b" ")
         return check(*arguments)
 
-    monkeypatch.setattr("edgelstm.converters.sources.keras_load.check_finite", change)
+    monkeypatch.setattr("edgelstm.converters.sources.keras.load.check_finite", change)
     call = ["convert", str(source), "-o", str(folder / "out.tflite")]
     fails(call, 2, folder, capsys, "changed")
 

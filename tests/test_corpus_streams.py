@@ -12,7 +12,7 @@ from corpus_keras import Entry, loaded
 from keras_files import CORPUS
 
 from edgelstm.converters.pipeline import convert
-from edgelstm.converters.sources.keras_engine import active_engine
+from edgelstm.converters.sources.keras.engine import active_engine
 from edgelstm.converters.spec import Precision
 from edgelstm.converters.verify.compare import Scale
 from edgelstm.converters.verify.tolerance import DEFAULTS

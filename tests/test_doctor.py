@@ -13,7 +13,7 @@ from keras_files import randomise
 
 from edgelstm import cli
 from edgelstm.converters.advice import ADVICE, NO_ADVICE, advice
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.converters.spec import Lowering
 from edgelstm.known_errors import KNOWN_ERRORS, explain
 

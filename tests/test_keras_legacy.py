@@ -20,8 +20,8 @@ from keras_files import (
     write_weights_h5,
 )
 
-from edgelstm.converters.sources.keras_engine import KerasEngine
-from edgelstm.converters.sources.keras_load import load_keras
+from edgelstm.converters.sources.keras.engine import KerasEngine
+from edgelstm.converters.sources.keras.load import load_keras
 from edgelstm.converters.spec import Array
 
 

@@ -33,8 +33,8 @@ from keras_files import (
 )
 
 from edgelstm.converters.options import CodePolicy
-from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
-from edgelstm.converters.sources.keras_load import load_keras
+from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
+from edgelstm.converters.sources.keras.load import load_keras
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.errors import OptionError, UnsupportedModelError
 

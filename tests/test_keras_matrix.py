@@ -17,7 +17,7 @@ from keras_cases import all_groups
 from keras_models import Group, Outcome, evaluate, operators, relative_error
 
 from edgelstm.converters.flatbuffer import Model
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 
 TOLERANCE = 1e-5
 INTERPRETERS = ("litert", "tflite_runtime")

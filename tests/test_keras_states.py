@@ -17,7 +17,7 @@ from keras_models import BOTH, Layers, randomise, relative_error, run_live, writ
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.converters.spec import Array, StatePolicy
 from edgelstm.errors import UnsupportedModelError
 

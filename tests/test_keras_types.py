@@ -13,7 +13,7 @@ from fused_models import job, run
 from keras_models import BOTH, randomise, relative_error, run_live, write
 
 from edgelstm.converters.options import ConvertOptions
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.errors import UnsupportedModelError
 
 # Rounding of half a type through two layers and seven steps.

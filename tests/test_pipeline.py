@@ -18,7 +18,7 @@ from edgelstm.converters.inspect import inspect_model
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy, Size
 from edgelstm.converters.pipeline import convert, verify
 from edgelstm.converters.report import ConversionReport
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.converters.spec import Array, Precision, StatePolicy
 from edgelstm.errors import (
     DataError,

@@ -11,7 +11,7 @@ import pytest
 from edgelstm.converters import pipeline
 from edgelstm.converters.options import ConvertOptions, RangeSource
 from edgelstm.converters.quantize.calibration_data import CalibrationData
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.converters.spec import Array, Precision
 from edgelstm.demo.data import PIXEL_MAX
 from edgelstm.runtime import Session

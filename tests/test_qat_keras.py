@@ -18,7 +18,7 @@ from edgelstm.converters.lowering.fused import FUSED_OP
 from edgelstm.converters.options import ConvertOptions, RangeSource
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.integer import IntegerLstm
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.converters.spec import LearnedRanges, Precision
 from edgelstm.errors import OptionError, UnsupportedModelError
 from edgelstm.runtime import Session

@@ -14,7 +14,7 @@ import torch_lstm
 from edgelstm.converters import pipeline
 from edgelstm.converters.options import ConvertOptions, RangeSource
 from edgelstm.converters.qat.exchange import TrainedLstm, read_exchange, write_exchange
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.converters.spec import Array, LearnedRanges, Precision
 from edgelstm.errors import DataError
 from edgelstm.runtime import Session

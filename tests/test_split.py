@@ -11,7 +11,7 @@ import pytest
 
 from edgelstm.arguments import halves
 from edgelstm.converters.options import ConvertOptions
-from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
+from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
 from edgelstm.converters.split import convert_as_asked
 from edgelstm.errors import OptionError, UnsupportedModelError
 from edgelstm.runtime import read_metadata

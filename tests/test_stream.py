@@ -580,7 +580,7 @@ def keras_source(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     pytest.importorskip("tensorflow")
     from keras_files import randomise
 
-    from edgelstm.converters.sources.keras_engine import KerasEngine
+    from edgelstm.converters.sources.keras.engine import KerasEngine
 
     keras = KerasEngine.KERAS3.module
     x = keras.Input((None, FEATURES), batch_size=1, name="signal")

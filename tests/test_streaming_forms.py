@@ -128,7 +128,7 @@ def test_forms_with_equal_weights_store_them_once() -> None:
 def keras() -> Any:
     """Keras 3, whose models are saved and converted here."""
     pytest.importorskip("tensorflow")
-    from edgelstm.converters.sources.keras_engine import KerasEngine
+    from edgelstm.converters.sources.keras.engine import KerasEngine
 
     return KerasEngine.KERAS3.module
 

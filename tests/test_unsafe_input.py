@@ -23,8 +23,8 @@ from keras_files import (
     write_weights_h5,
 )
 
-from edgelstm.converters.sources import keras_hdf5
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras import hdf5 as keras_hdf5
+from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.errors import (
     UnsafeModelError,
 )

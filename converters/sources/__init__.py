@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgelstm.converters.options import ClipPolicy, ConvertOptions
 from edgelstm.converters.sources.graph.source import GraphSource
-from edgelstm.converters.sources.keras import KerasSource
+from edgelstm.converters.sources.keras.source import KerasSource
 from edgelstm.converters.sources.onnx.source import OnnxSource
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.converters.sources.source import ConvertibleSource, FinishedSource

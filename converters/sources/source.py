@@ -11,8 +11,8 @@ from edgelstm.converters.quantize.fidelity import Pair
 from edgelstm.converters.quantize.plan import LayerChoice
 from edgelstm.converters.quantize.with_data import QuantizedModel
 from edgelstm.converters.report import SourceReport
-from edgelstm.converters.sources.keras_names import StateSlot
-from edgelstm.converters.sources.keras_trace import MarkedModel
+from edgelstm.converters.sources.keras.names import StateSlot
+from edgelstm.converters.sources.keras.trace import MarkedModel
 from edgelstm.converters.spec import Array, Precision, Recurrence, StatePair
 from edgelstm.converters.verify.source import Source
 

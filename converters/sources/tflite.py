@@ -16,7 +16,7 @@ from edgelstm.converters.recurrence.import_tflite import import_tflite
 from edgelstm.converters.recurrence.ir import LOOP, topological
 from edgelstm.converters.recurrence.pairing import check_told, pair_steps
 from edgelstm.converters.report import FUSED_OPS, SourceReport
-from edgelstm.converters.sources.keras_names import StateHome, StateSlot
+from edgelstm.converters.sources.keras.names import StateHome, StateSlot
 from edgelstm.converters.sources.source import Finished
 from edgelstm.converters.sources.tflite_reference import GraphReference, SessionReference
 from edgelstm.converters.spec import (

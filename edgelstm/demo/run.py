@@ -17,7 +17,7 @@ from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy
 from edgelstm.converters.report import FUSED_OPS, ConversionReport
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.converters.spec import Array, Lowering, Precision
 from edgelstm.demo import stock
 from edgelstm.demo.data import heldout, model_path

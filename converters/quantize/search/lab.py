@@ -34,7 +34,7 @@ from edgelstm.converters.quantize.search.measure import (
 from edgelstm.converters.quantize.search.result import OTHERS, Figures
 from edgelstm.converters.quantize.with_data import axes_of, check_stream
 from edgelstm.converters.sources import open_source
-from edgelstm.converters.sources.keras_names import StateHome
+from edgelstm.converters.sources.keras.names import StateHome
 from edgelstm.converters.sources.source import ConvertibleSource, FinishedSource
 from edgelstm.converters.spec import Precision
 from edgelstm.converters.verify.runner import open_runners

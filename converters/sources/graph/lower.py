@@ -29,8 +29,8 @@ from edgelstm.converters.sources.graph.loop_states import (
 )
 from edgelstm.converters.sources.graph.row_sizes import RowSizes
 from edgelstm.converters.sources.graph.writer import GraphWriter, Left
-from edgelstm.converters.sources.keras_names import StateHome, StateSlot
-from edgelstm.converters.sources.keras_trace import MarkedModel, TracedModel
+from edgelstm.converters.sources.keras.names import StateHome, StateSlot
+from edgelstm.converters.sources.keras.trace import MarkedModel, TracedModel
 from edgelstm.converters.spec import Precision, StatePair, StatePolicy
 from edgelstm.errors import UnsupportedModelError
 

@@ -13,7 +13,7 @@ from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.sources.graph.frozen import Original
 from edgelstm.converters.sources.graph.loop_states import LoopEnds, LoopState
 from edgelstm.converters.sources.graph.normal import WIDE
-from edgelstm.converters.sources.keras_names import StateHome, StateSlot
+from edgelstm.converters.sources.keras.names import StateHome, StateSlot
 from edgelstm.converters.spec import Array, StatePolicy
 from edgelstm.errors import UnsupportedModelError
 

@@ -27,8 +27,8 @@ from edgelstm.converters.sources.graph.reference import (
     LoopStates,
     OriginalSession,
 )
-from edgelstm.converters.sources.keras_names import StateHome, StateSlot
-from edgelstm.converters.sources.keras_trace import MarkedModel, TracedModel
+from edgelstm.converters.sources.keras.names import StateHome, StateSlot
+from edgelstm.converters.sources.keras.trace import MarkedModel, TracedModel
 from edgelstm.converters.sources.sniff import SourceKind
 from edgelstm.converters.spec import Recurrence, StatePair, StatePolicy, TensorSpec
 from edgelstm.errors import OptionError, UnsupportedModelError

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.converters.sources.keras_hdf5 import (
+from edgelstm.converters.sources.keras.hdf5 import (
     KerasWeights,
     Reader,
     allowance,

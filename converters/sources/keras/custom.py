@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine, quiet
+from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine, quiet
 from edgelstm.errors import OptionError
 
 _FOREIGN = frozenset({"keras", "tf_keras", "tensorflow", "numpy", "builtins"})

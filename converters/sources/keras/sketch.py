@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 
 _RNN = "tf_keras.src.layers.rnn"
 _STATES = {"lstm": ("init_h", "init_c"), "gru": ("init_h",)}

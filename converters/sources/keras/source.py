@@ -12,11 +12,11 @@ import numpy as np
 
 from edgelstm.converters.options import ConvertOptions, RangeSource
 from edgelstm.converters.report import SourceReport
-from edgelstm.converters.sources.keras_hook import HALF, recurrent_layers
-from edgelstm.converters.sources.keras_load import LoadedKeras, load_keras
-from edgelstm.converters.sources.keras_names import StateHome, StateSlot
-from edgelstm.converters.sources.keras_reference import KerasReference
-from edgelstm.converters.sources.keras_trace import (
+from edgelstm.converters.sources.keras.hook import HALF, recurrent_layers
+from edgelstm.converters.sources.keras.load import LoadedKeras, load_keras
+from edgelstm.converters.sources.keras.names import StateHome, StateSlot
+from edgelstm.converters.sources.keras.reference import KerasReference
+from edgelstm.converters.sources.keras.trace import (
     LiveModel,
     MarkedModel,
     TracedModel,

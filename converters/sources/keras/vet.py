@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgelstm.converters.options import CodePolicy
-from edgelstm.converters.sources.keras_engine import KerasEngine
-from edgelstm.converters.sources.keras_files import Config
+from edgelstm.converters.sources.keras.engine import KerasEngine
+from edgelstm.converters.sources.keras.files import Config
 from edgelstm.errors import UnreadableModelError, UnsafeModelError, UnsupportedModelError
 
 _ROOT = re.compile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgelstm.converters.sources.keras_files import Config
+from edgelstm.converters.sources.keras.files import Config
 from edgelstm.errors import UnsupportedModelError
 
 _TRAINING = "W_regularizer U_regularizer b_regularizer W_constraint U_constraint b_constraint"

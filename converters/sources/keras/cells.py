@@ -10,7 +10,7 @@ import numpy as np
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.loop import Step
-from edgelstm.converters.sources.keras_qat import is_quantized
+from edgelstm.converters.sources.keras.qat import is_quantized
 from edgelstm.converters.spec import Activation, FloatArray, Gates, LstmSpec
 
 # Dense where activations bend, wide enough to see clipping at 6 and saturation.

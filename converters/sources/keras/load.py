@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from edgelstm.converters.options import CodePolicy, NanPolicy
-from edgelstm.converters.sources.keras_1 import modernised
-from edgelstm.converters.sources.keras_cudnn import from_cudnn, with_cudnn_gates
-from edgelstm.converters.sources.keras_custom import load_custom_objects
-from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine, quiet
-from edgelstm.converters.sources.keras_files import Config, KerasFile, read_keras_file
-from edgelstm.converters.sources.keras_keywords import fitted
-from edgelstm.converters.sources.keras_qat import own_objects
-from edgelstm.converters.sources.keras_sketch import sketched_recurrences
-from edgelstm.converters.sources.keras_vet import Vetting
-from edgelstm.converters.sources.keras_weights import assign_weights, check_finite, check_sizes
+from edgelstm.converters.sources.keras.cudnn import from_cudnn, with_cudnn_gates
+from edgelstm.converters.sources.keras.custom import load_custom_objects
+from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine, quiet
+from edgelstm.converters.sources.keras.files import Config, KerasFile, read_keras_file
+from edgelstm.converters.sources.keras.keras_1 import modernised
+from edgelstm.converters.sources.keras.keywords import fitted
+from edgelstm.converters.sources.keras.qat import own_objects
+from edgelstm.converters.sources.keras.sketch import sketched_recurrences
+from edgelstm.converters.sources.keras.vet import Vetting
+from edgelstm.converters.sources.keras.weights import assign_weights, check_finite, check_sizes
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.errors import (
     EdgeLstmError,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.converters.sources.keras_files import Config
-from edgelstm.converters.sources.keras_hdf5 import KerasWeights, LayerWeights
+from edgelstm.converters.sources.keras.files import Config
+from edgelstm.converters.sources.keras.hdf5 import KerasWeights, LayerWeights
 from edgelstm.converters.spec import Array
 
 _LSTM_GATES = 4

@@ -13,9 +13,9 @@ from edgelstm.converters.lowering.marker import emit_marker
 from edgelstm.converters.lowering.masks import Compaction, compact, with_frozen_padding
 from edgelstm.converters.lowering.rows import Rows, axis_in_inputs
 from edgelstm.converters.recurrence.gate import GateRecord, prove
-from edgelstm.converters.sources import keras_cells
-from edgelstm.converters.sources.keras_hook import RnnCall, RnnResult
-from edgelstm.converters.sources.keras_names import (
+from edgelstm.converters.sources.keras import cells as keras_cells
+from edgelstm.converters.sources.keras.hook import RnnCall, RnnResult
+from edgelstm.converters.sources.keras.names import (
     Namer,
     StateHome,
     StateSlot,
@@ -23,7 +23,7 @@ from edgelstm.converters.sources.keras_names import (
     state_pair,
     states_of,
 )
-from edgelstm.converters.sources.keras_qat import learned_ranges
+from edgelstm.converters.sources.keras.qat import learned_ranges
 from edgelstm.converters.spec import (
     Layout,
     Lowering,

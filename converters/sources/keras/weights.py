@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.options import NanPolicy
-from edgelstm.converters.sources.keras_engine import KerasEngine, quiet
-from edgelstm.converters.sources.keras_files import Config
-from edgelstm.converters.sources.keras_hdf5 import KerasWeights, LayerWeights, WeightLayout
+from edgelstm.converters.sources.keras.engine import KerasEngine, quiet
+from edgelstm.converters.sources.keras.files import Config
+from edgelstm.converters.sources.keras.hdf5 import KerasWeights, LayerWeights, WeightLayout
 from edgelstm.converters.spec import Array
 from edgelstm.errors import UnsupportedModelError
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
-from edgelstm.converters.sources.keras_engine import KerasEngine
-from edgelstm.converters.sources.keras_files import Config
+from edgelstm.converters.sources.keras.engine import KerasEngine
+from edgelstm.converters.sources.keras.files import Config
 from edgelstm.converters.spec import LearnedRanges
 
 _REGISTERED = "edgelstm>"

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.frameworks import tensorflow
-from edgelstm.converters.sources.keras_engine import active_engine
-from edgelstm.converters.sources.keras_hook import RnnCall, RnnResult, traceable
-from edgelstm.converters.sources.keras_names import (
+from edgelstm.converters.sources.keras.engine import active_engine
+from edgelstm.converters.sources.keras.hook import RnnCall, RnnResult, traceable
+from edgelstm.converters.sources.keras.names import (
     Namer,
     StateHome,
     StateSlot,
     state_pair,
     states_of,
 )
-from edgelstm.converters.sources.keras_qat import rounding
-from edgelstm.converters.sources.keras_trace import LiveModel, tracing
+from edgelstm.converters.sources.keras.qat import rounding
+from edgelstm.converters.sources.keras.trace import LiveModel, tracing
 from edgelstm.converters.spec import Array
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from edgelstm.converters.frameworks import tensorflow
-from edgelstm.converters.sources.keras_engine import KerasEngine
+from edgelstm.converters.sources.keras.engine import KerasEngine
 
 RnnResult = tuple[Any, Any, Any]  # last output, outputs, final states
 

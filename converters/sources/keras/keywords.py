@@ -11,8 +11,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgelstm.converters.sources.keras_engine import KerasEngine
-from edgelstm.converters.sources.keras_files import Config
+from edgelstm.converters.sources.keras.engine import KerasEngine
+from edgelstm.converters.sources.keras.files import Config
 from edgelstm.errors import UnsupportedModelError
 
 _MODELS = frozenset({"Sequential", "Functional", "Model"})

@@ -9,11 +9,11 @@ from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.stock import stock_convert
-from edgelstm.converters.sources.keras_engine import KerasEngine, active_engine
-from edgelstm.converters.sources.keras_hook import RnnCall, RnnResult, hooked
-from edgelstm.converters.sources.keras_lower import RecurrenceLowering
-from edgelstm.converters.sources.keras_names import StateHome, StateSlot
-from edgelstm.converters.sources.keras_qat import rounding
+from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
+from edgelstm.converters.sources.keras.hook import RnnCall, RnnResult, hooked
+from edgelstm.converters.sources.keras.lower import RecurrenceLowering
+from edgelstm.converters.sources.keras.names import StateHome, StateSlot
+from edgelstm.converters.sources.keras.qat import rounding
 from edgelstm.converters.spec import Precision, Recurrence, StatePolicy, TensorSpec
 
 

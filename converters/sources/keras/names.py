@@ -7,7 +7,7 @@ import enum
 from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
-from edgelstm.converters.sources.keras_hook import RnnCall
+from edgelstm.converters.sources.keras.hook import RnnCall
 from edgelstm.converters.spec import StatePair
 
 

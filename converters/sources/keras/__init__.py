@@ -1,0 +1,1 @@
+"""Keras models of every generation: `.keras`, `.h5`, architecture with weights."""
