@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgelstm.converters.flatbuffer import Model, Op, Quantization, Subgraph, Tensor
+from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE
 
 # Operators that move values without computing, with int8 and int16 kernels in every interpreter.
 _MOVES = frozenset("EXPAND_DIMS SQUEEZE RESHAPE REVERSE_V2 TRANSPOSE BROADCAST_TO".split())
@@ -21,14 +22,14 @@ def tidy(model: Model) -> None:
     changed = True
     while changed:
         changed = any([_sink(subgraph, op) for op in subgraph.find("DEQUANTIZE")])
-    changed = True
-    while changed:
-        changed = any([_rise(subgraph, op) for op in subgraph.find("QUANTIZE")])
+    _raise_all(subgraph)
     _merge(subgraph)
     for op in subgraph.find("QUANTIZE"):
         _shorten(subgraph, op)
     _name_outputs(subgraph)
     model.prune()
+    # LiteRT's XNNPACK requantizes a tensor of changing size with the size that it had before.
+    _raise_all(subgraph)
 
 
 def _sink(subgraph: Subgraph, widen: Op) -> bool:
@@ -65,6 +66,12 @@ def _move_integers(subgraph: Subgraph, move: Op, stored: Tensor) -> None:
     subgraph.add_op("DEQUANTIZE", [made], [wide.index], version=version, after=move)
 
 
+def _raise_all(subgraph: Subgraph) -> None:
+    changed = True
+    while changed:
+        changed = any([_rise(subgraph, op) for op in subgraph.find("QUANTIZE")])
+
+
 def _rise(subgraph: Subgraph, narrow: Op) -> bool:
     """MOVE then QUANTIZE becomes QUANTIZE then MOVE where nothing else reads what is moved."""
     source, target = narrow.input(0), narrow.output(0)
@@ -75,8 +82,9 @@ def _rise(subgraph: Subgraph, narrow: Op) -> bool:
     readers = [] if wide is None else subgraph.consumers(source.index)
     if (
         wide is None
-        or wide.dtype != "float32"
+        or wide.dtype not in ("float32", "int8", "int16")
         or wide.constant
+        or _is_state(subgraph, wide)
         or source.index in subgraph.outputs
         or [op for op in readers if op.name != "SHAPE"] != [narrow]
     ):
@@ -95,6 +103,51 @@ def _rise(subgraph: Subgraph, narrow: Op) -> bool:
     move.version = max(move.version, _VERSIONS.get(move.name, 1))
     subgraph.remove_op(narrow)
     return True
+
+
+def _lift(subgraph: Subgraph, widen: Op, narrow: Op) -> None:
+    """As `_rise` does, for both together."""
+    stored, wide, target = widen.input(0), widen.output(0), narrow.output(0)
+    move = None if stored is None else subgraph.producer(stored.index)
+    if stored is None or move is None or move.name not in _MOVES:
+        return
+    source = move.input(0)
+    readers = subgraph.consumers(stored.index)
+    if (
+        source is None
+        or _is_state(subgraph, source)
+        or [op for op in readers if op.name != "SHAPE"] != [widen]
+        or subgraph.consumers(wide.index) != [narrow]
+        or {stored.index, wide.index} & {*subgraph.outputs}
+    ):
+        return
+    for op in readers:
+        op.inputs = [target.index if i == stored.index else i for i in op.inputs]
+    between = subgraph.add_tensor(f"{source.name}_float32", source.signature)
+    made = subgraph.add_tensor(
+        f"{source.name}_{target.dtype}",
+        source.signature,
+        target.dtype,
+        quantization=target.quantization,
+    )
+    first = subgraph.add_op(
+        "DEQUANTIZE", [source.index], [between], version=widen.version, before=move
+    )
+    second = subgraph.add_op("QUANTIZE", [between], [made], version=narrow.version, before=move)
+    move.inputs = [made, *move.inputs[1:]]
+    move.outputs = [target.index]
+    move.version = max(move.version, _VERSIONS.get(move.name, 1))
+    subgraph.remove_op(widen)
+    subgraph.remove_op(narrow)
+    _lift(subgraph, first, second)
+
+
+def _is_state(subgraph: Subgraph, tensor: Tensor) -> bool:
+    """Whether an LSTM writes it in place. What reads it before an op that waits for the LSTM, as the
+    copies of final states do by their shape, may run earlier: delegates go by the tensors alone."""
+    return tensor.is_variable or any(
+        tensor.index in (op.inputs[H_STATE], op.inputs[C_STATE]) for op in subgraph.find(FUSED_OP)
+    )
 
 
 def _merge(subgraph: Subgraph) -> None:
@@ -135,6 +188,10 @@ def _shorten(subgraph: Subgraph, narrow: Op) -> None:
             return
         subgraph.rewire(target.index, stored.index)
         subgraph.remove_op(narrow)
+        return
+    if (stored.dtype, target.dtype) == ("int8", "int16"):
+        # tflite-runtime 2.14 has no such QUANTIZE.
+        _lift(subgraph, widen, narrow)
         return
     narrow.inputs = [stored.index]
     narrow.version = max(narrow.version, _QUANTIZE_VERSION)
