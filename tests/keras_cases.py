@@ -990,7 +990,8 @@ def fixed_surroundings() -> Iterator[Case]:
     )
 
 
-# Where the two Kerases differ most; of the other groups the default run takes one engine each.
+# Where the two Kerases differ most; of the other groups the default run takes one engine each, and
+# none of those that only one of them has.
 SIDE_BY_SIDE = ("mask_from", "initial_state1")
 
 
@@ -998,8 +999,10 @@ def all_groups() -> Iterator[Group]:
     """Every group; those not SIDE_BY_SIDE leave the Kerases in turn to the slow run."""
     turn = itertools.cycle(BOTH)
     for group in _groups():
-        if group.name in SIDE_BY_SIDE or len(group.engines) == 1:
+        if group.name in SIDE_BY_SIDE:
             yield group
+        elif len(group.engines) == 1:
+            yield dataclasses.replace(group, slow=group.engines)
         else:
             yield dataclasses.replace(group, slow=(next(turn),))
 

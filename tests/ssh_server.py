@@ -99,7 +99,10 @@ class Server:
 
     def left(self) -> list[str]:
         """What is in the device's cache folder, empty when nothing of ours is."""
-        return sorted(str(path.relative_to(self.home)) for path in self.home.rglob("*"))
+        while True:
+            # What is being removed may be gone before it is looked into.
+            with contextlib.suppress(FileNotFoundError):
+                return sorted(str(path.relative_to(self.home)) for path in self.home.rglob("*"))
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from fused_models import Way
-from keras_cases import all_groups
+from keras_cases import SIDE_BY_SIDE, all_groups
 from keras_models import Group, Outcome, evaluate, operators, relative_error
 
 from edgelstm.converters.flatbuffer import Model
@@ -53,7 +53,10 @@ def combinations() -> list[object]:
             interpreter,
             case.name,
             id=f"{engine.value}-{group.name}-{case.name}-{interpreter}",
-            marks=marks(group, engine),
+            # The older interpreter by default only where the two Kerases are, too.
+            marks=marks(group, engine)
+            if interpreter == "litert" or group.name in SIDE_BY_SIDE
+            else [pytest.mark.slow],
         )
         for group, engine in conversions()
         for interpreter in INTERPRETERS

@@ -291,7 +291,11 @@ def _explicit(engine: KerasEngine, backwards: bool) -> tuple[Any, Any, bytes, An
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("interpreter", INTERPRETERS)
-@pytest.mark.parametrize("engine", BOTH, ids=lambda engine: engine.value)
+@pytest.mark.parametrize(
+    "engine",
+    [BOTH[0], *(pytest.param(engine, marks=pytest.mark.slow) for engine in BOTH[1:])],
+    ids=lambda engine: engine.value,
+)
 def test_explicit_states_fed_back_equal_a_stateful_layer(
     engine: KerasEngine, interpreter: str, case: StateCase
 ) -> None:

@@ -45,7 +45,9 @@ def build(kind: str) -> Any:
     keras.utils.set_random_seed(7)
     x = keras.Input((None, 5), name="x")
     if kind == "bidirectional":
-        both = keras.layers.Bidirectional(keras.layers.LSTM(9, return_sequences=True), name="both")
+        both = keras.layers.Bidirectional(
+            keras.layers.LSTM(9, return_sequences=True, name="lstm"), name="both"
+        )
         y = keras.layers.LSTM(7, name="last")(both(x))
     else:
         y = keras.layers.LSTM(11, return_sequences=True, name="first")(x)

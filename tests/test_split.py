@@ -61,7 +61,11 @@ def one_hot(token: int) -> np.ndarray:
     return np.eye(TOKENS, dtype=np.float32)[np.newaxis, [token]]
 
 
-@pytest.fixture(scope="module", params=list(KerasEngine), ids=lambda engine: engine.name.lower())
+@pytest.fixture(
+    scope="module",
+    params=[KerasEngine.KERAS3, pytest.param(KerasEngine.TF_KERAS, marks=pytest.mark.slow)],
+    ids=lambda engine: engine.name.lower(),
+)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(the written file, Keras's encoder, Keras's decoder step as numpy functions)."""
     engine = request.param
