@@ -183,8 +183,13 @@ def check(entry: Entry, frames: int, precision: Precision, folder: Path) -> None
             assert np.sqrt(np.mean(errors**2)) <= DEFAULTS[precision].relative * whole_range
         for chunk in (*CHUNKS, frames):
             other = streamed(entry, stream, x, chunk, folder)
-            # Products of other sizes are summed in another order.
-            np.testing.assert_allclose(other, by_one, rtol=0, atol=1e-6 * np.ptp(expected))
+            # Products of other sizes are summed in another order; where a layer stays float32 among
+            # integers, that may be rounded to another integer.
+            if precision is Precision.INT8:
+                off = other.reshape(expected.shape) - expected
+                assert np.sqrt(np.mean(off**2)) <= DEFAULTS[precision].relative * whole_range
+            else:
+                np.testing.assert_allclose(other, by_one, rtol=0, atol=1e-6 * np.ptp(expected))
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

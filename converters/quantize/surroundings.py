@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.flatbuffer import Model, Op
-from edgelstm.converters.lowering.fused import FUSED_OP
+from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP
 from edgelstm.converters.quantize.graph_io import widen_edges
 from edgelstm.converters.quantize.plan import STATIC, Plan
 from edgelstm.converters.quantize.ranges import Range
@@ -29,6 +29,9 @@ COMPUTES = frozenset(
     "FULLY_CONNECTED BATCH_MATMUL DEPTHWISE_CONV_2D CONV_2D AVERAGE_POOL_2D MAX_POOL_2D MEAN SUM "
     "RESHAPE TRANSPOSE SOFTMAX TANH LOGISTIC RELU GELU HARD_SWISH ADD SUB MUL CONCATENATION "
     "STRIDED_SLICE SLICE SPLIT PAD PADV2 GATHER PACK UNPACK MAXIMUM SQUARED_DIFFERENCE".split()
+)
+_MOVES = frozenset(
+    "BROADCAST_TO CONCATENATION PACK UNPACK RESHAPE EXPAND_DIMS SQUEEZE STRIDED_SLICE SLICE".split()
 )
 # What the quantizer has in 8 bits alone.
 _NARROW = frozenset(["HARD_SWISH", "SQUARED_DIFFERENCE"])
@@ -49,7 +52,12 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], plan: Plan)
     model = _cleaned(model)
     _part_writers(model)
     precisions = [(op, plan.operator(op.name, _names(op))) for op in model.main.ops]
-    chosen = [(op, p) for op, p in precisions if _has_kernel(op, p) and _seen(op, ranges)]
+    cells = _cell_states(model)
+    chosen = [
+        (op, p)
+        for op, p in precisions
+        if _has_kernel(op, p) and _seen(op, ranges) and not cells & {*op.inputs}
+    ]
     if not chosen:
         _join_writers(model)
         return model
@@ -125,6 +133,17 @@ def quantize_weights(model: Model, names: Collection[str], smallest: int) -> Mod
     _restore_outputs(model, quantized)
     _join_writers(quantized)
     return quantized
+
+
+def _cell_states(model: Model) -> set[int]:
+    """The fused operators' cell states and what only moves them: eight bits would cut their sixteen,
+    and a state that goes from call to call would add up the loss."""
+    subgraph = model.main
+    found = {op.inputs[C_STATE] for op in subgraph.find(FUSED_OP)}
+    for op in subgraph.ops:
+        if op.name in _MOVES and found & {*op.inputs}:
+            found |= {*op.outputs}
+    return found
 
 
 def _package() -> tuple[Any, Any]:
