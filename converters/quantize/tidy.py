@@ -53,17 +53,27 @@ def _sink(subgraph: Subgraph, widen: Op) -> bool:
 
 def _move_integers(subgraph: Subgraph, move: Op, stored: Tensor) -> None:
     wide = move.output(0)
-    made = subgraph.add_tensor(
-        f"{wide.name}_{stored.dtype}",
-        wide.signature,
+    made = _as_stored(subgraph, wide, stored)
+    _move(move, stored.index, made)
+    version = 2 if stored.dtype == "int8" else 3
+    subgraph.add_op("DEQUANTIZE", [made], [wide.index], version=version, after=move)
+
+
+def _as_stored(subgraph: Subgraph, shaped: Tensor, stored: Tensor) -> int:
+    """A new tensor of the shape of one and the integers of the other."""
+    return subgraph.add_tensor(
+        f"{shaped.name}_{stored.dtype}",
+        shaped.signature,
         stored.dtype,
         quantization=stored.quantization,
     )
-    move.inputs = [stored.index, *move.inputs[1:]]
-    move.outputs = [made]
+
+
+def _move(move: Op, source: int, target: int) -> None:
+    """Lets an operator move integers."""
+    move.inputs = [source, *move.inputs[1:]]
+    move.outputs = [target]
     move.version = max(move.version, _VERSIONS.get(move.name, 1))
-    version = 2 if stored.dtype == "int8" else 3
-    subgraph.add_op("DEQUANTIZE", [made], [wide.index], version=version, after=move)
 
 
 def _raise_all(subgraph: Subgraph) -> None:
@@ -91,16 +101,9 @@ def _rise(subgraph: Subgraph, narrow: Op) -> bool:
         return False
     for op in readers:
         op.inputs = [target.index if i == source.index else i for i in op.inputs]
-    made = subgraph.add_tensor(
-        f"{wide.name}_{target.dtype}",
-        wide.signature,
-        target.dtype,
-        quantization=target.quantization,
-    )
+    made = _as_stored(subgraph, wide, target)
     subgraph.add_op("QUANTIZE", [wide.index], [made], version=narrow.version, before=move)
-    move.inputs = [made, *move.inputs[1:]]
-    move.outputs = [target.index]
-    move.version = max(move.version, _VERSIONS.get(move.name, 1))
+    _move(move, made, target.index)
     subgraph.remove_op(narrow)
     return True
 
@@ -124,19 +127,12 @@ def _lift(subgraph: Subgraph, widen: Op, narrow: Op) -> None:
     for op in readers:
         op.inputs = [target.index if i == stored.index else i for i in op.inputs]
     between = subgraph.add_tensor(f"{source.name}_float32", source.signature)
-    made = subgraph.add_tensor(
-        f"{source.name}_{target.dtype}",
-        source.signature,
-        target.dtype,
-        quantization=target.quantization,
-    )
+    made = _as_stored(subgraph, source, target)
     first = subgraph.add_op(
         "DEQUANTIZE", [source.index], [between], version=widen.version, before=move
     )
     second = subgraph.add_op("QUANTIZE", [between], [made], version=narrow.version, before=move)
-    move.inputs = [made, *move.inputs[1:]]
-    move.outputs = [target.index]
-    move.version = max(move.version, _VERSIONS.get(move.name, 1))
+    _move(move, made, target.index)
     subgraph.remove_op(widen)
     subgraph.remove_op(narrow)
     _lift(subgraph, first, second)
