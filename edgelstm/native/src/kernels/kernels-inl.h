@@ -29,7 +29,7 @@ constexpr LstmKernels KernelsOf(const char* name, bool (*runs_on)(const CpuFeatu
           runs_on,
           {LstmPacking<V>::PackedBytes, LstmPacking<V>::Pack, LstmPacking<V>::ScratchBytes,
            Lstm<V>::SplitsUnits, Lstm<V>::Run},
-          {IntegerLstm<V>::PackedBytes, IntegerLstm<V>::Pack, IntegerLstm<V>::ScratchBytes,
+          {IntegerPacking<V>::PackedBytes, IntegerPacking<V>::Pack, IntegerPacking<V>::ScratchBytes,
            IntegerLstm<V>::SplitsUnits, IntegerLstm<V>::Run},
           {WideLstm<V>::PackedBytes, WideLstm<V>::Pack, WideLstm<V>::ScratchBytes,
            WideLstm<V>::SplitsUnits, WideLstm<V>::Run},
