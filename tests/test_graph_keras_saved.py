@@ -130,3 +130,22 @@ def test_an_unrolled_graph_of_200_steps_is_recovered_as_one_recurrence(tmp_path:
     report = _convert(path, tmp_path)
     assert report.fused == report.fused_ops == 1
     assert sum(report.ops.values()) < 20
+
+
+def test_a_loop_that_only_writes_is_as_long_as_it_says(tmp_path: Path) -> None:
+    """As `tf.vectorized_map` leaves what it cannot vectorize: no sequence, no state, a counter."""
+    tf = tensorflow()
+
+    def windows(x: Any) -> dict[str, Any]:
+        steps = tf.reduce_max(tf.stack([tf.shape(x)[1] - 2]))
+        _, written = tf.while_loop(
+            lambda t, _: t < steps,
+            lambda t, array: (t + 1, array.write(t, tf.reduce_mean(x[:, t : t + 3], 1))),
+            (0, tf.TensorArray(tf.float32, steps, element_shape=[None, 5])),
+        )
+        return {"y": tf.transpose(written.stack(), [1, 0, 2])}
+
+    function = tf.function(windows, input_signature=[tf.TensorSpec([None, None, 5], name="x")])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "model"), signatures=function)
+    report = _convert(tmp_path / "model", tmp_path)
+    assert "WHILE" in report.ops

@@ -93,14 +93,16 @@ def emit_steps(
 
     # Only its shapes are used; the converter drops the dead step.
     examples, _ = step(at(0), initial_state, tf.constant(0))
-    length, batch = inputs[0].shape[:2] if inputs else (None, initial_state[0].shape[0])
+    length = inputs[0].shape[0] if inputs else None
     zeros, buffers = [], []
     for example in examples:
         if any(size is None for size in example.shape[1:]) or not inputs:
             zero = tf.zeros_like(example)
         else:
             zero = tf.zeros([tf.shape(inputs[0])[1], *example.shape[1:]], example.dtype)
-        zero.set_shape([batch, *zero.shape[1:]])
+        if inputs or initial_state:
+            first = inputs[0].shape[1] if inputs else initial_state[0].shape[0]
+            zero.set_shape([first, *zero.shape[1:]])
         buffer = tf.zeros(tf.concat([[steps], tf.shape(zero)], 0), example.dtype)
         buffer.set_shape([length, *zero.shape])
         zeros.append(zero)

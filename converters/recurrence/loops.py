@@ -108,7 +108,7 @@ class _Recovery:
             raise NotRecovered("it counts no steps", self._node)
         self._counter_set = set(counters)
         sequences = self._read_sequences(counters)
-        bound = self._bound(counters)
+        bound = self._bound(counters, told=bool(sequences))
         writes: list[tuple[Value, Value, bool]] = []
         states: list[Value] = []
         captured: list[Value] = []
@@ -180,8 +180,11 @@ class _Recovery:
             if s is not None and int(s.reshape(())) == 0
         ]
 
-    def _bound(self, counters: list[Value]) -> Value | None:
-        """The number of steps, outside; every condition of the loop must be `counter < bound`."""
+    def _bound(self, counters: list[Value], *, told: bool) -> Value | None:
+        """The number of steps, outside; every condition of the loop must be `counter < bound`.
+
+        None only where a sequence has `told` it.
+        """
         bounds: list[Value] = []
         waiting = [self._loop.condition]
         while waiting:
@@ -205,7 +208,10 @@ class _Recovery:
             raise NotRecovered("it has no end", self._node)
         # With sequence lengths the loop may end early: the steps that it leaves out are masked.
         whole = [b for b in bounds if not _depends_on_lengths(b)]
-        return whole[0] if whole else _without_lengths(bounds[0])
+        if whole:
+            return whole[0]
+        without = _without_lengths(bounds[0])
+        return without if told or without is not None else bounds[0]
 
     def _read_sequences(self, counters: list[Value]) -> list[tuple[Value, Value, Value]]:
         """(the value in the body, its leaf, the sequence outside with time on axis 0)."""
