@@ -86,6 +86,9 @@ def profile(
         int,
         typer.Option(min=0, metavar="RUNS", help="Also run so often in one process; watch memory."),
     ] = 0,
+    ops: Annotated[
+        bool, typer.Option("--ops/--no-ops", help="Also measure the time of each operator.")
+    ] = True,
     time_limit: Annotated[
         float, typer.Option(metavar="SECONDS", help="Longest wait for one answer of the device.")
     ] = 120.0,
@@ -140,6 +143,7 @@ def profile(
         golden=golden,
         cadence_ns=None if cadence is None else limits.nanoseconds("--cadence", cadence),
         soak_runs=soak,
+        ops=options.OpPolicy.MEASURE if ops else options.OpPolicy.SKIP,
         time_limit_s=time_limit,
         budget=limits.parse(budget) if budget is not None else (),
     )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edgelstm.errors import OptionError
+from edgelstm.profiles import device_library
 from edgelstm.profiles.devices import Device
 from edgelstm.profiles.measurement import Configuration
-from edgelstm.profiles.settings import DELEGATES, ProfileSettings
+from edgelstm.profiles.settings import DELEGATES, OpPolicy, ProfileSettings
 from edgelstm.profiles.targets import DeviceFacts, Target
-from edgelstm.runtime import native
 
 LSTM_OPS = frozenset(
     {
@@ -46,12 +45,15 @@ class Placement:
         kind: what the agent calls the delegate.
         libraries: paths on the device of external delegates. options: theirs.
         processors: the only ones to run on; () for all.
+        clock: path on the device of our library, for the time per operator; None where there is
+            none for its processor.
     """
 
     kind: str
     libraries: tuple[str, ...] = ()
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processors: tuple[int, ...] = ()
+    clock: str | None = None
 
 
 def may_take(delegate: str, ops: Iterable[str]) -> tuple[str, ...]:
@@ -93,14 +95,15 @@ def place(
 
     Raises:
         OptionError: the cores or the delegate are not known there.
-        MissingPackageError: our library has not been built.
+        MissingPackageError: our library has not been built, and cannot be for the device.
     """
     processors = _processors(configuration, device)
     name = configuration.delegate
+    clock = _clock(target, device, facts, settings)
     if name in ("cpu", "xnnpack", "gpu"):
-        return Placement(name, processors=processors)
+        return Placement(name, processors=processors, clock=clock)
     if name == "edgelstm":
-        library = _own_library(device, facts)
+        library = device_library.library_for(device, facts)
         options = {"claim": "required"}
     else:
         library = Path(device.delegates.get(name, name)).expanduser()
@@ -112,26 +115,17 @@ def place(
                 cure="give the path of a library here that was built for the device",
             )
     kind = "edgelstm" if name == "edgelstm" else "external"
-    return Placement(kind, (target.push(library.resolve()),), options, processors)
+    return Placement(kind, (target.push(library.resolve()),), options, processors, clock)
 
 
-def _own_library(device: Device, facts: DeviceFacts) -> Path:
-    if "edgelstm" in device.delegates:
-        library = Path(device.delegates["edgelstm"]).expanduser()
-        if library.is_file():
-            return library
-        raise OptionError(
-            "there is no such library", where=f"{device.name}: delegates.edgelstm = {library}"
-        )
-    if (facts.system, facts.machine) != (platform.system(), platform.machine()):
-        raise OptionError(
-            f"the native library here is for {platform.machine()}, the device is {facts.machine}",
-            where=f"{device.name}, --delegate edgelstm",
-            cure="build it for the device (edgelstm/native/README.md) and name the file as "
-            "delegates.edgelstm in the device's profile",
-        )
-    _, library_here = native.load()
-    return library_here.path
+def _clock(
+    target: Target, device: Device, facts: DeviceFacts, settings: ProfileSettings
+) -> str | None:
+    """Our library on the device, for its clocks; None where there is none for that processor."""
+    if settings.ops is OpPolicy.SKIP:
+        return None
+    library = device_library.library_if_any(device, facts)
+    return None if library is None else target.push(library.resolve())
 
 
 def _processors(configuration: Configuration, device: Device) -> tuple[int, ...]:

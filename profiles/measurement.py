@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgelstm.profiles import statistics
+from edgelstm.profiles.op_times import OpTimes
 from edgelstm.profiles.settings import ProfileSettings
 from edgelstm.profiles.targets import DeviceFacts, DeviceState, Overhead
 from edgelstm.profiles.warnings import ProfileWarning
@@ -198,6 +199,8 @@ class Measurement:
             of other delegates.
         accuracy: per output, beside the golden data; () where there were none.
         counts, cadence, soak: None where they were not asked for.
+        op_times: None where they were not asked for or cannot be told; then `op_times_missing`
+            says why.
         ops: names of the graph's nodes, one `DELEGATE` more per partition that a delegate took;
             None where the interpreter does not tell.
     """
@@ -217,6 +220,8 @@ class Measurement:
     counts: Counts | None = None
     cadence: Cadence | None = None
     soak: Soak | None = None
+    op_times: OpTimes | None = None
+    op_times_missing: str | None = None
 
     @property
     def worst_error(self) -> float | None:

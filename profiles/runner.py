@@ -113,6 +113,7 @@ def profile(
             trials.append(trial)
         measure_latency(trials, settings.bounds, progress)
         for trial in trials:
+            trial.time_operators()
             with trial.failing_alone():
                 trial.soak()
         after = _last_state(target)

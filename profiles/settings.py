@@ -43,6 +43,13 @@ class IdlePolicy(enum.Enum):
     WARN = "warn"
 
 
+class OpPolicy(enum.Enum):
+    """Whether the time of each operator is measured too, in a process of its own."""
+
+    MEASURE = "measure"
+    SKIP = "skip"
+
+
 @dataclasses.dataclass(frozen=True)
 class RunBounds:
     """When a configuration has been run enough.
@@ -103,6 +110,7 @@ class ProfileSettings:
         tolerance: largest error that is agreement, as a fraction of an output's range.
         cadence_ns: also feed frames at this period; None does not.
         soak_runs: also run so many inferences in one process and watch its memory.
+        ops: about the time per operator.
     """
 
     device: str = "local"
@@ -124,6 +132,7 @@ class ProfileSettings:
     tolerance: float = 1e-3
     cadence_ns: int | None = None
     soak_runs: int = 0
+    ops: OpPolicy = OpPolicy.MEASURE
 
     def allocation(self) -> dict[str, Any]:
         """The arguments of the agent's `allocate`."""

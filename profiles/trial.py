@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgelstm.errors import EdgeLstmError, UnsupportedModelError
-from edgelstm.profiles import statistics
+from edgelstm.profiles import op_times, statistics
 from edgelstm.profiles.delegates import Placement
 from edgelstm.profiles.golden import Golden
 from edgelstm.profiles.measurement import (
@@ -23,7 +23,8 @@ from edgelstm.profiles.measurement import (
     MemoryReading,
     Soak,
 )
-from edgelstm.profiles.settings import IdlePolicy, ProfileSettings, RunBounds
+from edgelstm.profiles.op_times import OpTimes
+from edgelstm.profiles.settings import IdlePolicy, OpPolicy, ProfileSettings, RunBounds
 from edgelstm.profiles.targets import Session, Target
 
 BATCHES_AT_LEAST = 20
@@ -44,7 +45,8 @@ COUNTED_RUNS = 5
 
 
 class Trial:
-    """One configuration: memory and accuracy in one process, latency in another, soak in a third.
+    """One configuration: memory and accuracy in one process, latency in another, then time per
+    operator and soak in processes of their own.
 
     An error ends this configuration and no other; it is kept in `failure`.
     """
@@ -82,6 +84,8 @@ class Trial:
         self._counts: Counts | None = None
         self._cadence: Cadence | None = None
         self._soak: Soak | None = None
+        self._op_times: OpTimes | None = None
+        self._op_times_missing: str | None = None
         self._session: Session | None = None
 
     @contextlib.contextmanager
@@ -144,6 +148,28 @@ class Trial:
             )
         self.own_cpu_ns += self._ask(self._session, "memory")["cpu_ns"]
 
+    def time_operators(self) -> None:
+        """Clocks around every operator, in a fresh process. What cannot be told is no failure of
+        the configuration."""
+        if self._settings.ops is OpPolicy.SKIP or self.error is not None:
+            return
+        try:
+            with self._target.run() as session:
+                self._load(session, watch=True)
+                self._ask(session, "allocate", **self._settings.allocation())
+                self._ask(session, "first")
+                answer = self._ask(
+                    session,
+                    "operators",
+                    n=op_times.runs_for(len(self._ops or ())),
+                    library=self._placement.clock,
+                    variables=self._settings.variables.value,
+                )
+                self._op_times = op_times.read(answer)
+                self.own_cpu_ns += self._ask(session, "memory")["cpu_ns"]
+        except EdgeLstmError as error:
+            self._op_times_missing = error.what
+
     def soak(self) -> None:
         """Many runs in a fresh process, with its memory read along the way."""
         runs = self._settings.soak_runs
@@ -180,6 +206,8 @@ class Trial:
             counts=self._counts,
             cadence=self._cadence,
             soak=self._soak,
+            op_times=self._op_times,
+            op_times_missing=self._op_times_missing,
         )
 
     def failure(self) -> Failure | None:
@@ -191,17 +219,7 @@ class Trial:
 
     def _start(self, session: Session) -> None:
         settings = self._settings
-        loaded = self._ask(
-            session,
-            "load",
-            path=self._model,
-            backend=self._backend,
-            delegate=self._placement.kind,
-            threads=self.configuration.threads,
-            libraries=list(self._placement.libraries),
-            options=dict(self._placement.options),
-            processors=list(self._placement.processors),
-        )
+        loaded = self._load(session, watch=False)
         allocated = self._ask(session, "allocate", **settings.allocation())
         first = self._ask(session, "first")
         self._load_ns.append(loaded["load_ns"])
@@ -211,6 +229,20 @@ class Trial:
         self._ops = None if allocated["ops"] is None else tuple(allocated["ops"])
         self._taken = allocated.get("taken")
         self._refuse_idle()
+
+    def _load(self, session: Session, *, watch: bool) -> dict[str, Any]:
+        return self._ask(
+            session,
+            "load",
+            path=self._model,
+            backend=self._backend,
+            delegate=self._placement.kind,
+            threads=self.configuration.threads,
+            libraries=list(self._placement.libraries),
+            options=dict(self._placement.options),
+            processors=list(self._placement.processors),
+            watch=watch,
+        )
 
     def _refuse_idle(self) -> None:
         idle = self._ops is not None and "DELEGATE" not in self._ops

@@ -12,7 +12,8 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from . import accuracy, counters
+from . import accuracy, counters, op_clock
+from .graph import Graph
 from .inputs import draw_input, input_shape, tensor_names
 from .machine import BACKENDS, backends, distribution_version, memory_figures
 from .messages import AgentError, Message, one_line
@@ -31,6 +32,7 @@ class Model:
         self.inputs: list[Any] = []
         self.delegates: list[Any] = []
         self.libraries: list[str] = []
+        self.graph: Graph | None = None
 
     def import_backend(self, wanted: str | None) -> Message:
         """Imports an interpreter, the preferred one if None is wanted."""
@@ -85,12 +87,15 @@ class Model:
             self.delegates = [special.load_delegate(path, options) for path in self.libraries]
         except (ValueError, RuntimeError, OSError) as error:
             raise AgentError("delegate", one_line(error)) from error
+        # It must see the graph before a delegate takes parts of it.
+        self.graph = Graph() if request.get("watch") else None
+        watching = [] if self.graph is None else [self.graph]
         try:
             self.interpreter = self.module.Interpreter(
                 model_path=request["path"],
                 num_threads=int(request["threads"]),
                 experimental_op_resolver_type=getattr(special.OpResolverType, kind),
-                experimental_delegates=list(self.delegates),
+                experimental_delegates=[*watching, *self.delegates],
             )
         except (ValueError, RuntimeError) as error:
             text = one_line(error)
@@ -232,6 +237,16 @@ class Model:
             self.feed()
 
         return counters.count(self.loaded().invoke, prepare, int(request["n"]))
+
+    def operators(self, request: Message) -> Message:
+        """Time per operator, of a model that was loaded with `watch`."""
+        interpreter = self.loaded()
+        if self.graph is None:
+            raise AgentError("operators", "CompiledModel does not show them")
+        before, n = self.before(request), int(request["n"])
+        return op_clock.measure(
+            self.graph, interpreter, request.get("library"), n, before, self.feed
+        )
 
     def memory(self) -> Message:
         gc.collect()

@@ -5,8 +5,8 @@ else, because it is copied alone to devices. It imports the interpreter only whe
 needs it, so `hello` and `state` answer on a device that has none.
 
 A request is one line `{"command": NAME, ...}`, its answer one line `{"ok": true, ...}` or
-`{"ok": false, "kind": KIND, "message": TEXT}` with KIND one of `model`, `unsupported`, `input`,
-`package` or `agent`. All times are integers in nanoseconds, all sizes in bytes.
+`{"ok": false, "kind": KIND, "message": TEXT}` with KIND one of `model`, `unsupported`,
+`operators`, `input`, `package` or `agent`. All times are integers in nanoseconds, all sizes in bytes.
 
     hello                                   Python, machine, interpreters found
     state     governors, frequencies,       processor time, load, and the given files' texts
@@ -16,13 +16,16 @@ A request is one line `{"command": NAME, ...}`, its answer one line `{"ok": true
     import    backend                       import the interpreter
     load      path, delegate, libraries,    build the interpreter; libraries are external
               options, threads              delegates by path, options theirs; processors, if
-              processors                    given, are the only ones to run on
+              processors, watch             given, are the only ones to run on; watch: for
+                                            operators
     allocate  shapes, time, integer_ranges, size the inputs, allocate tensors, draw the inputs
               seed
     first                                   the first inference
     warm      n, limit_ns, variables        at most n inferences, stopping after limit_ns
     cadence   n, period_ns, variables       n inferences, each at its time, and how late they were
     count     n, variables                  processor instructions and cycles of n inferences
+    operators n, library, variables         time per operator in n runs, by clocks of our native
+                                            library if its path is given
     memory                                  high-water mark and sizes, and processor time
     soak      n, every                      n inferences, memory read after each `every`
     save                                    one inference from reset states, as .npz
@@ -87,6 +90,9 @@ class Agent:
 
     def do_count(self, request: Message) -> Message:
         return self.model.count(request)
+
+    def do_operators(self, request: Message) -> Message:
+        return self.model.operators(request)
 
     def do_memory(self, request: Message) -> Message:
         return self.model.memory()

@@ -6,7 +6,7 @@ Everything computed can be computed again from `batches_ns`.
 History of the format:
     1  the first: one device, cpu and xnnpack, latency and memory.
     2  `state.after` is null where the device was lost; `failures`, `golden`, `cores`, `accuracy`,
-       `counts`, `cadence` and `soak`.
+       `counts`, `cadence` and `soak`; later `op_times`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from edgelstm.profiles import budget
 from edgelstm.profiles.advice import recommend
 from edgelstm.profiles.measurement import Measurement, MemoryReading, ProfileReport
+from edgelstm.profiles.report import operators
 from edgelstm.profiles.settings import ProfileSettings
 
 FORMAT = 2
@@ -94,6 +95,7 @@ def _settings(settings: ProfileSettings) -> dict[str, Any]:
         "tolerance": settings.tolerance,
         "cadence_ns": settings.cadence_ns,
         "soak_runs": settings.soak_runs,
+        "ops": settings.ops.value,
         "backend": settings.backend.value,
         "bounds": dataclasses.asdict(settings.bounds),
         "shapes": {name: list(shape) for name, shape in settings.shapes.items()},
@@ -144,6 +146,7 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         "counts": _counts(measurement),
         "cadence": _cadence(measurement),
         "soak": _soak(measurement),
+        "op_times": operators.to_document(measurement.op_times, measurement.op_times_missing),
         "memory": {
             "peak_bytes": measurement.memory.peak_bytes,
             "steady_bytes": measurement.memory.steady_bytes,

@@ -42,7 +42,10 @@ def to_page(document: Mapping[str, Any]) -> str:
         parts.append(plot(_scatter(document)))
     if any(row["cadence"] for row in rows):
         parts += ["<h2>At their own rate</h2>", plot(_cadence(rows))]
-    parts += ["<h2>The graph as it ran</h2>", plot(_ops(rows)), _state_table(document)]
+    parts += ["<h2>The graph as it ran</h2>", plot(_ops(rows))]
+    if any(_timed_ops(row) for row in rows):
+        parts += [plot(_op_bars(rows)), plot(_layer_bars(rows)), _op_notes(rows)]
+    parts.append(_state_table(document))
     return page(f"{document['model']['path']} on {document['device']['name']}", parts)
 
 
@@ -245,3 +248,64 @@ def _ops(rows: Sequence[Mapping[str, Any]]) -> Any:
         kinds = sorted(set(ops))
         figure.add_bar(x=kinds, y=[ops.count(kind) for kind in kinds], name=name_of(row))
     return figure
+
+
+def _timed_ops(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list((row["op_times"] or {}).get("ops", ()))
+
+
+def _op_bars(rows: Sequence[Mapping[str, Any]]) -> Any:
+    import plotly.graph_objects as go
+
+    figure = go.Figure(
+        layout_title_text="Time per operator in the order of execution, ms per run",
+        layout_barmode="group",
+    )
+    for row in rows:
+        ops = _timed_ops(row)
+        figure.add_bar(
+            x=[f"{k} {op['kind']}" for k, op in enumerate(ops)],
+            y=[op["p50_ms"] for op in ops],
+            hovertext=[
+                f"{', '.join(op['layers'])}<br>{op['output']}<br>{op['share']:.1%}, "
+                f"{op['calls']} calls"
+                for op in (_escaped(op) for op in ops)
+            ],
+            name=name_of(row),
+        )
+    figure.update_yaxes(title_text="ms")
+    return figure
+
+
+def _layer_bars(rows: Sequence[Mapping[str, Any]]) -> Any:
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout_title_text="Time per layer, ms per run", layout_barmode="group")
+    for row in rows:
+        layers = (row["op_times"] or {}).get("layers", ())
+        figure.add_bar(
+            x=[escaped(each["layer"]) for each in layers],
+            y=[each["ms"] for each in layers],
+            name=name_of(row),
+        )
+    figure.update_yaxes(title_text="ms")
+    return figure
+
+
+def _op_notes(rows: Sequence[Mapping[str, Any]]) -> str:
+    heads = ["", "operators, ms", "of a run", "clocks lengthen it by", "ns per call", "clock"]
+    lines: list[list[object]] = []
+    for row in rows:
+        times = row["op_times"]
+        if _timed_ops(row):
+            lines.append(
+                [name_of(row), times["total_ms"], 1 - times["residual"], times["slowdown"],
+                 times["clock_ns_per_call"], times["clock"]]
+            )  # fmt: skip
+    return table(heads, lines)
+
+
+def _escaped(op: Mapping[str, Any]) -> dict[str, Any]:
+    """Plotly takes hover texts as HTML; names come from the file."""
+    layers = [escaped(name) for name in op["layers"]]
+    return {**op, "layers": layers, "output": escaped(op["output"])}

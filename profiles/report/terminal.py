@@ -11,6 +11,7 @@ from rich.table import Table
 from edgelstm.profiles import budget
 from edgelstm.profiles.advice import recommend
 from edgelstm.profiles.measurement import Measurement, ProfileReport
+from edgelstm.profiles.report import operators
 
 MISSING = "-"
 
@@ -22,6 +23,12 @@ def print_profile(report: ProfileReport, console: Console) -> None:
     console.print(_memory(report))
     if any(each.accuracy for each in report.measurements):
         console.print(_outputs(report))
+    if any(each.op_times is not None for each in report.measurements):
+        names = {k: _delegate(each) for k, each in enumerate(report.measurements)}
+        console.print(operators.table(report.measurements, names))
+    for each in report.measurements:
+        for line in operators.notes(each):
+            console.print(escape(line), highlight=False, soft_wrap=True, style="dim")
     for line in _extras(report):
         console.print(line, highlight=False, soft_wrap=True)
     best = recommend(report.measurements)

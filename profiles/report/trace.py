@@ -5,7 +5,7 @@ https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgelstm.profiles.compare import name_of
@@ -15,7 +15,9 @@ def to_trace(document: Mapping[str, Any]) -> dict[str, Any]:
     """A process per configuration, a track of batches and one of runs; times in microseconds.
 
     The start of a batch is the device's clock. Runs of a batch stand one after the other, without
-    the time between them in which inputs are written.
+    the time between them in which inputs are written. A third track holds the operators of one run
+    with their medians, from zero on: bodies of loops stand behind what they belong to, all their
+    calls together.
     """
     rows = document["configurations"]
     zero = min((start for row in rows for start in row["batch_starts_ns"]), default=0)
@@ -37,6 +39,7 @@ def to_trace(document: Mapping[str, Any]) -> dict[str, Any]:
                 events.append(_event(process, 2, name, at, duration, {"number": number}))
                 at += duration
                 number += 1
+        events += _operators(process, row["op_times"])
     return {
         "traceEvents": events,
         "displayTimeUnit": "ms",
@@ -46,6 +49,18 @@ def to_trace(document: Mapping[str, Any]) -> dict[str, Any]:
             "edgelstm": document["edgelstm"],
         },
     }
+
+
+def _operators(process: int, times: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+    if times is None or "ops" not in times:
+        return
+    yield _named(process, "thread_name", 3, "operators of one run")
+    at = 0
+    for op in times["ops"]:
+        duration = round(op["p50_ms"] * 1e6)
+        values = {key: op[key] for key in ("output", "layers", "calls", "share", "graph", "covers")}
+        yield _event(process, 3, op["kind"], at, duration, values)
+        at += duration
 
 
 def _event(

@@ -158,6 +158,7 @@ class FakeSession:
             "warm": lambda: self._warm(arguments["n"], arguments["limit_ns"]),
             "memory": self._memory,
             "count": lambda: {"instructions": None, "cycles": None},
+            "operators": self._operators,
             "save": lambda: {"npz": golden_npz()},
             "soak": lambda: target.soak(arguments["n"], arguments["every"]),
             "compare": lambda: {"outputs": [dict(each) for each in target.outputs]},
@@ -183,6 +184,30 @@ class FakeSession:
         while len(samples) < n and sum(samples) < limit_ns:
             samples.append(self._run())
         return {"started_ns": 1000 * self._runs, "samples_ns": samples, "cpu_ns": sum(samples)}
+
+    def _operators(self) -> dict[str, Any]:
+        """Two operators: one takes three quarters of every run, one a quarter less 100 ns."""
+        whole = self._target.latency(self._delegate, self._threads, 0)
+        described = [
+            {
+                "code": code,
+                "custom": None,
+                "name": name,
+                "outputs": [name],
+                "graph": 0,
+                "covers": [],
+            }
+            for code, name in ((44, "lstm/sequence"), (9, "dense/BiasAdd"))
+        ]
+        spent = [whole * 3 // 4, whole // 4 - 100]
+        return {
+            "operators": described,
+            "calls": [1, 1],
+            "spent_ns": [[each] * 10 for each in spent],
+            "watched_ns": [whole] * 10,
+            "plain_ns": [whole] * 10,
+            "clock": "native",
+        }
 
     def _memory(self) -> dict[str, Any]:
         extra = self._target.model_bytes if self._delegate else 0

@@ -28,6 +28,7 @@ _END_LIMIT_S = 5.0
 _REFUSALS: dict[str, tuple[type[EdgeLstmError], str, str | None]] = {
     "model": (UnreadableModelError, "the interpreter cannot read the model", None),
     "unsupported": (UnsupportedModelError, "the interpreter cannot run the model", None),
+    "operators": (UnsupportedModelError, "the operators cannot be watched", None),
     "input": (OptionError, "the model does not fit the call", None),
     "delegate": (OptionError, "the delegate cannot be loaded", "check the library and its options"),
     "package": (

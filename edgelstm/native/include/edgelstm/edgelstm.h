@@ -182,3 +182,26 @@ EDGELSTM_API int64_t edgelstm_delegate_claimed(const void* delegate);
 // How many it has left to the interpreter, and why it left the last one; NULL if it took all.
 EDGELSTM_API int64_t edgelstm_delegate_refused(const void* delegate);
 EDGELSTM_API const char* edgelstm_delegate_reason(const void* delegate);
+
+// --- Time per operator, in any interpreter ---
+// A clock around operators of a graph whose tensors are allocated. Without one nothing is measured
+// and nothing costs anything. One per process at a time; its graph runs in one thread at a time.
+typedef struct EdgeLstmOpClock EdgeLstmOpClock;
+
+// For as many operators at most. NULL if there is one already, or memory is short.
+EDGELSTM_API EdgeLstmOpClock* edgelstm_op_clock_create(int64_t operators);
+
+// Puts the clock around an operator: the TfLiteNode and the TfLiteRegistration that
+// TfLiteContext.GetNodeAndRegistration tells of it. Returns its number from 0, or -1 if it has no
+// `invoke` to stand in for, is watched already, or is one too many.
+EDGELSTM_API int64_t edgelstm_op_clock_watch(EdgeLstmOpClock* clock, const void* node,
+                                             void* registration);
+
+// Writes for each operator the nanoseconds that it took since the last reading, without what other
+// watched operators took inside it (the body of a WHILE), and how often it ran. Returns how many
+// operators there are. Allocates nothing.
+EDGELSTM_API int64_t edgelstm_op_clock_read(EdgeLstmOpClock* clock, int64_t* nanoseconds,
+                                            int64_t* calls);
+
+// Takes the clock away again; before the graph is allocated anew or its interpreter deleted.
+EDGELSTM_API void edgelstm_op_clock_delete(EdgeLstmOpClock* clock);
