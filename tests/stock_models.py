@@ -40,6 +40,17 @@ def _with_states() -> Any:
     return _unlike(keras.Model(x, list(layer(x))))
 
 
+def _over_open_time() -> Any:
+    """A state handed on, Dense on an open axis, and GELU, which is no operator of TensorFlow."""
+    import keras
+
+    keras.utils.set_random_seed(7)
+    x = keras.Input((None, FEATURES))
+    _, *state = keras.layers.LSTM(10, return_state=True)(x)
+    y = keras.layers.LSTM(10, return_sequences=True)(x, initial_state=state)
+    return _unlike(keras.Model(x, keras.layers.Dense(3, activation="gelu")(y)))
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "single": lambda: _stack(lambda k: [k.LSTM(10), k.Dense(3)]),
     "stacked": lambda: _stack(lambda k: [k.LSTM(10, return_sequences=True), k.LSTM(7), k.Dense(2)]),
@@ -53,6 +64,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "unrolled": lambda: _stack(
         lambda k: [k.LSTM(10, return_sequences=True, unroll=True), k.LSTM(7, unroll=True)]
     ),
+    "open time": _over_open_time,
     "masked": lambda: _stack(lambda k: [k.Masking(), k.LSTM(10)]),
     "gru": lambda: _stack(lambda k: [k.GRU(10)]),
     "large": lambda: _stack(lambda k: [k.LSTM(40, return_sequences=True), k.LSTM(40)], features=40),

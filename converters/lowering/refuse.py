@@ -148,14 +148,17 @@ class _Refusal:
         }
         writer = IrWriter(self._main, tensors, self._sizes_of, self._port)
         self._writer = writer
-        scans = [n for n in ordered(self._imported.graph.outputs.values()) if n.op == SCAN]
+        results = self._imported.graph.outputs.values()
+        nodes = ordered(results)
+        read = {value for node in nodes for value in node.inputs} | set(results)
+        scans = [node for node in nodes if node.op == SCAN]
         for node in scans:
             self._plan(node)
         moves: list[tuple[int, int]] = []
         needed = {i for op in self._main.ops for i in op.inputs} | set(self._main.outputs)
         for index, value in list(self._imported.values.items()):
             new = self._changed.get(value)
-            if new is None or index not in needed:
+            if new is None or new not in read or index not in needed:
                 continue
             try:
                 moves.append((index, writer.write(new)))

@@ -36,7 +36,8 @@ class Loops(enum.Enum):
     AS_WRITTEN = "as written"  # to be run
 
 
-OPAQUE = "TFLiteOp"  # attr "op": the operator's name in the file
+# attrs "op": the operator's name in the file; "place": its subgraph and its position there
+OPAQUE = "TFLiteOp"
 # Loops in loops; deeper ones are opaque, which also ends files whose loops run themselves.
 _DEEPEST = 8
 
@@ -192,7 +193,8 @@ class _Importer:
         name = op.custom_code or op.name
         self.opaque[name] = reason
         inputs = [self.value(op.subgraph, values, i) for i in op.inputs if i != ABSENT]
-        node = Node(OPAQUE, _name(op), inputs, {"op": name}, len(op.outputs))
+        place = (op.subgraph.index, op.subgraph.position(op))
+        node = Node(OPAQUE, _name(op), inputs, {"op": name, "place": place}, len(op.outputs))
         return [node[port] for port in range(len(op.outputs))]
 
 

@@ -232,7 +232,7 @@ class TfliteSource:
         """The file as it is, in the interpreter; in TensorFlow where it needs Flex operators."""
         if self._flex:
             return GraphReference(
-                self._content, str(self.path), self._names(True), self._names(False)
+                self._content, str(self.path), self._names(True), self._names(False), policy
             )
         return SessionReference(self._content, policy)
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.flatbuffer import ABSENT, Model
+from edgelstm.converters.flatbuffer.alone import alone
 from edgelstm.converters.frameworks import tensorflow
-from edgelstm.converters.recurrence.import_tflite import Loops, import_tflite
+from edgelstm.converters.recurrence.import_tflite import OPAQUE, Loops, import_tflite
 from edgelstm.converters.recurrence.ir import ARGUMENT, LOOP, Node, Value
 from edgelstm.converters.recurrence.ir import topological as ordered
 from edgelstm.converters.recurrence.run import call
@@ -36,23 +37,72 @@ class SessionReference:
         return self._session.run(inputs)
 
 
-class GraphReference:
-    """The file's graph computed by TensorFlow, for files that the interpreter cannot run alone.
+class SingleOps:
+    """Single operators of the file in the interpreter, each as a model of its own."""
 
-    int8 weights are taken as the numbers that they stand for.
+    def __init__(self, content: bytes, policy: StatePolicy) -> None:
+        self._content = content
+        self._model = Model.read(content)
+        self._fresh = policy is not StatePolicy.CARRY
+        self._sessions: dict[Any, Session] = {}
+
+    def reset(self) -> None:
+        """Puts the states that operators keep back to zero."""
+        for session in self._sessions.values():
+            session.reset()
+
+    def run(self, node: Node, values: Sequence[Any]) -> list[Any]:
+        """The outputs of an opaque node.
+
+        Raises:
+            UnsupportedModelError: the operator cannot run by itself, or the interpreter has none.
+        """
+        subgraph, position = node.attrs["place"]
+        graph = self._model.subgraphs[subgraph]
+        op = graph.ops[position]
+        given = [index for index in op.inputs if index != ABSENT]
+        arrays = {
+            index: np.asarray(value)
+            for index, value in zip(given, values, strict=True)
+            if not (graph.tensor(index).constant or graph.tensor(index).is_variable)
+        }
+        shapes = tuple(array.shape for array in arrays.values())
+        session = self._sessions.get((subgraph, position, shapes))
+        if session is None:
+            single = alone(Model.read(self._content), subgraph, position, shapes)
+            session = Session(single.to_bytes(), delegate=Delegate.CPU)
+            self._sessions[subgraph, position, shapes] = session
+        if self._fresh:
+            session.reset()
+        results = session.run({str(n): array for n, array in enumerate(arrays.values())})
+        return [tensorflow().constant(results[str(n)]) for n in range(len(op.outputs))]
+
+
+class GraphReference:
+    """The file's graph computed by TensorFlow, for files that the interpreter cannot run whole.
+
+    int8 weights are taken as the numbers that they stand for. Operators that TensorFlow has no
+    equal of run in the interpreter, one by one.
 
     Args:
         inputs, outputs: tensor index by name.
     """
 
     def __init__(
-        self, content: bytes, where: str, inputs: Mapping[str, int], outputs: Mapping[str, int]
+        self,
+        content: bytes,
+        where: str,
+        inputs: Mapping[str, int],
+        outputs: Mapping[str, int],
+        policy: StatePolicy,
     ) -> None:
         self._graph = import_tflite(Model.read(content, where=where), Loops.AS_WRITTEN).graph
         self._inputs, self._outputs, self._where = inputs, outputs, where
+        self._singly = SingleOps(content, policy)
 
     def reset(self) -> None:
-        """Nothing to do: these files keep no state."""
+        """Puts the states that operators keep back to zero."""
+        self._singly.reset()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs one call.
@@ -84,12 +134,12 @@ class GraphReference:
         try:
             if node.op == ARGUMENT:
                 raise UnsupportedModelError("it is read and never written")
-            return call(node, inputs)
+            return self._singly.run(node, inputs) if node.op == OPAQUE else call(node, inputs)
         except UnsupportedModelError as error:
             told = node.attrs.get("op", node.op)
             raise UnsupportedModelError(
                 f"The file cannot be run as a reference: {told} {node.name} is an operator that "
-                f"neither the interpreter nor TensorFlow computes ({error.what}).",
+                f"neither TensorFlow nor the interpreter computes alone ({error.what}).",
                 where=self._where,
             ) from None
 
