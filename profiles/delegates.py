@@ -1,9 +1,9 @@
-"""Which delegates there are, what each can take, and how it is given to an interpreter."""
+"""Which delegates there are, and how each is given to an interpreter."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgelstm.errors import OptionError
@@ -12,29 +12,6 @@ from edgelstm.profiles.devices import Device
 from edgelstm.profiles.measurement import Configuration
 from edgelstm.profiles.settings import DELEGATES, OpPolicy, ProfileSettings
 from edgelstm.profiles.targets import DeviceFacts, Target
-
-LSTM_OPS = frozenset(
-    {
-        "UNIDIRECTIONAL_SEQUENCE_LSTM",
-        "BIDIRECTIONAL_SEQUENCE_LSTM",
-        "LSTM",
-        "UNIDIRECTIONAL_SEQUENCE_RNN",
-        "RNN",
-    }
-)
-
-NEVER_TAKEN: dict[str, frozenset[str]] = {
-    # delegates/xnnpack names no LSTM; it does not look into the bodies of loops.
-    # CompiledModel takes no variable tensors, so none of the sequence ops with their states.
-    "gpu": LSTM_OPS | {"WHILE", "IF", "CALL_ONCE", "ASSIGN_VARIABLE", "READ_VARIABLE"},
-    "xnnpack": LSTM_OPS | {"WHILE", "IF", "CALL_ONCE"},
-}
-"""Delegate -> ops that no version of it takes."""
-
-ONLY_TAKEN: dict[str, frozenset[str]] = {
-    "edgelstm": frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM"}),
-}
-"""Delegate -> the only ops it can take; it may still leave some of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +31,6 @@ class Placement:
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processors: tuple[int, ...] = ()
     clock: str | None = None
-
-
-def may_take(delegate: str, ops: Iterable[str]) -> tuple[str, ...]:
-    """The ops, by name and without repetition, that a delegate could take; all of them of one
-    that the tables do not know."""
-    names = sorted(set(ops))
-    if delegate == "cpu":
-        return ()
-    if delegate in ONLY_TAKEN:
-        return tuple(name for name in names if name in ONLY_TAKEN[delegate])
-    return tuple(name for name in names if name not in NEVER_TAKEN.get(delegate, frozenset()))
 
 
 def check(settings: ProfileSettings, device: Device) -> None:

@@ -10,9 +10,9 @@ import re
 import shutil
 import subprocess
 import tempfile
-from importlib import resources
 from pathlib import Path
 
+import edgelstm
 from edgelstm.errors import MissingPackageError, OptionError
 from edgelstm.profiles.devices import Device
 from edgelstm.profiles.targets import DeviceFacts
@@ -91,7 +91,7 @@ def _built_for(facts: DeviceFacts) -> Path:
         libc = facts.libc[0] or "no glibc"
         what = f"no native library can be built here for {facts.system} on {machine} ({libc})"
         raise MissingPackageError(what, where=where, cure=by_hand)
-    sources = Path(str(resources.files("edgelstm"))) / "native"
+    sources = Path(edgelstm.__file__).parent / "native"
     missing = [tool for tool in ("cmake", compiler.command) if shutil.which(tool) is None]
     if missing or not (sources / "CMakeLists.txt").is_file():
         what = (

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgelstm.profiles import statistics
 from edgelstm.profiles.op_times import OpTimes
+from edgelstm.profiles.preflight import Preflight
 from edgelstm.profiles.settings import ProfileSettings
 from edgelstm.profiles.targets import DeviceFacts, DeviceState, Overhead
 from edgelstm.profiles.warnings import ProfileWarning
@@ -298,6 +299,7 @@ class ProfileReport:
     Attributes:
         after: None where the device could not be asked any more.
         golden: whose outputs the accuracy is about; None where nothing was compared.
+        preflight: per delegate, which operators it may take, and the device's known quirks.
         failures: configurations that are not in `measurements`, or only in part.
     """
 
@@ -314,6 +316,7 @@ class ProfileReport:
     warnings: tuple[ProfileWarning, ...]
     failures: tuple[Failure, ...] = ()
     golden: str | None = None
+    preflight: tuple[Preflight, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON document with every raw sample; see `report.document`."""

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from edgelstm.profiles import op_names
+
 MOST_SAMPLES = 50_000
 """Of all operators together."""
 
 RUNS, FEWEST_RUNS = 100, 10
-
-_SCHEMA = "ai_edge_litert.schema_py_generated"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +140,7 @@ def kind_of(op: Mapping[str, Any]) -> str:
     calls it."""
     if op["custom"]:
         return str(op["custom"])
-    return str(op["name"] or _builtin_names().get(op["code"]) or f"BUILTIN_{op['code']}")
+    return str(op["name"] or op_names.name_of(op["code"]))
 
 
 def layer_of(output: str) -> str:
@@ -164,14 +163,3 @@ def joined(layers: Sequence[str]) -> str:
 
 def _first(op: Mapping[str, Any]) -> str:
     return next((str(name) for name in op["outputs"] if name), "")
-
-
-@functools.cache
-def _builtin_names() -> dict[int, str]:
-    """Of the schema that is installed here; the agent's interpreter tells those of the main graph,
-    only bodies of loops need it."""
-    try:
-        codes = vars(importlib.import_module(_SCHEMA).BuiltinOperator)
-    except ImportError:
-        return {}
-    return {code: name for name, code in codes.items() if isinstance(code, int)}

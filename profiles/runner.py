@@ -22,7 +22,7 @@ from edgelstm.errors import (
     OptionError,
     UnreadableModelError,
 )
-from edgelstm.profiles import benchmark_model, delegates, devices, golden
+from edgelstm.profiles import benchmark_model, delegates, devices, golden, quirks
 from edgelstm.profiles.diagnosis import diagnose
 from edgelstm.profiles.measurement import (
     Configuration,
@@ -30,6 +30,7 @@ from edgelstm.profiles.measurement import (
     ModelFacts,
     ProfileReport,
 )
+from edgelstm.profiles.preflight import preflight
 from edgelstm.profiles.settings import Backend, ProfileSettings
 from edgelstm.profiles.targets import DeviceFacts, DeviceState, Target
 from edgelstm.profiles.targets.adb import AdbTarget
@@ -93,6 +94,10 @@ def profile(
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(target.connect())
         backend = choose_backend(settings.backend, device)
+        known = quirks.met(device, backend, described.quirks)
+        foreseen = preflight(model, settings, known)
+        for line in (line for each in foreseen for line in each.lines()):
+            progress(line)
         remote = target.push(model)
         placements = [
             delegates.place(each, target, described, device, settings)
@@ -107,7 +112,8 @@ def profile(
         trials = []
         for each, placement in zip(configurations(settings), placements, strict=True):
             progress(f"memory: {each.name}")
-            trial = Trial(each, target, remote, backend, settings, placement, truth)
+            met = [quirk for quirk in known if each.delegate in quirk.delegates]
+            trial = Trial(each, target, remote, backend, settings, placement, truth, met)
             with trial.failing_alone():
                 trial.measure_memory(baseline)
             trials.append(trial)
@@ -137,6 +143,7 @@ def profile(
         warnings=diagnose(settings, device, before, after, overhead, measurements, own_cpu_s),
         failures=tuple(each for each in failures if each is not None),
         golden=truth.source,
+        preflight=foreseen,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.errors import EdgeLstmError, UnsupportedModelError
+from edgelstm.errors import CheckFailed, EdgeLstmError, InputError, UnsupportedModelError
 from edgelstm.profiles import op_times, statistics
 from edgelstm.profiles.delegates import Placement
 from edgelstm.profiles.golden import Golden
@@ -24,6 +24,7 @@ from edgelstm.profiles.measurement import (
     Soak,
 )
 from edgelstm.profiles.op_times import OpTimes
+from edgelstm.profiles.quirks import Quirk
 from edgelstm.profiles.settings import IdlePolicy, OpPolicy, ProfileSettings, RunBounds
 from edgelstm.profiles.targets import Session, Target
 
@@ -60,7 +61,9 @@ class Trial:
         settings: ProfileSettings,
         placement: Placement,
         golden: Golden | None,
+        quirks: Sequence[Quirk] = (),
     ) -> None:
+        """`quirks`: known ones that this configuration meets; they explain its death."""
         self.configuration = configuration
         self.own_cpu_ns = 0
         self.error: EdgeLstmError | None = None
@@ -70,6 +73,7 @@ class Trial:
         self._settings = settings
         self._placement = placement
         self._golden = golden
+        self._quirks = quirks
         self._load_ns: list[int] = []
         self._allocate_ns: list[int] = []
         self._first_ns: list[int] = []
@@ -94,7 +98,7 @@ class Trial:
         try:
             yield
         except EdgeLstmError as error:
-            self.error = error
+            self.error = self._explained(error)
 
     def measure_memory(self, baseline: MemoryReading) -> None:
         """Runs the model a little in a process of its own and reads its memory; compares its
@@ -216,6 +220,14 @@ class Trial:
             return None
         kept = self.result() is not None
         return Failure(self.configuration, self.error.what, self.error.cure, kept)
+
+    def _explained(self, error: EdgeLstmError) -> EdgeLstmError:
+        """An agent that died where a quirk is known died of it, as far as one can tell."""
+        if isinstance(error, (InputError, CheckFailed)) or not self._quirks:
+            return error
+        (quirk, *_) = self._quirks
+        what = f"{error.what}; known: {quirk.text}"
+        return EdgeLstmError(what, where=error.where, cure=quirk.cure or error.cure)
 
     def _start(self, session: Session) -> None:
         settings = self._settings

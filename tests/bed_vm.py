@@ -47,6 +47,8 @@ PI = (
     "tar", "util-linux",
 )  # fmt: skip
 PHONE = (*COMMON, "adbd", "toybox")
+# Mesa's Vulkan device of software: what stands for a phone's GPU, float16 by default as those are.
+GPU = ("mesa-vulkan-drivers", "libvulkan1")
 BOARDS = {
     "cortex-a53": "Raspberry Pi 3 Model B Rev 1.2",
     "cortex-a72": "Raspberry Pi 4 Model B Rev 1.1",
@@ -132,11 +134,13 @@ class Machine:
 
     Attributes:
         kind: `pi` or `phone`.
+        gpu: whether a phone has Vulkan, for 220 MB more.
         port: of ssh or adb on 127.0.0.1.
     """
 
-    def __init__(self, kind: str, folder: Path, kernel: Path) -> None:
+    def __init__(self, kind: str, folder: Path, kernel: Path, *, gpu: bool = False) -> None:
         self.kind = kind
+        self.gpu = gpu
         self.folder = folder
         self.kernel = kernel
         self.port = free_port()
@@ -153,12 +157,23 @@ class Machine:
         self.folder.mkdir(parents=True, exist_ok=True)
         root = self.folder / "root"
         pi = self.kind == "pi"
-        bootstrap(root, "bookworm" if pi else "trixie", PI if pi else PHONE)
+        packages = PI if pi else (*PHONE, *GPU) if self.gpu else PHONE
+        bootstrap(root, "bookworm" if pi else "trixie", packages)
         users(root)
         (pi_files if pi else phone_files)(self.folder, root)
         executable(root / "sbin" / "target-init", PI_INIT if pi else PHONE_INIT)
         image = self.folder / "root.img"
-        run("mke2fs", "-q", "-F", "-t", "ext4", "-d", str(root), str(image), "900M")
+        run(
+            "mke2fs",
+            "-q",
+            "-F",
+            "-t",
+            "ext4",
+            "-d",
+            str(root),
+            str(image),
+            "1300M" if self.gpu else "900M",
+        )
         shutil.rmtree(root)
 
     @contextlib.contextmanager

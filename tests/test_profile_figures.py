@@ -21,8 +21,8 @@ from edgelstm.errors import (
     UnsupportedModelError,
 )
 from edgelstm.profiles import budget, statistics
-from edgelstm.profiles.delegates import may_take
 from edgelstm.profiles.measurement import Cadence
+from edgelstm.profiles.preflight import may_take
 from edgelstm.profiles.probe import cores
 from edgelstm.profiles.runner import enforce_complete, profile
 from edgelstm.profiles.settings import IdlePolicy, ProfileSettings, RunBounds

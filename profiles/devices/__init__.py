@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edgelstm.errors import OptionError
+from edgelstm.profiles import quirks
+from edgelstm.profiles.quirks import Quirk
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,7 +62,8 @@ class Device:
         benchmark_model: path here of TFLite's benchmark tool, built for the device.
         governors, frequencies, temperatures, batteries: globs of files to read before and after.
         cores: name -> processors, for example big = [4, 5, 6, 7].
-        delegates: name -> path on the device of an external delegate's library.
+        delegates: name -> path here of an external delegate's library, built for the device.
+        quirks: of this device alone, besides the known ones.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Device:
     batteries: tuple[str, ...] = STATE_FILES["batteries"]
     cores: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     delegates: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    quirks: tuple[Quirk, ...] = ()
 
 
 def folder() -> Path:
@@ -172,6 +176,7 @@ _KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(("ssh_options", *STATE_FILES), (_texts, "a list of strings")),
     "cores": (_cores, "a table of lists of processor numbers"),
     "delegates": (_table_of_texts, "a table of paths"),
+    "quirks": (lambda value: isinstance(value, list), "a list of tables"),
 }
 
 
@@ -198,6 +203,8 @@ def read(path: Path) -> Device:
         )
     if "setup" in table:
         table["setup"] = Setup(table["setup"])
+    if "quirks" in table:
+        table["quirks"] = quirks.parse(table["quirks"], str(path))
     if "cores" in table:
         table["cores"] = {name: tuple(numbers) for name, numbers in table["cores"].items()}
     frozen: dict[str, Any] = {

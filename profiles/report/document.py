@@ -6,7 +6,7 @@ Everything computed can be computed again from `batches_ns`.
 History of the format:
     1  the first: one device, cpu and xnnpack, latency and memory.
     2  `state.after` is null where the device was lost; `failures`, `golden`, `cores`, `accuracy`,
-       `counts`, `cadence` and `soak`; later `op_times`.
+       `counts`, `cadence` and `soak`; later `op_times` and `preflight`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ def to_document(report: ProfileReport) -> dict[str, Any]:
         },
         "recommendation": recommend(report.measurements),
         "golden": report.golden,
+        "preflight": [
+            {**dataclasses.asdict(each), "quirks": [quirk.name for quirk in each.quirks]}
+            for each in report.preflight
+        ],
         "failures": [
             {
                 "configuration": each.configuration.name,

@@ -19,6 +19,8 @@ MISSING = "-"
 def print_profile(report: ProfileReport, console: Console) -> None:
     """Prints what was measured where, latency, memory, warnings and the budget."""
     console.print(_headline(report), highlight=False, soft_wrap=True)
+    for line in (line for each in report.preflight for line in each.lines()):
+        console.print(escape(line), highlight=False, soft_wrap=True)
     console.print(_latency(report))
     console.print(_memory(report))
     if any(each.accuracy for each in report.measurements):
