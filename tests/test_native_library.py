@@ -45,6 +45,9 @@ def test_the_cpu_features_are_those_that_the_system_tells(library: native.Native
         "fma": "fma",
         "f16c": "f16c",
         "avx512f": "avx512f",
+        "avx512bw": "avx512bw",
+        "avx512dq": "avx512dq",
+        "avx512vl": "avx512vl",
         "avx512vnni": "avx512_vnni",
         "avxvnni": "avx_vnni",
     }

@@ -30,6 +30,9 @@ CpuFeatures Detect() {
   features.avx2 = __builtin_cpu_supports("avx2") != 0;
   features.fma = __builtin_cpu_supports("fma") != 0;
   features.avx512f = __builtin_cpu_supports("avx512f") != 0;
+  features.avx512bw = __builtin_cpu_supports("avx512bw") != 0;
+  features.avx512dq = __builtin_cpu_supports("avx512dq") != 0;
+  features.avx512vl = __builtin_cpu_supports("avx512vl") != 0;
   features.avx512vnni = __builtin_cpu_supports("avx512vnni") != 0;
   // avx2 stands for the operating system saving the wide registers.
   features.f16c = features.avx2 && HasF16c();

@@ -10,8 +10,13 @@ struct CpuFeatures {
   bool fma = false;
   bool f16c = false;
   bool avx512f = false;
+  bool avx512bw = false;
+  bool avx512dq = false;
+  bool avx512vl = false;
   bool avx512vnni = false;
   bool avxvnni = false;
+  // F, BW, DQ and VL
+  bool avx512() const { return avx512f && avx512bw && avx512dq && avx512vl; }
   // ARM; `neon` is 32-bit, `asimd` is its 64-bit form
   bool neon = false;
   bool vfpv4 = false;

@@ -8,6 +8,12 @@
 namespace edgelstm {
 namespace {
 
+// An int8 weight as products of V take it.
+template <class V>
+inline int8_t BiasedWeight(int weight) {
+  return static_cast<int8_t>(static_cast<uint8_t>(weight + V::kWeightBias));
+}
+
 template <class V>
 class Int8Product {
   using Int = typename V::Int;

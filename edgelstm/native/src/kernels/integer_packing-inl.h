@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/dot-inl.h"
 #include "kernels/integer.h"
 #include "kernels/memory.h"
 
@@ -120,8 +121,9 @@ class IntegerPacking {
           for (int lane = 0; lane < kLanes; ++lane) {
             const int64_t row = block + V::WordOf(i % 2, lane);
             for (int64_t j = k; j < k + 4; ++j) {
-              *to++ = row < rows && j < columns ? Int8At(gates[i / 2], row * columns + j)
-                                                : static_cast<int8_t>(0);
+              const int weight =
+                  row < rows && j < columns ? Int8At(gates[i / 2], row * columns + j) : 0;
+              *to++ = BiasedWeight<V>(weight);
             }
           }
         }

@@ -9,6 +9,13 @@ namespace {
 
 // Best first.
 const LstmKernels* const kKernels[] = {
+#if defined(EDGELSTM_AVX512)
+    &kLstmAvx512Vnni,
+    &kLstmAvx512,
+#endif
+#if defined(EDGELSTM_AVXVNNI)
+    &kLstmAvxVnni,
+#endif
 #if defined(EDGELSTM_X86)
     &kLstmAvx2,
 #endif

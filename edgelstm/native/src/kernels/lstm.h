@@ -44,6 +44,13 @@ extern const LstmKernels kLstmGeneric;
 #if defined(EDGELSTM_X86)
 extern const LstmKernels kLstmAvx2;
 #endif
+#if defined(EDGELSTM_AVXVNNI)
+extern const LstmKernels kLstmAvxVnni;
+#endif
+#if defined(EDGELSTM_AVX512)
+extern const LstmKernels kLstmAvx512;
+extern const LstmKernels kLstmAvx512Vnni;
+#endif
 #if defined(EDGELSTM_ARM)
 extern const LstmKernels kLstmNeon;
 #endif

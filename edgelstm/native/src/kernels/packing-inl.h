@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "kernels/dot-inl.h"
 #include "kernels/lstm.h"
 #include "kernels/memory.h"
 
@@ -141,7 +142,7 @@ class LstmPacking {
               const bool there = row < rows && k + i < columns;
               const int64_t index = row * columns + k + i;
               if (hybrid) {
-                *bytes++ = there ? Int8At(weight, index) : static_cast<int8_t>(0);
+                *bytes++ = BiasedWeight<V>(there ? Int8At(weight, index) : 0);
               } else if (half) {
                 *halves++ = there ? HalfAt(weight, index) : static_cast<uint16_t>(0);
               } else {

@@ -11,8 +11,9 @@ namespace {
 
 template <class V>
 class Probe {
-  // Chains of sums that do not wait for each other, within sixteen registers.
-  static constexpr int kChains = 12;
+  // Chains of sums that do not wait for each other, within the registers: two of five cycles each
+  // need ten.
+  static constexpr int kChains = V::kFloatRows * 4;
   using Float = typename V::Float;
   using Int = typename V::Int;
 

@@ -1,4 +1,5 @@
-// Eight float lanes of AVX2, FMA and F16C. Include it only where all are compiled in.
+// Eight float lanes of AVX2, FMA and F16C; with dot products where the file is compiled with
+// AVX-VNNI. Include it only where all are compiled in.
 #pragma once
 
 #include <immintrin.h>
@@ -67,6 +68,39 @@ struct Avx2 {
 
   static Int ZeroInt() { return _mm256_setzero_si256(); }
   static Float ToFloat(Int a) { return _mm256_cvtepi32_ps(a); }
+  static Int LoadWeights(const int8_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+
+#if defined(__AVXVNNI__)
+  // The instruction takes one factor without sign: weights are packed with 128 added, and every sum
+  // lacks as many times the sum of its values.
+  static constexpr uint8_t kWeightBias = 128;
+  using Quad = Int;
+  static Quad LoadQuad(const int8_t* values) {
+    int32_t bits;
+    std::memcpy(&bits, values, 4);
+    return _mm256_set1_epi32(bits);
+  }
+  static Int AddDot(Int sum, Int weights, Quad quad) {
+    return _mm256_dpbusd_avx_epi32(sum, weights, quad);
+  }
+  // What sums of AddDot over `count` values lack, a multiple of four.
+  static int32_t DotCorrection(const int8_t* values, int64_t count) {
+    const Int bias = _mm256_set1_epi8(static_cast<char>(kWeightBias));
+    Int sum = ZeroInt();
+    int64_t k = 0;
+    for (; k + 32 <= count; k += 32) {
+      sum = _mm256_dpbusd_avx_epi32(sum, bias, LoadWeights(values + k));
+    }
+    int32_t parts[kLanes], total = 0;
+    StoreInt(parts, sum);
+    for (const int32_t part : parts) total += part;
+    for (; k < count; ++k) total += kWeightBias * values[k];
+    return -total;
+  }
+#else
+  static constexpr uint8_t kWeightBias = 0;
   // Four consecutive values for every lane.
   struct Quad {
     Int negative, magnitude;
@@ -76,9 +110,6 @@ struct Avx2 {
     std::memcpy(&bits, values, 4);
     const Int value = _mm256_set1_epi32(bits);
     return {_mm256_cmpgt_epi8(ZeroInt(), value), _mm256_abs_epi8(value)};
-  }
-  static Int LoadWeights(const int8_t* from) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
   // Adds to each lane the products of its four weights with the quad, less the magnitudes of the
   // quad's negative values: those turn a weight w into -w - 1, which saves the instruction that
@@ -106,6 +137,7 @@ struct Avx2 {
     for (; k < count; ++k) total -= values[k] < 0 ? values[k] : 0;
     return static_cast<int32_t>(total);
   }
+#endif
 
   // kLanes values, rounded to nearest with halves away from zero and cut to [lowest, 127]; their
   // magnitude is below 2^31.

@@ -88,6 +88,7 @@ struct Generic {
     return sum + (pairs >> 16) +
            (reinterpret_cast<Int>(reinterpret_cast<Unsigned>(pairs) << 16) >> 16);
   }
+  static constexpr uint8_t kWeightBias = 0;
   static int32_t DotCorrection(const int8_t*, int64_t) { return 0; }
   static void StoreRounded(int8_t* to, Float value, int lowest) {
     const auto limit = static_cast<float>(lowest);

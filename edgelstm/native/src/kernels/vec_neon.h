@@ -143,6 +143,7 @@ struct Neon {
 #endif
   }
 #endif
+  static constexpr uint8_t kWeightBias = 0;
   static int32_t DotCorrection(const int8_t*, int64_t) { return 0; }
 
   // kLanes values, rounded to nearest with halves away from zero and cut to [lowest, 127].

@@ -1,0 +1,14 @@
+#include "kernels/vec_avx512.h"
+
+#include "kernels/kernels-inl.h"
+
+#if defined(__AVX512VNNI__)
+#error "this file must do without VNNI"
+#endif
+
+namespace edgelstm {
+
+const LstmKernels kLstmAvx512 =
+    KernelsOf<Avx512>("avx512", [](const CpuFeatures& cpu) { return cpu.avx512(); });
+
+}  // namespace edgelstm

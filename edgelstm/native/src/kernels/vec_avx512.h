@@ -1,0 +1,282 @@
+// Sixteen float lanes of AVX-512 (F, BW, DQ, VL); with VNNI's dot products where the file is
+// compiled with them. Include it only where all are compiled in.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/integer.h"
+
+namespace edgelstm {
+namespace {
+
+struct Avx512 {
+  using Float = __m512;
+  using Int = __m512i;
+  static constexpr int kLanes = 16;
+  static constexpr bool kLaneProducts = false;
+  static constexpr bool kQuadLanes = false;
+  // Of 32 registers.
+  static constexpr int kFloatRows = 6;
+  static constexpr int kInt8Rows = 4;
+  static constexpr int kIntegerRows = 3;
+
+  static Float Set(float value) { return _mm512_set1_ps(value); }
+  static Float Load(const float* from) { return _mm512_loadu_ps(from); }
+  // Weights that are kept as float16.
+  static constexpr bool kHasHalf = true;
+  static Float Load(const uint16_t* from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  static void Store(float* to, Float value) { _mm512_storeu_ps(to, value); }
+  // The first `n` lanes; memory behind them is neither read nor written, other lanes are 0.
+  static Float LoadPart(const float* from, int n) { return _mm512_maskz_loadu_ps(Mask(n), from); }
+  static void StorePart(float* to, Float value, int n) {
+    _mm512_mask_storeu_ps(to, Mask(n), value);
+  }
+
+  static Float Add(Float a, Float b) { return _mm512_add_ps(a, b); }
+  static Float Sub(Float a, Float b) { return _mm512_sub_ps(a, b); }
+  static Float Mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  static Float Div(Float a, Float b) { return _mm512_div_ps(a, b); }
+  static Float MulAdd(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+  // NaN in `value` passes through.
+  static Float Max(float limit, Float value) { return _mm512_max_ps(Set(limit), value); }
+  static Float Min(float limit, Float value) { return _mm512_min_ps(Set(limit), value); }
+  // The larger; `b` if either is NaN.
+  static Float Larger(Float a, Float b) { return _mm512_max_ps(a, b); }
+  static Float Floor(Float a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  }
+  static Float Abs(Float a) { return _mm512_andnot_ps(Set(-0.0f), a); }
+  // `magnitude` >= 0 with the sign of `sign`.
+  static Float WithSign(Float magnitude, Float sign) {
+    return _mm512_or_ps(magnitude, _mm512_and_ps(Set(-0.0f), sign));
+  }
+  // Lanes of `yes` where a < b, else of `no`.
+  static Float SelectLess(Float a, Float b, Float yes, Float no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+  }
+  // a * 2^n for whole n.
+  static Float TimesPowerOfTwo(Float a, Float n) { return _mm512_scalef_ps(a, n); }
+  static float Sum(Float a) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)));
+  }
+
+  static Int ZeroInt() { return _mm512_setzero_si512(); }
+  static Float ToFloat(Int a) { return _mm512_cvtepi32_ps(a); }
+  static Int LoadWeights(const int8_t* from) { return _mm512_loadu_si512(from); }
+
+#if defined(__AVX512VNNI__)
+  // The instruction takes one factor without sign: weights are packed with 128 added, and every sum
+  // lacks as many times the sum of its values.
+  static constexpr uint8_t kWeightBias = 128;
+  using Quad = Int;
+  static Quad LoadQuad(const int8_t* values) {
+    int32_t bits;
+    std::memcpy(&bits, values, 4);
+    return _mm512_set1_epi32(bits);
+  }
+  static Int AddDot(Int sum, Int weights, Quad quad) {
+    return _mm512_dpbusd_epi32(sum, weights, quad);
+  }
+  // What sums of AddDot over `count` values lack, a multiple of four.
+  static int32_t DotCorrection(const int8_t* values, int64_t count) {
+    const Int bias = _mm512_set1_epi8(static_cast<char>(kWeightBias));
+    Int sum = ZeroInt();
+    int64_t k = 0;
+    for (; k + 64 <= count; k += 64) sum = _mm512_dpbusd_epi32(sum, bias, LoadWeights(values + k));
+    sum = _mm512_dpbusd_epi32(sum, bias, LoadBytes(values + k, count - k));
+    return -_mm512_reduce_add_epi32(sum);
+  }
+#else
+  static constexpr uint8_t kWeightBias = 0;
+  // Four consecutive values for every lane.
+  struct Quad {
+    Int negative, magnitude;
+  };
+  static Quad LoadQuad(const int8_t* values) {
+    int32_t bits;
+    std::memcpy(&bits, values, 4);
+    const Int value = _mm512_set1_epi32(bits);
+    return {_mm512_movm_epi8(_mm512_movepi8_mask(value)), _mm512_abs_epi8(value)};
+  }
+  // As with AVX2: a negative value turns a weight w into -w - 1, which DotCorrection makes good.
+  static Int AddDot(Int sum, Int weights, Quad quad) {
+    const Int pairs =
+        _mm512_maddubs_epi16(quad.magnitude, _mm512_xor_si512(weights, quad.negative));
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+  }
+  static int32_t DotCorrection(const int8_t* values, int64_t count) {
+    Int sum = ZeroInt();
+    for (int64_t k = 0; k < count; k += 64) {
+      const Int value = LoadBytes(values + k, count - k);
+      const Int magnitude = _mm512_maskz_abs_epi8(_mm512_movepi8_mask(value), value);
+      sum = _mm512_add_epi64(sum, _mm512_sad_epu8(magnitude, ZeroInt()));
+    }
+    return static_cast<int32_t>(_mm512_reduce_add_epi64(sum));
+  }
+#endif
+
+  // kLanes values, rounded to nearest with halves away from zero and cut to [lowest, 127]; their
+  // magnitude is below 2^31.
+  static void StoreRounded(int8_t* to, Float value, int lowest) {
+    const Float half = WithSign(Set(0.5f), value);
+    Int whole = _mm512_cvttps_epi32(_mm512_add_ps(value, half));
+    whole = _mm512_max_epi32(_mm512_min_epi32(whole, SetInt(127)), SetInt(lowest));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(whole));
+  }
+
+  // --- 16-bit lanes, for integer arithmetic ---
+
+  using Words = __m512i;
+  using WordMask = __mmask32;
+  struct Pair {
+    Int first, second;
+  };
+  // Which 16-bit lane comes from lane `lane` of the first or second half of a pair.
+  static constexpr int WordOf(int half, int lane) { return lane / 4 * 8 + half * 4 + lane % 4; }
+
+  static Words SetWords(int16_t value) { return _mm512_set1_epi16(value); }
+  static Words LoadWords(const int16_t* from) { return _mm512_loadu_si512(from); }
+  static void StoreWords(int16_t* to, Words value) { _mm512_storeu_si512(to, value); }
+  // The words cut to 8 bits.
+  static void StoreBytes(int8_t* to, Words value) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtsepi16_epi8(value));
+  }
+  static Words AddWords(Words a, Words b) { return _mm512_add_epi16(a, b); }
+  static Words SubWords(Words a, Words b) { return _mm512_sub_epi16(a, b); }
+  static Words AddSaturated(Words a, Words b) { return _mm512_adds_epi16(a, b); }
+  static Words AndWords(Words a, Words b) { return _mm512_and_si512(a, b); }
+  static Words MinWords(Words a, Words b) { return _mm512_min_epi16(a, b); }
+  static Words MaxWords(Words a, Words b) { return _mm512_max_epi16(a, b); }
+  static WordMask EqualWords(Words a, Words b) { return _mm512_cmpeq_epi16_mask(a, b); }
+  static WordMask GreaterWords(Words a, Words b) { return _mm512_cmpgt_epi16_mask(a, b); }
+  static Words ChooseWords(WordMask mask, Words yes, Words no) {
+    return _mm512_mask_blend_epi16(mask, no, yes);
+  }
+  static Words ShiftLeftWords(Words a, int bits) {
+    return _mm512_sll_epi16(a, _mm_cvtsi32_si128(bits));
+  }
+  // a / 2^kBits to nearest, halves away from zero; a + 2^kBits does not overflow.
+  template <int kBits>
+  static Words RoundedWords(Words a) {
+    const Words half = SetWords(1 << (kBits - 1));
+    const Words sum = _mm512_add_epi16(_mm512_add_epi16(a, half), _mm512_srai_epi16(a, 15));
+    return _mm512_srai_epi16(sum, kBits);
+  }
+  // a * b / 2^15 to nearest, halves up; not both are -2^15.
+  static Words MulHigh(Words a, Words b) { return _mm512_mulhrs_epi16(a, b); }
+  // (a + 2^15) / 2 for a >= 0.
+  static Words HalfOfOnePlus(Words a) { return _mm512_avg_epu16(a, SetWords(INT16_MAX)); }
+  static Pair Product(Words a, Words b) {
+    const Words low = _mm512_mullo_epi16(a, b), high = _mm512_mulhi_epi16(a, b);
+    return {_mm512_unpacklo_epi16(low, high), _mm512_unpackhi_epi16(low, high)};
+  }
+  static Pair Widen(Words a) {
+    return {_mm512_srai_epi32(_mm512_unpacklo_epi16(a, a), 16),
+            _mm512_srai_epi32(_mm512_unpackhi_epi16(a, a), 16)};
+  }
+  // Cut to 16 bits.
+  static Words Narrow(Pair pair) { return _mm512_packs_epi32(pair.first, pair.second); }
+  // a * b / 2^bits to nearest, halves away from zero; bits > 0, and the result has 16 bits.
+  static Words RoundedProduct(Words a, Words b, int bits) {
+    const __m128i count = _mm_cvtsi32_si128(bits);
+    const Int half = SetInt(1 << (bits - 1));
+    const Pair product = Product(a, b);
+    const auto rounded = [half, count](Int part) {
+      const Int sum = _mm512_add_epi32(_mm512_add_epi32(part, half), _mm512_srai_epi32(part, 31));
+      return _mm512_sra_epi32(sum, count);
+    };
+    return Narrow({rounded(product.first), rounded(product.second)});
+  }
+
+  static Int SetInt(int32_t value) { return _mm512_set1_epi32(value); }
+  static Int LoadInt(const int32_t* from) { return _mm512_loadu_si512(from); }
+  // The lanes that a half of a pair takes of 2 * kLanes values in their natural order.
+  static Int LoadHalf(const int32_t* from, int half) {
+    const Int low = LoadInt(from), high = LoadInt(from + kLanes);
+    return half == 0 ? _mm512_shuffle_i32x4(low, high, 0x88)
+                     : _mm512_shuffle_i32x4(low, high, 0xdd);
+  }
+  static Int AddInt(Int a, Int b) { return _mm512_add_epi32(a, b); }
+  static Int SubInt(Int a, Int b) { return _mm512_sub_epi32(a, b); }
+  static Int MulInt(Int a, Int b) { return _mm512_mullo_epi32(a, b); }
+  template <int kBits>
+  static Int ShiftLeftInt(Int a) {
+    return _mm512_slli_epi32(a, kBits);
+  }
+  // a / 1024 to nearest, halves away from zero; -0.5 to 0.5 is 0 and the sum may take 33 bits.
+  static Int NearestOf1024(Int a) {
+    // |a| as an unsigned number has room for 512 more.
+    const Int magnitude = _mm512_srli_epi32(_mm512_add_epi32(_mm512_abs_epi32(a), SetInt(512)), 10);
+    return _mm512_mask_sub_epi32(magnitude, _mm512_movepi32_mask(a), ZeroInt(), magnitude);
+  }
+
+  // Where weight k of a lane stands among the 2 * kLanes of a pair of k.
+  static constexpr int WidePlace(int lane, int k) { return 2 * lane + k; }
+  // sum + the products of 2 * kLanes weights with two int16 each lane has in common.
+  static Int AddWide(Int sum, const int8_t* weights, const int16_t* x) {
+    int32_t pair;
+    std::memcpy(&pair, x, sizeof pair);
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
+#if defined(__AVX512VNNI__)
+    return _mm512_dpwssd_epi32(sum, _mm512_cvtepi8_epi16(bytes), SetInt(pair));
+#else
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_cvtepi8_epi16(bytes), SetInt(pair)));
+#endif
+  }
+  static void StoreInt(int32_t* to, Int value) { _mm512_storeu_si512(to, value); }
+
+  struct Scaling {
+    Int factor, mask, half;
+    __m128i left, right;
+  };
+  static Scaling ScalingOf(const Multiplier& by) {
+    const int right = by.shift < 0 ? -by.shift : 0;
+    const auto mask = static_cast<int32_t>((int64_t{1} << right) - 1);
+    return {SetInt(by.factor), SetInt(mask), SetInt(mask >> 1),
+            _mm_cvtsi32_si128(by.shift > 0 ? by.shift : 0), _mm_cvtsi32_si128(right)};
+  }
+  // Twice rounded: the high half of the doubled product, then the shift, halves away from zero.
+  static Int Scaled(Int a, const Scaling& by) {
+    const Int high = HighProduct(a, by);
+    const Int limit = _mm512_sub_epi32(by.half, _mm512_srai_epi32(high, 31));
+    return Shifted(high, limit, by);
+  }
+  // The same with halves up.
+  static Int ScaledUp(Int a, const Scaling& by) {
+    return Shifted(HighProduct(a, by), by.half, by);
+  }
+
+ private:
+  // high * 2^-right, one more where what is shifted out exceeds `limit`.
+  static Int Shifted(Int high, Int limit, const Scaling& by) {
+    const Int whole = _mm512_sra_epi32(high, by.right);
+    const __mmask16 up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(high, by.mask), limit);
+    return _mm512_mask_sub_epi32(whole, up, whole, _mm512_set1_epi32(-1));
+  }
+  static Int HighProduct(Int a, const Scaling& by) {
+    a = _mm512_sll_epi32(a, by.left);
+    const Int half = _mm512_set1_epi64(int64_t{1} << 30);
+    const Int even = _mm512_add_epi64(_mm512_mul_epi32(a, by.factor), half);
+    const Int odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(a, 32), by.factor), half);
+    return _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 31),
+                                   _mm512_slli_epi64(odd, 1));
+  }
+  static __mmask16 Mask(int n) {
+    return static_cast<__mmask16>(n >= kLanes ? 0xffff : (1 << n) - 1);
+  }
+  // The first `n` of 64 bytes, else 0; memory behind them is not read.
+  static Int LoadBytes(const int8_t* from, int64_t n) {
+    return _mm512_maskz_loadu_epi8(n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1, from);
+  }
+};
+
+}  // namespace
+}  // namespace edgelstm
