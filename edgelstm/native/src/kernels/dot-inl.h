@@ -1,18 +1,14 @@
-// Products of packed int8 weights with rows of int8.
+// The functions of dot.h over a vector type V.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/dot.h"
 #include "kernels/memory.h"
+#include "kernels/probe-inl.h"
 
 namespace edgelstm {
 namespace {
-
-// An int8 weight as products of V take it.
-template <class V>
-inline int8_t BiasedWeight(int weight) {
-  return static_cast<int8_t>(static_cast<uint8_t>(weight + V::kWeightBias));
-}
 
 template <class V>
 class Int8Product {
@@ -20,12 +16,10 @@ class Int8Product {
   static constexpr int64_t kLanes = V::kLanes;
 
  public:
-  // sums[row][block][part] += sum over k of weights[block][k][part] * rows[row][k]; four k of a
-  // lane stand together, `depth` is a multiple of four. Not inlined: among the values of its
-  // callers the compiler would keep sums in memory.
+  // See DotFunctions::Add.
   template <int kRows, int kBlocks, int kParts>
-  EDGELSTM_NOINLINE static void Add(const int8_t* weights, int64_t depth,
-                                    const int8_t* const* rows, Int* sums) {
+  static void Add(const int8_t* weights, int64_t depth, const int8_t* const* rows, void* memory) {
+    Int* sums = static_cast<Int*>(memory);
     Int sum[kRows * kBlocks * kParts];
     const int8_t* row[kRows];
     const int64_t stride = depth * kParts * kLanes;
@@ -80,6 +74,49 @@ class Int8Product {
     }
   }
 };
+
+template <class V, bool kUsed, int kRows, int kBlocks, int kParts>
+constexpr DotFunctions::Add DotOf() {
+  if constexpr (kUsed) {
+    return Int8Product<V>::template Add<kRows, kBlocks, kParts>;
+  } else {
+    return nullptr;
+  }
+}
+
+template <class V, int kRows>
+constexpr void SetDotRow(DotFunctions* to) {
+  constexpr bool kOne = kRows == 1, kHybrid = kRows <= V::kInt8Rows;
+  constexpr bool kInteger = kRows <= V::kIntegerRows;
+  DotFunctions::Add* add = to->add[kRows - 1];
+  add[DotFunctions::Shape(2, 3)] = DotOf<V, kOne, kRows, 2, 3>();
+  add[DotFunctions::Shape(2, 4)] = DotOf<V, kOne, kRows, 2, 4>();
+  add[DotFunctions::Shape(1, 2)] = DotOf<V, kOne, kRows, 1, 2>();
+  add[DotFunctions::Shape(1, 3)] = DotOf<V, kHybrid, kRows, 1, 3>();
+  add[DotFunctions::Shape(1, 4)] = DotOf<V, kHybrid, kRows, 1, 4>();
+  add[DotFunctions::Shape(1, 6)] = DotOf<V, kInteger, kRows, 1, 6>();
+  add[DotFunctions::Shape(1, 8)] = DotOf<V, kInteger, kRows, 1, 8>();
+}
+
+template <class V>
+constexpr DotFunctions DotFunctionsOf() {
+  static_assert(V::kInt8Rows <= DotFunctions::kMostRows, "rows of the table");
+  static_assert(V::kIntegerRows <= DotFunctions::kMostRows, "rows of the table");
+  DotFunctions all = {V::kWeightBias, V::DotCorrection, {}, Probe<V>::Int8MultiplyAdds};
+  SetDotRow<V, 1>(&all);
+  SetDotRow<V, 2>(&all);
+  SetDotRow<V, 3>(&all);
+  SetDotRow<V, 4>(&all);
+  return all;
+}
+
+template <class V>
+constexpr DotFunctions kDotOf = DotFunctionsOf<V>();
+
+// An int8 weight as `dots` takes it.
+inline int8_t BiasedWeight(const DotFunctions& dots, int weight) {
+  return static_cast<int8_t>(static_cast<uint8_t>(weight + dots.weight_bias));
+}
 
 }  // namespace
 }  // namespace edgelstm

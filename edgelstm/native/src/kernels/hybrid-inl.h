@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/dot-inl.h"
+#include "kernels/dot.h"
 #include "kernels/lstm.h"
 #include "kernels/memory.h"
 
@@ -12,6 +12,7 @@ namespace {
 
 // A packed int8 matrix and the scales of its gates.
 struct HybridMatrix {
+  const DotFunctions* dots;
   const int8_t* weights;
   const int32_t* row_sums;  // null where vectors have no zero points
   const float* scales;
@@ -34,7 +35,7 @@ class HybridProduct {
       quantized[r] = matrix.row_sums ? QuantizeAsymmetric(rows[r], matrix, vector)
                                      : QuantizeSymmetric(rows[r], matrix, vector);
       quantized[r].values = vector;
-      quantized[r].correction = V::DotCorrection(vector, matrix.padded);
+      quantized[r].correction = matrix.dots->correction(vector, matrix.padded);
     }
     int64_t block = matrix.first_block;
     if (count == 1) {
@@ -79,7 +80,8 @@ class HybridProduct {
     }
     const int8_t* values[kRows];
     for (int r = 0; r < kRows; ++r) values[r] = rows[r].values;
-    Int8Product<V>::template Add<kRows, kBlocks, kGates>(weights, matrix.padded, values, sum);
+    matrix.dots->add[kRows - 1][DotFunctions::Shape(kBlocks, kGates)](weights, matrix.padded, values,
+                                                                      sum);
     EDGELSTM_UNROLL
     for (int r = 0; r < kRows; ++r) {
       EDGELSTM_UNROLL

@@ -53,6 +53,8 @@ class IntegerLstm {
         first_block_(member.Begin(sizes_.units / kWords)),
         end_block_(member.End(sizes_.units / kWords)),
         scales_(*static_cast<const IntegerScales*>(packed)),
+        dots_(**reinterpret_cast<const DotFunctions* const*>(
+            static_cast<const char*>(packed) + sizes_.dots)),
         has_layer_norm_(HasLayerNorm(layer)),
         has_projection_(HasProjection(layer)),
         packed_(static_cast<const char*>(packed)),
@@ -152,7 +154,7 @@ class IntegerLstm {
                     static_cast<size_t>(layer_.inputs));
         for (int64_t k = layer_.inputs; k < sizes_.input_depth; ++k) x[k] = 0;
         rows[r] = x;
-        corrections[r] = V::DotCorrection(x, sizes_.input_depth);
+        corrections[r] = dots_.correction(x, sizes_.input_depth);
       }
       for (int64_t block = first_block_; block < end_block_; ++block) {
         ForTiles<V::kIntegerRows>(some, [&](auto tile, int64_t r) {
@@ -183,7 +185,7 @@ class IntegerLstm {
     int32_t corrections[kMaxRows];
     for (int64_t r = 0; r < count; ++r) {
       before[r] = H(step, r);
-      corrections[r] = V::DotCorrection(before[r], sizes_.output_depth);
+      corrections[r] = dots_.correction(before[r], sizes_.output_depth);
     }
     for (int64_t block = first_block_; block < end_block_; ++block) {
       ForTiles<V::kIntegerRows>(count, [&](auto tile, int64_t r) {
@@ -237,7 +239,7 @@ class IntegerLstm {
       sum[i] = V::AddInt(V::LoadInt(offset + i % kParts * kLanes),
                          V::SetInt(corrections[i / kParts]));
     }
-    Int8Product<V>::template Add<kRows, 1, kParts>(weights, depth, rows, sum);
+    dots_.add[kRows - 1][DotFunctions::Shape(1, kParts)](weights, depth, rows, sum);
   }
 
   void ProjectHidden(int64_t count, int64_t step) {
@@ -246,7 +248,7 @@ class IntegerLstm {
     const auto limit = static_cast<int16_t>(scales_.projection_clip);
     int32_t corrections[kMaxRows];
     for (int64_t r = 0; r < count; ++r) {
-      corrections[r] = V::DotCorrection(Hidden(r, step), sizes_.unit_depth);
+      corrections[r] = dots_.correction(Hidden(r, step), sizes_.unit_depth);
     }
     for (int64_t block = 0; block < sizes_.outputs / kWords; ++block) {
       for (int64_t r = 0; r < count; ++r) {
@@ -272,6 +274,7 @@ class IntegerLstm {
   // Its own units.
   const int64_t first_block_, end_block_;
   const IntegerScales& scales_;
+  const DotFunctions& dots_;
   const bool has_layer_norm_, has_projection_;
   const char* packed_;
   char *sums_, *x_, *h_, *c_, *hidden_;

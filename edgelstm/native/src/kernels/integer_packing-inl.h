@@ -32,6 +32,7 @@ class IntegerPacking {
       unit_depth = RoundUp(layer.units, 4);
       Layout layout;
       layout.Place(sizeof(IntegerScales));
+      dots = layout.Place(sizeof(DotFunctions*));
       kernel = layout.Place(units * gates * input_depth);
       recurrent = layout.Place(units * gates * output_depth);
       kernel_offsets = layout.Place(units * gates * 4);
@@ -57,29 +58,31 @@ class IntegerPacking {
 
     int gates;
     int64_t units, outputs, input_depth, output_depth, unit_depth;
-    int64_t kernel, recurrent, kernel_offsets, recurrent_offsets, peephole, layer_norm, bias;
+    int64_t dots, kernel, recurrent, kernel_offsets, recurrent_offsets, peephole, layer_norm, bias;
     int64_t projection, projection_offsets, packed;
     int64_t sums_row, chunk_rows, sums, x, h_row, h, c, hidden, scratch;
   };
 
-  static size_t PackedBytes(const EdgeLstmLayer& layer) {
+  EDGELSTM_COLD static size_t PackedBytes(const EdgeLstmLayer& layer) {
     return static_cast<size_t>(Sizes(layer).packed);
   }
-  static size_t ScratchBytes(const EdgeLstmLayer& layer) {
+  EDGELSTM_COLD static size_t ScratchBytes(const EdgeLstmLayer& layer) {
     return static_cast<size_t>(Sizes(layer).scratch);
   }
 
-  static void Pack(const EdgeLstmLayer& layer, void* packed) {
+  EDGELSTM_COLD static void Pack(const EdgeLstmLayer& layer, const DotFunctions& dots, void* packed) {
     const Sizes sizes(layer);
     char* to = static_cast<char*>(packed);
     std::memset(to, 0, static_cast<size_t>(sizes.packed));
     IntegerScales scales;
     DeriveScales(layer, &scales);
     std::memcpy(to, &scales, sizeof scales);
+    const DotFunctions* at = &dots;
+    std::memcpy(to + sizes.dots, &at, sizeof at);
     const int first = 4 - sizes.gates;
-    PackMatrix(layer.kernel + first, sizes.gates, layer.units, layer.inputs, sizes.input_depth,
+    PackMatrix(dots, layer.kernel + first, sizes.gates, layer.units, layer.inputs, sizes.input_depth,
                to + sizes.kernel);
-    PackMatrix(layer.recurrent + first, sizes.gates, layer.units, layer.outputs,
+    PackMatrix(dots, layer.recurrent + first, sizes.gates, layer.units, layer.outputs,
                sizes.output_depth, to + sizes.recurrent);
     PackOffsets(sizes.gates, layer.units, to + sizes.kernel_offsets, [&](int gate, int64_t unit) {
       return KernelOffset(layer, scales, first + gate, unit);
@@ -103,7 +106,7 @@ class IntegerPacking {
       }
     }
     if (HasProjection(layer)) {
-      PackMatrix(&layer.projection, 1, layer.outputs, layer.units, sizes.unit_depth,
+      PackMatrix(dots, &layer.projection, 1, layer.outputs, layer.units, sizes.unit_depth,
                  to + sizes.projection);
       PackOffsets(1, layer.outputs, to + sizes.projection_offsets, [&](int, int64_t output) {
         return ProjectionOffset(layer, scales, output);
@@ -112,8 +115,8 @@ class IntegerPacking {
   }
 
  private:
-  static void PackMatrix(const EdgeLstmWeight* gates, int count, int64_t rows, int64_t columns,
-                         int64_t depth, char* packed) {
+  EDGELSTM_COLD static void PackMatrix(const DotFunctions& dots, const EdgeLstmWeight* gates, int count,
+                         int64_t rows, int64_t columns, int64_t depth, char* packed) {
     int8_t* to = reinterpret_cast<int8_t*>(packed);
     for (int64_t block = 0; block < RoundUp(rows, kWords); block += kWords) {
       for (int64_t k = 0; k < depth; k += 4) {
@@ -123,7 +126,7 @@ class IntegerPacking {
             for (int64_t j = k; j < k + 4; ++j) {
               const int weight =
                   row < rows && j < columns ? Int8At(gates[i / 2], row * columns + j) : 0;
-              *to++ = BiasedWeight<V>(weight);
+              *to++ = BiasedWeight(dots, weight);
             }
           }
         }
@@ -132,7 +135,7 @@ class IntegerPacking {
   }
 
   template <class Offset>
-  static void PackOffsets(int count, int64_t rows, char* packed, Offset offset) {
+  EDGELSTM_COLD static void PackOffsets(int count, int64_t rows, char* packed, Offset offset) {
     int32_t* to = reinterpret_cast<int32_t*>(packed);
     for (int64_t block = 0; block < RoundUp(rows, kWords); block += kWords) {
       for (int i = 0; i < 2 * count; ++i) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/activation-inl.h"
+#include "kernels/dot-inl.h"
 #include "kernels/integer-inl.h"
 #include "kernels/lstm-inl.h"
 #include "kernels/lstm.h"
@@ -23,19 +24,30 @@ void ForEach(const float* in, float* out, int64_t n) {
   }
 }
 
-template <class V>
+template <class Packing, const DotFunctions& kDots>
+void PackFor(const EdgeLstmLayer& layer, void* packed) {
+  Packing::Pack(layer, kDots, packed);
+}
+
+template <const DotFunctions& kDots>
+int64_t ProbeDots(void* memory, int64_t bytes, int64_t rounds) {
+  return kDots.probe(memory, bytes, rounds);
+}
+
+// Constant: `kDots` may stand in another file, so that only its address is known here.
+template <class V, const DotFunctions& kDots = kDotOf<V>>
 constexpr LstmKernels KernelsOf(const char* name, bool (*runs_on)(const CpuFeatures&)) {
   return {name,
           runs_on,
-          {LstmPacking<V>::PackedBytes, LstmPacking<V>::Pack, LstmPacking<V>::ScratchBytes,
-           Lstm<V>::SplitsUnits, Lstm<V>::Run},
-          {IntegerPacking<V>::PackedBytes, IntegerPacking<V>::Pack, IntegerPacking<V>::ScratchBytes,
-           IntegerLstm<V>::SplitsUnits, IntegerLstm<V>::Run},
+          {LstmPacking<V>::PackedBytes, PackFor<LstmPacking<V>, kDots>,
+           LstmPacking<V>::ScratchBytes, Lstm<V>::SplitsUnits, Lstm<V>::Run},
+          {IntegerPacking<V>::PackedBytes, PackFor<IntegerPacking<V>, kDots>,
+           IntegerPacking<V>::ScratchBytes, IntegerLstm<V>::SplitsUnits, IntegerLstm<V>::Run},
           {WideLstm<V>::PackedBytes, WideLstm<V>::Pack, WideLstm<V>::ScratchBytes,
            WideLstm<V>::SplitsUnits, WideLstm<V>::Run},
           ForEach<V, Sigmoid<V>>,
           ForEach<V, Tanh<V>>,
-          {Probe<V>::MultiplyAdds, Probe<V>::Int8MultiplyAdds, Probe<V>::Read}};
+          {Probe<V>::MultiplyAdds, ProbeDots<kDots>, Probe<V>::Read}};
 }
 
 }  // namespace

@@ -238,14 +238,16 @@ class Lstm {
     const char* weights = packed_ + matrix.offset;
     if (hybrid_) {
       const auto* row_sums = reinterpret_cast<const int32_t*>(packed_ + matrix.row_sums);
-      const HybridMatrix hybrid = {reinterpret_cast<const int8_t*>(weights),
-                                   asymmetric_ ? row_sums : nullptr,
-                                   scales_ + matrix.first_scale,
-                                   matrix.scale_step,
-                                   matrix.first_block,
-                                   matrix.end_block,
-                                   matrix.depth,
-                                   matrix.padded};
+      const HybridMatrix hybrid = {
+          *reinterpret_cast<const DotFunctions* const*>(packed_ + sizes_.dots),
+          reinterpret_cast<const int8_t*>(weights),
+          asymmetric_ ? row_sums : nullptr,
+          scales_ + matrix.first_scale,
+          matrix.scale_step,
+          matrix.first_block,
+          matrix.end_block,
+          matrix.depth,
+          matrix.padded};
       HybridProduct<V>::template Multiply<kGates>(hybrid, rows, count, vectors_,
                                                   sizes_.vector_depth, sums, sums_row);
     } else if (V::kHasHalf && sizes_.half) {

@@ -11,4 +11,7 @@ namespace edgelstm {
 const LstmKernels kLstmAvx512 =
     KernelsOf<Avx512>("avx512", [](const CpuFeatures& cpu) { return cpu.avx512(); });
 
+const LstmKernels kLstmAvx512Vnni = KernelsOf<Avx512, kDotAvx512Vnni>(
+    "avx512vnni", [](const CpuFeatures& cpu) { return cpu.avx512() && cpu.avx512vnni; });
+
 }  // namespace edgelstm

@@ -7,6 +7,8 @@
 
 #define EDGELSTM_UNROLL _Pragma("GCC unroll 16")
 #define EDGELSTM_NOINLINE __attribute__((noinline))
+// Runs once: small instead of fast.
+#define EDGELSTM_COLD __attribute__((cold))
 
 // Inline functions in the unnamed namespace: files with instruction sets of their own include this.
 namespace edgelstm {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/dot-inl.h"
 #include "kernels/lstm.h"
@@ -49,6 +50,7 @@ class LstmPacking {
       recurrent_row_sums = layout.Place(asymmetric ? 4 * units * gates : 0);
       projection_row_sums = layout.Place(asymmetric && HasProjection(layer) ? 4 * outputs : 0);
       scales = layout.Place(9 * 4);
+      dots = layout.Place(hybrid ? sizeof(DotFunctions*) : 0);
       packed = layout.end();
 
       Layout memory;
@@ -67,29 +69,29 @@ class LstmPacking {
     bool half;
     int64_t units, outputs, input_depth, output_depth, unit_depth;
     int64_t kernel, recurrent, bias, peephole, layer_norm, projection, projection_bias, scales;
-    int64_t kernel_row_sums, recurrent_row_sums, projection_row_sums, packed;
+    int64_t kernel_row_sums, recurrent_row_sums, projection_row_sums, dots, packed;
     int64_t sums_row, chunk_rows, sums, hidden, projected, vectors, vector_depth;
     int64_t scratch;
   };
 
-  static size_t PackedBytes(const EdgeLstmLayer& layer) {
+  EDGELSTM_COLD static size_t PackedBytes(const EdgeLstmLayer& layer) {
     return static_cast<size_t>(Sizes(layer).packed);
   }
 
-  static size_t ScratchBytes(const EdgeLstmLayer& layer) {
+  EDGELSTM_COLD static size_t ScratchBytes(const EdgeLstmLayer& layer) {
     return static_cast<size_t>(Sizes(layer).scratch);
   }
 
-  static void Pack(const EdgeLstmLayer& layer, void* packed) {
+  EDGELSTM_COLD static void Pack(const EdgeLstmLayer& layer, const DotFunctions& dots, void* packed) {
     const Sizes sizes(layer);
     char* base = static_cast<char*>(packed);
     const int first = Coupled(layer) ? 1 : 0;
-    PackMatrix(layer, layer.kernel + first, sizes.gates, layer.units, layer.inputs,
+    PackMatrix(layer, dots, layer.kernel + first, sizes.gates, layer.units, layer.inputs,
                sizes.input_depth, base + sizes.kernel);
     if (layer.diagonal) {
       PackVectors(layer.recurrent, layer.units, sizes.units, base + sizes.recurrent);
     } else {
-      PackMatrix(layer, layer.recurrent + first, sizes.gates, layer.units, layer.outputs,
+      PackMatrix(layer, dots, layer.recurrent + first, sizes.gates, layer.units, layer.outputs,
                  sizes.output_depth, base + sizes.recurrent);
     }
     if (layer.arithmetic == EDGELSTM_HYBRID_ASYMMETRIC) PackAllRowSums(layer, sizes, base);
@@ -102,7 +104,7 @@ class LstmPacking {
     }
     if (HasProjection(layer)) {
       // The rows of four neighbouring blocks stand where a cell has its gates.
-      PackMatrix(layer, nullptr, 4, layer.outputs, layer.units, sizes.unit_depth,
+      PackMatrix(layer, dots, nullptr, 4, layer.outputs, layer.units, sizes.unit_depth,
                  base + sizes.projection);
       float* bias = reinterpret_cast<float*>(base + sizes.projection_bias);
       for (int64_t o = 0; o < sizes.outputs; ++o) {
@@ -115,6 +117,10 @@ class LstmPacking {
       scales[4 + gate] = layer.recurrent[gate].scale;
     }
     scales[8] = layer.projection.scale;
+    if (Hybrid(layer)) {
+      const DotFunctions* at = &dots;
+      std::memcpy(base + sizes.dots, &at, sizeof at);
+    }
   }
 
  private:
@@ -122,8 +128,9 @@ class LstmPacking {
 
   // Lane `lane` of block `block` is row block * kLanes + lane of each gate's matrix. Without
   // `gates`, gate g of a block is the next kLanes rows of the projection instead.
-  static void PackMatrix(const EdgeLstmLayer& layer, const EdgeLstmWeight* gates, int count,
-                         int64_t rows, int64_t columns, int64_t depth, char* to) {
+  EDGELSTM_COLD static void PackMatrix(const EdgeLstmLayer& layer, const DotFunctions& dots,
+                         const EdgeLstmWeight* gates, int count, int64_t rows, int64_t columns,
+                         int64_t depth, char* to) {
     const bool hybrid = Hybrid(layer);
     const bool half = Sizes(layer).half;
     const int64_t group = hybrid ? 4 : 1;
@@ -142,7 +149,7 @@ class LstmPacking {
               const bool there = row < rows && k + i < columns;
               const int64_t index = row * columns + k + i;
               if (hybrid) {
-                *bytes++ = BiasedWeight<V>(there ? Int8At(weight, index) : 0);
+                *bytes++ = BiasedWeight(dots, there ? Int8At(weight, index) : 0);
               } else if (half) {
                 *halves++ = there ? HalfAt(weight, index) : static_cast<uint16_t>(0);
               } else {
@@ -156,7 +163,7 @@ class LstmPacking {
   }
 
   // Four vectors, one per gate, each padded with zeros.
-  static void PackVectors(const EdgeLstmWeight* gates, int64_t size, int64_t padded, char* to) {
+  EDGELSTM_COLD static void PackVectors(const EdgeLstmWeight* gates, int64_t size, int64_t padded, char* to) {
     float* floats = reinterpret_cast<float*>(to);
     for (int gate = 0; gate < 4; ++gate) {
       for (int64_t i = 0; i < padded; ++i) {
@@ -166,7 +173,7 @@ class LstmPacking {
   }
 
   // Sums of the rows of a matrix, in the order of the sums that its product makes.
-  static void PackRowSums(const EdgeLstmWeight* gates, int count, const EdgeLstmWeight& projection,
+  EDGELSTM_COLD static void PackRowSums(const EdgeLstmWeight* gates, int count, const EdgeLstmWeight& projection,
                           int64_t rows, int64_t columns, char* to) {
     int32_t* sums = reinterpret_cast<int32_t*>(to);
     const int64_t width = kLanes * (gates ? 1 : count);
@@ -185,7 +192,7 @@ class LstmPacking {
     }
   }
 
-  static void PackAllRowSums(const EdgeLstmLayer& layer, const Sizes& sizes, char* base) {
+  EDGELSTM_COLD static void PackAllRowSums(const EdgeLstmLayer& layer, const Sizes& sizes, char* base) {
     const int first = 4 - sizes.gates;
     PackRowSums(layer.kernel + first, sizes.gates, layer.projection, layer.units, layer.inputs,
                 base + sizes.kernel_row_sums);

@@ -225,11 +225,7 @@ struct Avx512 {
     int32_t pair;
     std::memcpy(&pair, x, sizeof pair);
     const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
-#if defined(__AVX512VNNI__)
-    return _mm512_dpwssd_epi32(sum, _mm512_cvtepi8_epi16(bytes), SetInt(pair));
-#else
     return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_cvtepi8_epi16(bytes), SetInt(pair)));
-#endif
   }
   static void StoreInt(int32_t* to, Int value) { _mm512_storeu_si512(to, value); }
 

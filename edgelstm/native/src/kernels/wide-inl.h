@@ -23,7 +23,7 @@ class WideLstm {
     return static_cast<size_t>(Sizes(layer).scratch);
   }
 
-  static void Pack(const EdgeLstmLayer& layer, void* packed) {
+  EDGELSTM_COLD static void Pack(const EdgeLstmLayer& layer, void* packed) {
     const Sizes sizes(layer);
     char* to = static_cast<char*>(packed);
     std::memset(to, 0, static_cast<size_t>(sizes.packed));
@@ -90,7 +90,7 @@ class WideLstm {
     int64_t chunk_steps, sums, x, h, c, scratch;
   };
 
-  static void PackMatrix(const EdgeLstmWeight* gates, int64_t rows, int64_t columns,
+  EDGELSTM_COLD static void PackMatrix(const EdgeLstmWeight* gates, int64_t rows, int64_t columns,
                          char* packed) {
     auto* to = reinterpret_cast<int8_t*>(packed);
     for (int64_t block = 0; block < rows; block += kUnits) {

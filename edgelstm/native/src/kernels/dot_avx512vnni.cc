@@ -1,6 +1,5 @@
+#include "kernels/dot-inl.h"
 #include "kernels/vec_avx512.h"
-
-#include "kernels/kernels-inl.h"
 
 #if !defined(__AVX512VNNI__)
 #error "this file needs the compiler's dot-product instructions"
@@ -8,7 +7,6 @@
 
 namespace edgelstm {
 
-const LstmKernels kLstmAvx512Vnni = KernelsOf<Avx512>(
-    "avx512vnni", [](const CpuFeatures& cpu) { return cpu.avx512() && cpu.avx512vnni; });
+const DotFunctions kDotAvx512Vnni = DotFunctionsOf<Avx512>();
 
 }  // namespace edgelstm

@@ -1,0 +1,38 @@
+// Products of packed int8 weights with rows of int8. Sets of kernels with the same vector type share
+// all but these, which keeps the library small.
+#pragma once
+
+#include <cstdint>
+
+namespace edgelstm {
+
+struct DotFunctions {
+  static constexpr int kMostRows = 4;
+  static constexpr int kShapes = 7;
+  // sums[row][block][part] += sum over k of weights[block][k][part] * rows[row][k]; four k of a
+  // lane stand together, `depth` is a multiple of four. `sums` are vectors.
+  using Add = void (*)(const int8_t* weights, int64_t depth, const int8_t* const* rows, void* sums);
+
+  // Added to every weight when it is packed.
+  uint8_t weight_bias;
+  // What the sums lack that `add` makes of `count` values, a multiple of four.
+  int32_t (*correction)(const int8_t* values, int64_t count);
+  // By rows less one and by `Shape`; null for those that no kernel uses.
+  Add add[kMostRows][kShapes];
+  // See LstmKernels.
+  int64_t (*probe)(void* memory, int64_t bytes, int64_t rounds);
+
+  static constexpr int Shape(int blocks, int parts) {
+    if (blocks == 2) return parts == 3 ? 0 : 1;
+    return parts == 2 ? 2 : parts == 3 ? 3 : parts == 4 ? 4 : parts == 6 ? 5 : 6;
+  }
+};
+
+#if defined(EDGELSTM_AVXVNNI)
+extern const DotFunctions kDotAvxVnni;
+#endif
+#if defined(EDGELSTM_AVX512)
+extern const DotFunctions kDotAvx512Vnni;
+#endif
+
+}  // namespace edgelstm
