@@ -19,6 +19,7 @@ from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.sources import open_source
 from edgelstm.converters.sources.source import FinishedSource
 from edgelstm.converters.spec import StatePolicy, StreamingForms
+from edgelstm.converters.targets.write import PLAIN, write_plain
 from edgelstm.converters.verify.streaming import Run
 from edgelstm.errors import OptionError, UnsupportedModelError
 
@@ -159,6 +160,8 @@ def _converted(path: Path, options: ConvertOptions) -> tuple[Model, dict[str, An
     model = pipeline.write_recurrences(source.marked())
     pipeline.refuse_foreign_ops(model)
     quantize_fused(model, options.quantization, options.rows)
+    if options.target in PLAIN:
+        write_plain(options.target, model)
     return model, {
         "state_policy": StatePolicy.EXPLICIT.value,
         "states": states,

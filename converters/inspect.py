@@ -9,7 +9,7 @@ from typing import Any
 
 from edgelstm.converters.flatbuffer import Model, Op, Subgraph, Tensor, schema
 from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
-from edgelstm.converters.options import RangeSource
+from edgelstm.converters.options import RangeSource, Target
 from edgelstm.converters.spec import Lowering, Precision, StatePolicy
 from edgelstm.errors import UnreadableModelError
 
@@ -30,6 +30,7 @@ class WrittenByUs:
     precision: Precision
     state_policy: StatePolicy
     ranges: RangeSource
+    target: Target
 
 
 def inspect_model(path: Path) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def written_by_us(path: Path) -> WrittenByUs:
                 Precision(ours["precision"]),
                 StatePolicy(ours["state_policy"]),
                 RangeSource(ours.get("ranges", RangeSource.CALIBRATION.value)),
+                Target(ours.get("target", Target.CPU.value)),
             )
     except (KeyError, ValueError, TypeError):
         pass

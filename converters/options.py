@@ -15,6 +15,15 @@ from edgelstm.converters.quantize.rows import RowRounding
 from edgelstm.converters.spec import Array, Precision, StatePolicy, StepForm, StreamingForms
 
 
+class Target(enum.Enum):
+    """What a written file is to run on."""
+
+    CPU = "cpu"  # the Interpreter
+    GPU = "gpu"  # LiteRT's GPU accelerator, all of it
+    COMPILED = "compiled"  # LiteRT's CompiledModel
+    TFLM = "tflm"  # TensorFlow Lite Micro
+
+
 class Size(enum.Enum):
     """A batch or time size that is not a number."""
 
@@ -139,10 +148,16 @@ class ConvertOptions:
     streaming: Streaming | None = None
     measure: MeasurePolicy = MeasurePolicy.SKIP
     plan: Plan | None = None
+    target: Target = Target.CPU
 
     def __post_init__(self) -> None:
         if self.plan is not None:
             object.__setattr__(self, "precision", self.plan.coarsest)
+
+    @property
+    def step_only(self) -> bool:
+        """Whether single steps and nothing else are written."""
+        return self.streaming is not None and self.streaming.forms is StreamingForms.STEP
 
     @property
     def quantization(self) -> Plan:

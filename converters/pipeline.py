@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,15 +16,16 @@ from edgelstm.converters.clock import Clock
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
 from edgelstm.converters.lowering.fused import lower_markers
+from edgelstm.converters.lowering.loop import written_out
 from edgelstm.converters.lowering.own_states import own_states
 from edgelstm.converters.options import (
     ConvertOptions,
     FusePolicy,
     OverwritePolicy,
     RangeSource,
+    Target,
 )
 from edgelstm.converters.quantize import quantize_fused
-from edgelstm.converters.quantize.emulate import wide_sessions
 from edgelstm.converters.quantize.finished import quantize_finished
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
 from edgelstm.converters.quantize.learned import learned_ranges
@@ -50,10 +52,12 @@ from edgelstm.converters.sources.source import (
     FinishedSource,
     OpenedSource,
 )
-from edgelstm.converters.spec import Lowering, Precision, StatePolicy
+from edgelstm.converters.spec import Lowering, StatePolicy
+from edgelstm.converters.targets import run
+from edgelstm.converters.targets.settle import opened, settled
+from edgelstm.converters.targets.write import PLAIN, write_for
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
-from edgelstm.converters.verify.runner import Runner
 from edgelstm.converters.verify.streaming import prove
 from edgelstm.converters.verify.tolerance import tolerance_for
 from edgelstm.errors import NotFusedError, OptionError, UnsupportedModelError
@@ -72,15 +76,22 @@ def convert(
     Raises:
         EdgeLstmError: nothing is written then, and an existing output is untouched.
     """
+    with written_out() if options.target in PLAIN else contextlib.nullcontext():
+        return _convert(source_path, output, options, progress)
+
+
+def _convert(
+    source_path: Path, output: Path, options: ConvertOptions, progress: Progress
+) -> ConversionReport:
     clock = Clock()
     check_plan(options.quantization)
     require_ranges(options)
     measured.check_measurable(options)
-    options = forms.settled(options)
+    options = forms.settled(settled(options))
     sources = (source_path, options.architecture, options.custom_objects)
     check_output(output, options.overwrite, besides=sources)
     with clock.stage("read", progress, f"reading {source_path.name}"):
-        source = open_source(source_path, options)
+        source, options = opened(source_path, options)
     policy = state_policy(source.slots)
     finished = finish(source, options, policy, progress, clock)
     added: Mapping[str, Any] = {}
@@ -91,10 +102,11 @@ def convert(
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
     states = states_of(source, finished)
-    finished.model.set_metadata(METADATA, _metadata(report, states, source, added, options.ranges))
+    finished.model.set_metadata(METADATA, _metadata(report, states, source, added, options))
     entry = forms.stream_entry(states, time_axes(source))
     finished.model.set_metadata(forms.STREAM_ENTRY, entry)
     content = finished.model.to_bytes()
+    runners, not_run = run.runners_for(content, finished.verified_as, options.target)
     with clock.stage("verify", progress, "verifying against the source"):
         verification = verify_model(
             source,
@@ -104,11 +116,12 @@ def convert(
             tolerance=options.tolerance,
             data=options.data,
             samples=finished.samples,
-            runners=runners_of(content, finished.verified_as),
+            runners=runners,
             progress=progress,
         )
     verification.raise_if_failed()
     report = measured.added(report, finished, options, progress, clock)
+    report = dataclasses.replace(report, notes=(*report.notes, *not_run))
     if options.streaming is not None:
         with clock.stage("stream", progress, "comparing steps, chunks and the whole sequence"):
             allowed = tolerance_for(options.precision, options.tolerance)
@@ -120,6 +133,8 @@ def convert(
         notes = (*report.notes, *_left_float(to_integer_io(finished.model, options.graph_io)))
         report = dataclasses.replace(report, notes=notes, ops=finished.model.op_counts())
         content = finished.model.to_bytes()
+    arena = run.arena_note(content, options.target)
+    report = dataclasses.replace(report, notes=(*report.notes, *arena))
     with clock.stage("write", progress, f"writing {output}"):
         files.write_atomically(output, content)
     return dataclasses.replace(
@@ -154,6 +169,7 @@ def verify(
             cure="give such inputs, .npz by input name",
         )
     content = to_float_io(model_path) if precision in STATIC else model_path
+    runners, _ = run.runners_for(content, precision, written.target)
     return verify_model(
         source,
         content,
@@ -162,7 +178,7 @@ def verify(
         tolerance=options.tolerance,
         data=options.data,
         samples=options.data if precision in STATIC else None,
-        runners=runners_of(content, precision),
+        runners=runners,
         progress=progress,
     )
 
@@ -174,7 +190,18 @@ def finish(
     progress: Progress,
     clock: Clock,
 ) -> Finished:
-    """The source as TFLite, its recurrences written and quantized."""
+    """The source as TFLite, its recurrences written and quantized, as the target takes it."""
+    finished = _finished(source, options, policy, progress, clock)
+    return write_for(options.target, finished)
+
+
+def _finished(
+    source: ConvertibleSource | FinishedSource,
+    options: ConvertOptions,
+    policy: StatePolicy,
+    progress: Progress,
+    clock: Clock,
+) -> Finished:
     with clock.stage("convert", progress, "converting"):
         if isinstance(source, FinishedSource):
             if options.ranges is RangeSource.MODEL:
@@ -229,13 +256,6 @@ def require_ranges(options: ConvertOptions) -> None:
             where=f"--ranges {options.ranges.value}",
             cure="use --quantize int8 or int16, or leave --ranges out",
         )
-
-
-def runners_of(content: bytes | Path, precision: Precision) -> list[Runner] | None:
-    """What a 16x8 file runs in, which no interpreter takes without delegate; None for all others."""
-    if precision is not Precision.INT16 or isinstance(content, Path):
-        return None
-    return [Runner(label, session) for label, session in wide_sessions(content).items()]
 
 
 def _with_data(
@@ -412,7 +432,7 @@ def _metadata(
     states: Sequence[Mapping[str, str]],
     source: OpenedSource,
     added: Mapping[str, Any],
-    ranges: RangeSource,
+    options: ConvertOptions,
 ) -> bytes:
     content = {
         "format": METADATA_FORMAT,
@@ -420,7 +440,8 @@ def _metadata(
         "source": report.source.to_json(),
         "precision": report.precision.value,
         "state_policy": report.state_policy.value,
-        **({} if ranges is RangeSource.CALIBRATION else {"ranges": ranges.value}),
+        **({} if options.ranges is RangeSource.CALIBRATION else {"ranges": options.ranges.value}),
+        **({} if options.target is Target.CPU else {"target": options.target.value}),
         "states": states,
         "time_axes": time_axes(source),
         **({"signatures": added} if added else {}),

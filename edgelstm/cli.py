@@ -134,7 +134,7 @@ def convert(
 ) -> None:
     """Convert a trained model to TFLite with fused LSTM ops, and compare the two."""
     from edgelstm import arguments, files, terminal
-    from edgelstm.converters.options import ClipPolicy, FusePolicy, OverwritePolicy, RangeSource
+    from edgelstm.converters import options as choices
     from edgelstm.converters.quantize.fidelity.page import to_page
     from edgelstm.converters.render import print_report
     from edgelstm.converters.spec import StatePolicy
@@ -160,11 +160,12 @@ def convert(
         batch=arguments.size("--batch", batch),
         time=arguments.size("--time", time),
         streaming=arguments.streaming(streaming, step, step_only),
-        fuse=FusePolicy.REQUIRE if require_fused else FusePolicy.PREFER,
-        overwrite=OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP,
+        fuse=choices.FusePolicy.REQUIRE if require_fused else choices.FusePolicy.PREFER,
+        overwrite=choices.OverwritePolicy.REPLACE if overwrite else choices.OverwritePolicy.KEEP,
         **arguments.calibration(calibration, stream, observer.value, io.value),
-        ranges=RangeSource(ranges.value),
-        clip=ClipPolicy.DROP_DEFAULT if drop_default_clip else ClipPolicy.KEEP,
+        ranges=choices.RangeSource(ranges.value),
+        target=choices.Target(target.value),
+        clip=choices.ClipPolicy.DROP_DEFAULT if drop_default_clip else choices.ClipPolicy.KEEP,
         measure=arguments.measure(quantization, html, report),
     )
     with quiet():

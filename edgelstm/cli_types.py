@@ -63,6 +63,9 @@ class TargetName(str, enum.Enum):
     """What --target takes."""
 
     CPU = "cpu"
+    GPU = "gpu"
+    COMPILED = "compiled"
+    TFLM = "tflm"
 
 
 class RunnerName(str, enum.Enum):
@@ -223,7 +226,13 @@ RequireFusedOption = Annotated[
 TimeOption = Annotated[
     str | None, typer.Option(metavar="N|dynamic", help="Time steps; default as in the source.")
 ]
-TargetOption = Annotated[TargetName, typer.Option(help="What the model is to run on.")]
+TargetOption = Annotated[
+    TargetName,
+    typer.Option(
+        help="What the model is to run on: the Interpreter, LiteRT's GPU accelerator or its "
+        "CompiledModel (plain operators, unrolled), or TensorFlow Lite Micro."
+    ),
+]
 PrecisionOption = Annotated[
     str,
     typer.Option(

@@ -115,11 +115,12 @@ class Subgraph:
             data: constant content, whose shape and dtype then win over `shape` and `dtype`.
         """
         raw = schema.module().TensorT()
-        taken = {tensor.name for tensor in self.tensors}
+        taken = self._names()
         unique, count = name, 1
         while unique in taken:
             unique, count = f"{name}_{count}", count + 1
         raw.name = unique
+        taken.add(unique)
         raw.buffer = 0
         tensor = Tensor(self, len(self._raw.tensors), raw)
         tensor.dtype = dtype
@@ -130,6 +131,18 @@ class Subgraph:
             tensor.set_data(data)
         self._raw.tensors.append(raw)
         return tensor.index
+
+    def _names(self) -> set[str]:
+        """Names of the tensors: gathered once, since unrolled recurrences add thousands."""
+        cached: tuple[list[Any], set[str]] | None = getattr(self._raw, "_names", None)
+        if cached is None or cached[0] is not self._raw.tensors:
+            cached = (self._raw.tensors, {tensor.name for tensor in self.tensors})
+            self._raw._names = cached
+        return cached[1]
+
+    def renamed(self) -> None:
+        """Tells that a tensor's name was changed."""
+        self._raw._names = None
 
     def add_constant(self, name: str, data: Array) -> int:
         """Adds a constant tensor of its own (never a shared one) and returns its index."""

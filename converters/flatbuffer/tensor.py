@@ -57,6 +57,7 @@ class Tensor:
     @name.setter
     def name(self, value: str) -> None:
         self._raw.name = value
+        self.subgraph.renamed()
 
     @property
     def dtype(self) -> str:

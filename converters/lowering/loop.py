@@ -7,13 +7,28 @@ TensorLists would need a static batch size, and their converter lowering needs F
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
 
+# Whether loops whose number of steps is known are written out step by step.
+_WRITTEN_OUT: ContextVar[bool] = ContextVar("_WRITTEN_OUT", default=False)
+
 Step = Callable[[Any, Sequence[Any]], tuple[Any, Sequence[Any]]]
 Steps = Callable[[list[Any], Sequence[Any], Any], tuple[list[Any], Sequence[Any]]]
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """Loops traced inside become their steps, one after another, where their number is known."""
+    token = _WRITTEN_OUT.set(True)
+    try:
+        yield
+    finally:
+        _WRITTEN_OUT.reset(token)
 
 
 def swap_batch_and_time(x: Any) -> Any:
@@ -88,6 +103,12 @@ def emit_steps(
     if inputs:
         steps = tf.shape(inputs[0])[0]
 
+    count_known = _steps_known(inputs, steps)
+    if _WRITTEN_OUT.get() and count_known is not None:
+        return _each_step(
+            count_known, inputs, initial_state, step, mask=mask, zero_masked=zero_masked
+        )
+
     def at(t: Any) -> list[Any]:
         return [tf.gather(x, t) for x in inputs]
 
@@ -142,6 +163,43 @@ def emit_steps(
         shape_invariants=tuple(v.shape for v in variables),
     )
     return list(results[:count]), list(results[count : 2 * count]), list(results[2 * count :])
+
+
+def _steps_known(inputs: Sequence[Any], steps: Any) -> int | None:
+    """How many steps a loop has, where that is known before it runs."""
+    found = inputs[0].shape[0] if inputs else tensorflow().get_static_value(steps)
+    return None if found is None else int(found)
+
+
+def _each_step(
+    count: int,
+    inputs: Sequence[Any],
+    initial_state: Sequence[Any],
+    step: Steps,
+    *,
+    mask: Any | None,
+    zero_masked: Sequence[bool],
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """`emit_steps` for `count` steps without a loop."""
+    tf = tensorflow()
+    frames = [tf.unstack(x, num=count) for x in inputs]
+    valid = None if mask is None else tf.unstack(mask, num=count)
+    states, last = list(initial_state), None
+    over: list[list[Any]] = []
+    for t in range(count):
+        outputs, new = step([frame[t] for frame in frames], states, tf.constant(t))
+        outputs, new = list(outputs), list(new)
+        if valid is not None:
+            before = [tf.zeros_like(o) for o in outputs] if last is None else last
+            new = [masked(valid[t], n, s) for n, s in zip(new, states, strict=True)]
+            outputs = [
+                masked(valid[t], made, tf.zeros_like(made) if zero else old)
+                for made, old, zero in zip(outputs, before, zero_masked, strict=True)
+            ]
+        states, last = new, outputs
+        over.append(outputs)
+    assert last is not None
+    return last, [tf.stack(each) for each in zip(*over, strict=True)], states
 
 
 def _dynamic_update_slice() -> Callable[[Any, Any, Any], Any]:

@@ -45,29 +45,29 @@ def write_steps(model: Model, form: StepForm) -> None:
     if form is StepForm.FUSED:
         return
     for op in model.main.find(FUSED_OP):
-        step = _Step.of(op)
-        h, c = _basic(step) if form is StepForm.BASIC else _plain(step)
+        step = Step.of(op)
+        h, c = _basic(step) if form is StepForm.BASIC else plain_step(step)
         step.replace(h, c)
     model.prune()
 
 
 @dataclasses.dataclass
-class _Step:
-    """A fused operator over one step and what surrounds it.
+class Step:
+    """One step of a fused operator and what surrounds it.
 
     Attributes:
-        x: tensor [B, F]; h, c: the states given, [B, O] and [B, U].
+        x: tensor [B, F]; h, c: the states given, [B, O] and [B, U]; None where they are zero.
     """
 
     op: Op
     name: str
     x: int
-    h: int
-    c: int
+    h: int | None
+    c: int | None
     batch: int
 
     @classmethod
-    def of(cls, op: Op) -> _Step:
+    def of(cls, op: Op) -> Step:
         subgraph, name = op.subgraph, layer_name(op)
         x = op.input(0)
         assert x is not None
@@ -83,7 +83,21 @@ class _Step:
         flat = _new(op, f"{name}/x", (batch, x.shape[2]))
         dims = subgraph.add_constant(f"{name}/x_dims", as_int32(batch, x.shape[2]))
         _add(op, "RESHAPE", [x.index, dims], flat)
-        return cls(op, name, flat, _given(op, H_STATE, batch), _given(op, C_STATE, batch), batch)
+        return cls(
+            op,
+            name,
+            flat,
+            _start(op, H_STATE, batch),
+            _start(op, C_STATE, batch),
+            batch,
+        )
+
+    @property
+    def units(self) -> int:
+        """Width of c."""
+        cell = self.op.input(C_STATE)
+        assert cell is not None
+        return cell.shape[1]
 
     def weight(self, first: int, gate: int) -> Tensor | None:
         """A gate's weight, gates counted in the order i, f, c, o."""
@@ -98,19 +112,25 @@ class _Step:
         shape = sequence.signature
         dims = subgraph.add_constant(f"{self.name}/sequence_dims", as_int32(*shape))
         _add(self.op, "RESHAPE", [h, dims], sequence.index)
-        cell = self.op.inputs[C_STATE]
-        place = subgraph.position(self.op)
-        for reader in subgraph.consumers(cell):
-            if reader.name == COPY_OP and subgraph.position(reader) > place:
-                _settle(reader, c)
-        subgraph.remove_op(self.op)
-        for state in (self.op.inputs[H_STATE], cell):
-            writer = subgraph.producer(state)
-            if writer is not None:
-                subgraph.remove_op(writer)
+        remove(self.op, c)
 
 
-def _settle(copy: Op, c: int) -> None:
+def remove(op: Op, c: int) -> None:
+    """Takes a fused operator out, with what writes its states; c is read where its state was."""
+    subgraph = op.subgraph
+    cell = op.inputs[C_STATE]
+    place = subgraph.position(op)
+    for reader in subgraph.consumers(cell):
+        if reader.name == COPY_OP and subgraph.position(reader) > place:
+            settle(reader, c)
+    subgraph.remove_op(op)
+    for state in (op.inputs[H_STATE], cell):
+        writer = subgraph.producer(state)
+        if writer is not None:
+            subgraph.remove_op(writer)
+
+
+def settle(copy: Op, c: int) -> None:
     """Makes a copy of the cell state an exact one of tensor c, by an operator of its own."""
     subgraph, target = copy.subgraph, copy.output(0)
     dims = subgraph.add_constant(f"{target.name}_dims", as_int32(*target.shape))
@@ -118,26 +138,40 @@ def _settle(copy: Op, c: int) -> None:
     subgraph.remove_op(copy)
 
 
-def _given(op: Op, position: int, batch: int) -> int:
-    """The tensor that a state starts from: what was copied into its variable, or zeros."""
+def given_state(op: Op, position: int) -> int | None:
+    """The tensor that a state starts from: what was copied into its variable; None for zeros.
+
+    Raises:
+        UnsupportedModelError: the state persists from call to call.
+    """
     subgraph, state = op.subgraph, op.input(position)
     assert state is not None
     writer = subgraph.producer(state.index)
     if writer is not None and writer.name == COPY_OP:
         return writer.inputs[0]
     if writer is not None and writer.name == "FILL":
-        return subgraph.add_constant(
-            f"{state.name}_zero", np.zeros((batch, state.shape[1]), np.float32)
-        )
+        return None
     raise UnsupportedModelError(
-        "the states of a single step must be given from outside", where=layer_name(op)
+        "the states of a step in plain operators must be given from outside, or be zero",
+        where=layer_name(op),
+        cure="use --state explicit",
     )
 
 
-def _plain(step: _Step) -> tuple[int, int]:
+def _start(op: Op, position: int, batch: int) -> int:
+    """The tensor that a state starts from, zeros as a constant."""
+    given, state = given_state(op, position), op.input(position)
+    assert state is not None
+    if given is not None:
+        return given
+    zeros = np.zeros((batch, state.shape[1]), np.float32)
+    return op.subgraph.add_constant(f"{state.name}_zero", zeros)
+
+
+def plain_step(step: Step) -> tuple[int, int]:
     """h and c from FULLY_CONNECTED and elementwise operators, on the fused operator's weights."""
     op, name = step.op, step.name
-    units = (step.batch, op.subgraph.tensor(step.c).shape[1])
+    units = (step.batch, step.units)
     activation = _activation(op)
 
     def new(part: str) -> int:
@@ -148,20 +182,21 @@ def _plain(step: _Step) -> tuple[int, int]:
         _add(op, kind, inputs, made)
         return made
 
-    def gate(index: int, cell: int) -> int:
+    def gate(index: int, cell: int | None) -> int:
         letter = "ifco"[index]
         norm = step.weight(_LAYER_NORM, index)
         bias = step.weight(_BIAS, index)
         own = None if norm is not None else bias
         z = _product(op, step.x, step.weight(_KERNEL, index), own, new(f"{letter}_x"))
-        recurrent = step.weight(_RECURRENT, index)
-        if recurrent is not None and len(recurrent.shape) == 1:
-            of_h = apply("MUL", [step.h, _wide(op, recurrent)], f"{letter}_h")
-        else:
-            of_h = _product(op, step.h, recurrent, None, new(f"{letter}_h"))
-        z = apply("ADD", [z, of_h], f"{letter}_z")
+        if step.h is not None:
+            recurrent = step.weight(_RECURRENT, index)
+            if recurrent is not None and len(recurrent.shape) == 1:
+                of_h = apply("MUL", [step.h, _wide(op, recurrent)], f"{letter}_h")
+            else:
+                of_h = _product(op, step.h, recurrent, None, new(f"{letter}_h"))
+            z = apply("ADD", [z, of_h], f"{letter}_z")
         hole = step.peephole(index)
-        if hole is not None:
+        if hole is not None and cell is not None:
             seen = apply("MUL", [cell, _wide(op, hole)], f"{letter}_peep")
             z = apply("ADD", [z, seen], f"{letter}_z_peep")
         if norm is not None:
@@ -169,16 +204,19 @@ def _plain(step: _Step) -> tuple[int, int]:
         kind = activation if letter == "c" else "LOGISTIC"
         return apply(kind, [z], letter)
 
-    forget = gate(1, step.c)
-    if step.weight(_KERNEL, 0) is None:  # coupled gates
+    coupled = step.weight(_KERNEL, 0) is None
+    forget = gate(1, step.c) if coupled or step.c is not None else None
+    if coupled:
+        assert forget is not None
         one = op.subgraph.add_constant(f"{name}/one", np.ones((1, 1), np.float32))
         enter = apply("SUB", [one, forget], "i")
     else:
         enter = gate(0, step.c)
-    candidate = gate(2, step.c)
-    kept = apply("MUL", [forget, step.c], "kept")
-    entered = apply("MUL", [enter, candidate], "entered")
-    c = _clipped(op, apply("ADD", [kept, entered], "c_new"), op.option("cell_clip"), f"{name}/c")
+    c = apply("MUL", [enter, gate(2, step.c)], "entered")
+    if step.c is not None and forget is not None:
+        kept = apply("MUL", [forget, step.c], "kept")
+        c = apply("ADD", [kept, c], "c_new")
+    c = _clipped(op, c, op.option("cell_clip"), f"{name}/c")
     h = apply("MUL", [gate(3, c), apply(activation, [c], "c_out")], "h_new")
     projection = op.input(_PROJECTION)
     if projection is not None:
@@ -189,7 +227,7 @@ def _plain(step: _Step) -> tuple[int, int]:
     return h, c
 
 
-def _basic(step: _Step) -> tuple[int, int]:
+def _basic(step: Step) -> tuple[int, int]:
     """h and c from the basic LSTM operator; its weights are a copy, float32, in one matrix."""
     op, name, subgraph = step.op, step.name, step.op.subgraph
     reason = _why_not_basic(step)
@@ -199,7 +237,8 @@ def _basic(step: _Step) -> tuple[int, int]:
             where=name,
             cure="use --step plain",
         )
-    units = subgraph.tensor(step.c).shape[1]
+    units = step.units
+    assert step.h is not None and step.c is not None
     kernels, biases = [], []
     for index in _BASIC_GATES:
         parts = [step.weight(first, index) for first in (_KERNEL, _RECURRENT)]
@@ -235,7 +274,7 @@ def _basic(step: _Step) -> tuple[int, int]:
     return made[0], made[1]
 
 
-def _why_not_basic(step: _Step) -> str:
+def _why_not_basic(step: Step) -> str:
     """Why the basic operator cannot compute a layer; empty where it can."""
     op = step.op
     first = step.weight(_RECURRENT, 1)
@@ -276,7 +315,7 @@ def _product(op: Op, x: int, weight: Tensor | None, bias: Tensor | None, target:
     return target
 
 
-def _normalised(step: _Step, z: int, norm: Tensor, bias: Tensor | None, letter: str) -> int:
+def _normalised(step: Step, z: int, norm: Tensor, bias: Tensor | None, letter: str) -> int:
     op, subgraph, name = step.op, step.op.subgraph, f"{step.name}/{letter}"
     units = subgraph.tensor(z).shape
     axis = subgraph.add_constant(f"{name}_axis", as_int32(1))

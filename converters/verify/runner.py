@@ -11,7 +11,8 @@ from edgelstm.converters.spec import Array, TensorSpec
 from edgelstm.runtime import Delegate, Session, TensorInfo
 from edgelstm.runtime.interpreters import choose_backend
 
-_DELEGATES = {Delegate.XNNPACK: "with XNNPACK", Delegate.CPU: "without delegate"}
+PLAIN_LABEL = "without delegate"
+_DELEGATES = {Delegate.XNNPACK: "with XNNPACK", Delegate.CPU: PLAIN_LABEL}
 
 
 class Runnable(Protocol):

@@ -1,0 +1,1 @@
+"""`--target`: what a file for a runtime other than the Interpreter must be, and how it is checked."""
