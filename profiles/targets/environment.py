@@ -28,7 +28,8 @@ class Interpreter:
     Attributes:
         machines: processor architectures, as wheels name them.
         first, last: Python versions.
-        packages: what to install besides; the agent imports nothing else.
+        packages: what to install besides; the agent imports nothing else, and CompiledModel
+            (`gpu`) ml_dtypes.
         from_system: packages without a wheel for these machines, which the device must have.
     """
 
@@ -36,13 +37,17 @@ class Interpreter:
     machines: tuple[str, ...]
     first: tuple[int, int]
     last: tuple[int, int]
-    packages: tuple[str, ...] = ("numpy",)
+    packages: tuple[str, ...] = ("numpy", "ml_dtypes")
     from_system: tuple[str, ...] = ()
 
 
 INTERPRETERS = (
     Interpreter(
-        "ai-edge-litert", ("x86_64", "aarch64"), (3, 10), (3, 10), ("numpy", "backports.strenum")
+        "ai-edge-litert",
+        ("x86_64", "aarch64"),
+        (3, 10),
+        (3, 10),
+        ("numpy", "ml_dtypes", "backports.strenum"),
     ),
     Interpreter("ai-edge-litert", ("x86_64", "aarch64"), (3, 11), (3, 14)),
     Interpreter("tflite-runtime", ("x86_64", "aarch64"), (3, 9), (3, 9), ("numpy<2",)),
