@@ -36,6 +36,16 @@ def write_dense(path: Path) -> Path:
     return path
 
 
+def write_unrolled(path: Path) -> Path:
+    """A Keras LSTM that is unrolled, in plain ops: what CompiledModel takes."""
+    tf = pytest.importorskip("tensorflow", reason="needs tensorflow to write a model")
+    keras = pytest.importorskip("keras", reason="needs keras to write a model")
+    layer = keras.layers.LSTM(32, unroll=True, return_sequences=True)
+    model = keras.Sequential([keras.Input((10, 16), batch_size=1), layer])
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    return path
+
+
 def corpus_file(entry: str, name: str) -> Path:
     """A model of the corpus; skips where the corpus is absent."""
     path = CORPUS / entry / name

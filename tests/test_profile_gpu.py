@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from profile_models import write_unrolled
 from software_gpu import vulkan_environment
 
 pytestmark = pytest.mark.bed
@@ -25,14 +26,7 @@ def software_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def unrolled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Keras LSTM that is unrolled, in plain ops: what CompiledModel takes."""
-    tf = pytest.importorskip("tensorflow", reason="needs tensorflow to write a model")
-    keras = pytest.importorskip("keras", reason="needs keras to write a model")
-    layer = keras.layers.LSTM(32, unroll=True, return_sequences=True)
-    model = keras.Sequential([keras.Input((10, 16), batch_size=1), layer])
-    path = tmp_path_factory.mktemp("model") / "unrolled.tflite"
-    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
-    return path
+    return write_unrolled(tmp_path_factory.mktemp("model") / "unrolled.tflite")
 
 
 def profile(env: dict[str, str], model: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
