@@ -286,8 +286,11 @@ class RemoteTarget:
         note = shlex.quote(f"{self._folder}/pids/{token}")
         # The shell that waits tells the true exit status, also where ssh reports every signal as
         # 255, and adb a lost device as 0. `&` takes stdin away, so it is kept as descriptor 3.
+        # Drivers cache what they compile (Mesa's shaders): in our folder, so that it goes with it.
+        cache = shlex.quote(f"{self._folder}/cache")
         command = (
-            f"exec 3<&0; TF_CPP_MIN_LOG_LEVEL=3 {shlex.join(words)} <&3 3<&- & p=$!; exec 3<&-; "
+            f"exec 3<&0; TF_CPP_MIN_LOG_LEVEL=3 XDG_CACHE_HOME={cache} {shlex.join(words)} "
+            "<&3 3<&- & p=$!; exec 3<&-; "
             f'echo $p > {note}; wait $p; s=$?; rm -f {note}; echo "{END_MARK} $s $p" >&2; exit $s'
         )
         session = AgentProcess(
