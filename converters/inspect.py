@@ -12,6 +12,7 @@ from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.options import RangeSource, Target
 from edgelstm.converters.spec import Lowering, Precision, StatePolicy
 from edgelstm.errors import UnreadableModelError
+from edgelstm.runtime.normalisation import read_constants
 
 METADATA = "edgelstm"
 METADATA_FORMAT = 1
@@ -37,8 +38,8 @@ def inspect_model(path: Path) -> dict[str, Any]:
     """A JSON object about a .tflite file.
 
     Keys: recurrences (name, kind, lowering, reason, units, precision, source each), signatures,
-    ops (count by name), bytes, precision and state_policy (None without our metadata), metadata
-    (ours, or None), subgraphs (count), flex (names of operators that need TensorFlow's delegate),
+    ops (count by name), bytes, precision and state_policy (None without our metadata),
+    normalisation (mean and std by input or output, or None), metadata (ours, or None), subgraphs (count), flex (names of operators that need TensorFlow's delegate),
     notes.
 
     Raises:
@@ -59,6 +60,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
         "bytes": len(data),
         "precision": None if ours is None else ours.get("precision"),
         "state_policy": None if ours is None else ours.get("state_policy"),
+        "normalisation": _normalisation(ours),
         "metadata": ours,
         "subgraphs": len(model.subgraphs),
         "flex": flex,
@@ -121,6 +123,14 @@ def read_metadata(model: Model) -> dict[str, Any] | None:
     if not isinstance(found, dict) or found.get("format") != METADATA_FORMAT:
         return None
     return found
+
+
+def _normalisation(ours: dict[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        constants = read_constants(ours, "")
+    except UnreadableModelError:
+        return None
+    return {name: own.to_json() for name, own in constants.items()} or None
 
 
 def _from_metadata(ours: dict[str, Any] | None) -> list[dict[str, Any]] | None:

@@ -13,6 +13,7 @@ from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan, coarsest
 from edgelstm.converters.quantize.rows import RowRounding
 from edgelstm.converters.spec import Array, Precision, StatePolicy, StepForm, StreamingForms
+from edgelstm.runtime.normalisation import Constants
 
 
 class Target(enum.Enum):
@@ -119,6 +120,8 @@ class ConvertOptions:
         graph_io: what a quantized model takes and gives.
         rows: how fused ops in dynamic precision round what they multiply.
         streaming: None writes one form of the model.
+        normalisation: what the file tells of its inputs and outputs by name; nothing is computed
+            with it here.
         measure: takes `data`, else `calibration`, else random numbers.
         tolerance: largest error relative to an output's range; None takes the precision's own.
     """
@@ -146,6 +149,7 @@ class ConvertOptions:
     clip: ClipPolicy = ClipPolicy.KEEP
     rows: RowRounding = RowRounding.SYMMETRIC
     streaming: Streaming | None = None
+    normalisation: Mapping[str, Constants] = dataclasses.field(default_factory=dict)
     measure: MeasurePolicy = MeasurePolicy.SKIP
     plan: Plan | None = None
     target: Target = Target.CPU

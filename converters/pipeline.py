@@ -11,7 +11,7 @@ from typing import Any
 
 import edgelstm
 from edgelstm import files
-from edgelstm.converters import forms, measured
+from edgelstm.converters import forms, measured, normalisation
 from edgelstm.converters.clock import Clock
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
@@ -61,6 +61,7 @@ from edgelstm.converters.verify import verify as verify_model
 from edgelstm.converters.verify.streaming import prove
 from edgelstm.converters.verify.tolerance import tolerance_for
 from edgelstm.errors import NotFusedError, OptionError, UnsupportedModelError
+from edgelstm.runtime.normalisation import Constants
 
 Progress = Callable[[str], None]
 
@@ -92,6 +93,7 @@ def _convert(
     check_output(output, options.overwrite, besides=sources)
     with clock.stage("read", progress, f"reading {source_path.name}"):
         source, options = opened(source_path, options)
+    constants = normalisation.of_source(source, options.normalisation)
     policy = state_policy(source.slots)
     finished = finish(source, options, policy, progress, clock)
     added: Mapping[str, Any] = {}
@@ -102,7 +104,9 @@ def _convert(
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
     states = states_of(source, finished)
-    finished.model.set_metadata(METADATA, _metadata(report, states, source, added, options))
+    normalisation.refuse_states(constants, states)
+    told = _metadata(report, states, source, added, options, constants)
+    finished.model.set_metadata(METADATA, told)
     entry = forms.stream_entry(states, time_axes(source))
     finished.model.set_metadata(forms.STREAM_ENTRY, entry)
     content = finished.model.to_bytes()
@@ -433,6 +437,7 @@ def _metadata(
     source: OpenedSource,
     added: Mapping[str, Any],
     options: ConvertOptions,
+    constants: Mapping[str, Constants],
 ) -> bytes:
     content = {
         "format": METADATA_FORMAT,
@@ -444,6 +449,7 @@ def _metadata(
         **({} if options.target is Target.CPU else {"target": options.target.value}),
         "states": states,
         "time_axes": time_axes(source),
+        **normalisation.to_metadata(constants),
         **({"signatures": added} if added else {}),
         "report": {"recurrences": [r.to_json() for r in report.recurrences]},
     }

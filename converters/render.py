@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -23,6 +23,7 @@ from edgelstm.converters.verify.result import (
 
 _BARS = "▁▂▃▄▅▆▇█"
 _STEPS_SHOWN = 40
+_FEW = 6
 _FAILURES_SHOWN = 3
 _REASONS = ("reason", "precision_reason")
 
@@ -58,6 +59,9 @@ def print_inspection(found: Mapping[str, Any], console: Console) -> None:
                 "default",
             )
         )
+    for name, pair in (found.get("normalisation") or {}).items():
+        told = ", ".join(f"{kind} {_values(pair[kind])}" for kind in ("mean", "std"))
+        console.print(_plain(f"normalisation of {name}: ", "dim").append(told, "default"))
     if ops:
         order = sorted(ops.items(), key=lambda item: (-item[1], item[0]))
         names = ", ".join(name if count == 1 else f"{count} {name}" for name, count in order)
@@ -75,6 +79,11 @@ def print_verification(verification: Verification, console: Console) -> None:
         _print_failures(verification, console)
     for note in verification.notes:
         console.print(_plain(f"note: {note}", "yellow"))
+
+
+def _values(numbers: Sequence[float]) -> str:
+    few = ", ".join(f"{number:.6g}" for number in numbers[:_FEW])
+    return f"{few}, ... ({len(numbers)})" if len(numbers) > _FEW else few
 
 
 def _headline(found: Mapping[str, Any], fused: int, count: int) -> Text:

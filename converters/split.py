@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelstm import files
-from edgelstm.converters import pipeline
+from edgelstm.converters import normalisation, pipeline
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.flatbuffer.merge import append
 from edgelstm.converters.inspect import METADATA, read_metadata
@@ -100,7 +100,11 @@ def convert_split(
     )
     batch = 1 if options.batch is Size.SOURCE else options.batch
     base = dataclasses.replace(
-        options, batch=batch, architecture=None, overwrite=OverwritePolicy.REPLACE
+        options,
+        batch=batch,
+        architecture=None,
+        overwrite=OverwritePolicy.REPLACE,
+        normalisation={},  # the names are those of both halves together
     )
     suffix = ".keras" if loaded.engine is KerasEngine.KERAS3 else ".h5"
     with active_engine(loaded.engine):
@@ -131,6 +135,12 @@ def convert_split(
     handed = dict(zip(given[len(given) - halves.handed :], results, strict=True))
     for name in handed:
         told_decoder["time_axes"]["inputs"].pop(name, None)
+    both = [report.signatures["serving_default"] for report in (encoder, decoder)]
+    tensors = [spec for half in both for spec in (*half.inputs, *half.outputs)]
+    normalisation.check(options.normalisation, tensors, {})
+    passed = [{"input": given, "output": result} for given, result in handed.items()]
+    normalisation.refuse_states(options.normalisation, [*passed, *told_decoder["states"]])
+    told |= normalisation.to_metadata(options.normalisation)
     kept = ("state_policy", "states", "time_axes")
     told |= {
         "source": told["source"] | {"path": str(source), "sha256": loaded.sha256},

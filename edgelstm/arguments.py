@@ -233,6 +233,19 @@ def streaming(wanted: bool, step: Any, step_only: bool) -> Streaming | None:
     return Streaming(StreamingForms.STEP if step_only else StreamingForms.ALL, form)
 
 
+def normalisation(path: Path | None) -> dict[str, Any]:
+    """What --normalisation gives `ConvertOptions`: constants by name; empty where it is left out.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds something else.
+    """
+    if path is None:
+        return {}
+    from edgelstm.converters.normalisation import read_normalisation
+
+    return dict(read_normalisation(path))
+
+
 def measure(wanted: bool, html: Path | None, report: Path | None) -> MeasurePolicy:
     """Whether to measure what quantization costs: where asked for, else for a report."""
     from edgelstm.converters.options import MeasurePolicy

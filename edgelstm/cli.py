@@ -10,16 +10,14 @@ from typing import Annotated
 import typer
 
 import edgelstm
-from edgelstm import cli_bench, cli_doctor, cli_profile, cli_quantize
+from edgelstm import cli_app, cli_bench, cli_doctor, cli_profile, cli_quantize
 from edgelstm.cli_types import (
     AllowCodeOption,
     AllowNanOption,
-    AppNameOption,
     ArchitectureOption,
     AsymmetricOption,
     BatchOption,
     CalibrationOption,
-    COption,
     CustomObjectsOption,
     DataOption,
     DropClipOption,
@@ -29,10 +27,9 @@ from edgelstm.cli_types import (
     HtmlOption,
     InputsOption,
     JsonOption,
-    JsOption,
     KeepOption,
-    KotlinOption,
     ModelArgument,
+    NormalisationOption,
     ObserverName,
     ObserverOption,
     OutputOption,
@@ -55,7 +52,6 @@ from edgelstm.cli_types import (
     StepOption,
     StreamingOption,
     StreamOption,
-    SwiftOption,
     TargetName,
     TargetOption,
     TimeOption,
@@ -81,6 +77,7 @@ cli_profile.add_to(app)
 cli_bench.add_to(app)
 cli_doctor.add_to(app)
 cli_quantize.add_to(app)
+cli_app.add_to(app)
 
 
 @app.callback()
@@ -117,6 +114,7 @@ def convert(
     step: StepOption = StepName.PLAIN,
     step_only: StepOnlyOption = False,
     split: SplitOption = None,
+    normalisation: NormalisationOption = None,
     require_fused: RequireFusedOption = False,
     overwrite: OverwriteOption = False,
     report: ReportOption = None,
@@ -160,6 +158,7 @@ def convert(
         batch=arguments.size("--batch", batch),
         time=arguments.size("--time", time),
         streaming=arguments.streaming(streaming, step, step_only),
+        normalisation=arguments.normalisation(normalisation),
         fuse=choices.FusePolicy.REQUIRE if require_fused else choices.FusePolicy.PREFER,
         overwrite=choices.OverwritePolicy.REPLACE if overwrite else choices.OverwritePolicy.KEEP,
         **arguments.calibration(calibration, stream, observer.value, io.value),
@@ -227,29 +226,6 @@ def verify(
     if html is not None and found is not None:
         files.write_atomically(html, to_page(found, model.name).encode())
     streams.show(verification, proof, as_json, found)
-
-
-@app.command(name="export-app")
-def export_app(
-    model: ModelArgument,
-    kotlin: KotlinOption = None,
-    swift: SwiftOption = None,
-    c: COption = None,
-    js: JsOption = None,
-    name: AppNameOption = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a typed wrapper of a model written with --streaming or --step-only."""
-    from edgelstm import terminal
-    from edgelstm.converters.export.write import export_app as export
-    from edgelstm.converters.options import OverwritePolicy
-
-    given = {"kotlin": kotlin, "swift": swift, "c": c, "js": js}
-    folders = {language: folder for language, folder in given.items() if folder is not None}
-    policy = OverwritePolicy.REPLACE if overwrite else OverwritePolicy.KEEP
-    made = [str(path) for path in export(model, folders, name=name, overwrite=policy)]
-    terminal.show({"files": made}, as_json, lambda console: console.print("\n".join(made)))
 
 
 @app.command()

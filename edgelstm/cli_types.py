@@ -128,6 +128,14 @@ SplitOption = Annotated[
         help="Write the halves of a Keras encoder-decoder as two signatures of these names.",
     ),
 ]
+NormalisationOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="N.npz|N.json",
+        help="NAME/mean and NAME/std of inputs and outputs, for apps to apply; written into the "
+        "file, nothing is computed with them here.",
+    ),
+]
 AllowCodeOption = Annotated[
     bool, typer.Option("--allow-code", help="Run code in the model file (Lambda layers).")
 ]

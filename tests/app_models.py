@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from edgelstm.converters.options import ConvertOptions, OverwritePolicy, Streaming
 from edgelstm.converters.spec import Precision
+from edgelstm.runtime.normalisation import Constants
 
 FEATURES, UNITS = 3, 6
 
@@ -32,7 +34,11 @@ def write_app_source(folder: Path) -> Path:
 
 
 def write_app_model(
-    source: Path, output: Path, precision: Precision = Precision.FLOAT32, **streaming: object
+    source: Path,
+    output: Path,
+    precision: Precision = Precision.FLOAT32,
+    normalisation: Mapping[str, Constants] | None = None,
+    **streaming: object,
 ) -> Path:
     """The source with the forms for streaming."""
     from edgelstm.converters import pipeline
@@ -40,6 +46,7 @@ def write_app_model(
     options = ConvertOptions(
         precision=precision,
         streaming=Streaming(**streaming),  # type: ignore[arg-type]
+        normalisation=normalisation or {},
         overwrite=OverwritePolicy.REPLACE,
     )
     pipeline.convert(source, output, options, progress=lambda message: None)

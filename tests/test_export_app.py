@@ -25,7 +25,8 @@ from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.options import OverwritePolicy
 from edgelstm.converters.spec import Precision, StepForm, StreamingForms
 from edgelstm.errors import OptionError, OutputError, UnsupportedModelError
-from edgelstm.runtime import Stream
+from edgelstm.runtime import Normalisation, Stream, read_metadata
+from edgelstm.runtime.normalisation import Constants
 
 STUBS = Path(__file__).resolve().parent / "kotlin_stubs"
 
@@ -36,10 +37,20 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_app_source(tmp_path_factory.mktemp("source"))
 
 
-@pytest.fixture(scope="module")
-def model(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+# Of the input, a number per feature; of one output, one for all.
+CONSTANTS = {
+    "class": Constants.of([0.1, -20.0, 300.0], [2.0, 0.5, 40.0]),
+    "my_score": Constants.of(-1.0, 7.5),
+}
+
+
+@pytest.fixture(scope="module", params=[{}, CONSTANTS], ids=["plain", "normalised"])
+def model(
+    source: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
     """The model with sequence, chunk and step, under a name that no program could use."""
-    return write_app_model(source, tmp_path_factory.mktemp("model") / "3 my-app.tflite")
+    path = tmp_path_factory.mktemp("model") / "3 my-app.tflite"
+    return write_app_model(source, path, normalisation=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +82,9 @@ def test_a_golden_test_holds_what_the_model_says(model: Path, apps: dict[str, Pa
     told = json.loads((apps["js"] / "golden.json").read_text())
     for language in ("kotlin", "swift"):
         assert json.loads((apps[language] / "golden.json").read_text()) == told
-    stream = Stream(apps["js"] / "model.tflite")
+    scaled = "normalisation" in (read_metadata(model) or {})
+    normalisation = Normalisation.APPLY if scaled else Normalisation.LEAVE
+    stream = Stream(apps["js"] / "model.tflite", normalisation=normalisation)
     assert len(told["frames"]) == 32 and told["tolerance"] == 1e-5
     for frame in told["frames"]:
         given = np.float32(frame["inputs"]["class"]).reshape(1, 1, FEATURES)
@@ -108,7 +121,13 @@ def test_the_c_wrapper_compiles_without_a_warning_and_passes_its_golden_test(
     if not tflite:
         pytest.skip("compiled, not run: EDGELSTM_TFLITE_C names no TensorFlow Lite C library")
     environment = {**os.environ, "EDGELSTM_TFLITE": tflite}
-    for path, code in ((program, 0), (broken, 1)):
+    programs = [(program, 0), (broken, 1)]
+    content = (folder / wrapper).read_text()
+    if "_std[1] = {7.5f}" in content:
+        rest[0] = str(tmp_path / "wrong.c")
+        (tmp_path / "wrong.c").write_text(content.replace("{7.5f}", "{7.4f}"))
+        programs.append((built("golden_test.c", "wrong"), 1))
+    for path, code in programs:
         done = subprocess.run(
             [str(path), str(folder / "model.tflite")],
             capture_output=True,
@@ -232,6 +251,18 @@ def test_the_kotlin_wrapper_compiles(apps: dict[str, Path], tmp_path: Path) -> N
     command = [compiler, "-Werror", "-d", str(tmp_path / "out"), *files]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_every_wrapper_holds_the_constants_as_the_file_tells_them(apps: dict[str, Path]) -> None:
+    """Where it tells none, no wrapper speaks of them."""
+    told = read_metadata(apps["c"] / "model.tflite") or {}
+    names = {"c": "*.[ch]", "js": "*app.js", "kotlin": "*App.kt", "swift": "*App.swift"}
+    for language, pattern in names.items():
+        text = "".join(path.read_text() for path in apps[language].glob(pattern))
+        assert ("300.0" in text) is ("normalisation" in told)
+        assert ("denormaliseMyScore" in text or "denormalise_my_score" in text) is (
+            "normalisation" in told and language != "js"
+        )
 
 
 def test_a_model_of_eight_bits_is_held_to_its_own_tolerance(source: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from edgelstm.converters.inspect import METADATA, read_file, read_metadata
 from edgelstm.converters.spec import Array
 from edgelstm.converters.verify.compare import Scale
 from edgelstm.errors import UnsupportedModelError
-from edgelstm.runtime import Delegate, Stream
+from edgelstm.runtime import Delegate, Normalisation, Stream, TensorInfo
+from edgelstm.runtime.normalisation import Constants, read_constants
 
 GOLDEN_FRAMES = 32
 # Of the golden test, as a fraction of an output's range: another runtime's own kernels.
@@ -35,6 +36,7 @@ class AppTensor:
         name: as the model has it.
         symbol: the same as a name in a program, unique among its like.
         input, output: of a state, the names under which it goes in and out; else its own name.
+        constants: mean and standard deviation, where the file tells them.
     """
 
     name: str
@@ -43,6 +45,7 @@ class AppTensor:
     dtype: str
     input: str
     output: str
+    constants: Constants | None = None
 
     @property
     def count(self) -> int:
@@ -53,7 +56,8 @@ class AppTensor:
         """A JSON object."""
         told = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
         paired = {} if self.input == self.output else {"input": self.input, "output": self.output}
-        return told | paired
+        constants = {} if self.constants is None else self.constants.to_json()
+        return told | paired | constants
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Golden:
     """Frames of noise with what Python says of them.
 
     Attributes:
-        inputs, outputs: by name, one frame after another along a new first axis.
+        inputs, outputs: by name, one frame after another along a new first axis; in natural units
+            where the model tells constants.
         ranges: of each output, what its error is measured against.
         tolerance: largest error, as a fraction of the range.
     """
@@ -108,6 +113,16 @@ class AppModel:
     golden: Golden
 
     @property
+    def scaled_inputs(self) -> tuple[AppTensor, ...]:
+        """Those with constants."""
+        return tuple(tensor for tensor in self.inputs if tensor.constants is not None)
+
+    @property
+    def scaled_outputs(self) -> tuple[AppTensor, ...]:
+        """Those with constants."""
+        return tuple(tensor for tensor in self.outputs if tensor.constants is not None)
+
+    @property
     def snake(self) -> str:
         """The name in lower case with underscores."""
         return symbol(self.name).lower()
@@ -146,7 +161,9 @@ def read_app_model(path: Path, name: str | None = None) -> AppModel:
     model.set_metadata(STREAM_ENTRY, entry)
     content = model.to_bytes()
     # As other runtimes have it: without our kernels.
-    stream = Stream(content, delegate=Delegate.CPU)
+    constants = read_constants(contract, str(path))
+    normalisation = Normalisation.APPLY if constants else Normalisation.LEAVE
+    stream = Stream(content, delegate=Delegate.CPU, normalisation=normalisation)
     if stream.info()["frames_per_call"] != 1:
         raise UnsupportedModelError(
             "The file takes any number of frames per call, a wrapper takes one.",
@@ -160,11 +177,11 @@ def read_app_model(path: Path, name: str | None = None) -> AppModel:
         name=name or path.stem,
         content=content,
         signature=signature,
-        inputs=tuple(_tensor(info, taken) for info in stream.inputs),
-        outputs=tuple(_tensor(info, taken) for info in stream.outputs),
-        states=tuple(_tensor(info, taken, pairs[info.name]) for info in stream.states),
+        inputs=tuple(_tensor(info, taken, constants) for info in stream.inputs),
+        outputs=tuple(_tensor(info, taken, constants) for info in stream.outputs),
+        states=tuple(_tensor(info, taken, {}, pairs[info.name]) for info in stream.states),
         variables=any(tensor.is_variable for tensor in model.main.tensors),
-        golden=_golden(stream, tolerance),
+        golden=_golden(stream, constants, tolerance),
     )
 
 
@@ -174,17 +191,28 @@ def symbol(name: str) -> str:
     return f"_{plain}" if plain[0].isdigit() else plain
 
 
-def _tensor(info: Any, taken: set[str], pair: Mapping[str, str] | None = None) -> AppTensor:
+def pascal(tensor: AppTensor) -> str:
+    """A tensor's name as the end of a function's."""
+    return "".join(part.capitalize() for part in tensor.symbol.split("_") if part)
+
+
+def _tensor(
+    info: TensorInfo,
+    taken: set[str],
+    constants: Mapping[str, Constants],
+    pair: Mapping[str, str] | None = None,
+) -> AppTensor:
     made, number = symbol(info.name).lower(), 1
     while made in taken or made in _RESERVED:
         made, number = f"{symbol(info.name).lower()}_{number}", number + 1
     taken.add(made)
     given = pair or {"input": info.name, "output": info.name}
     shape = tuple(int(size or 1) for size in info.shape)
-    return AppTensor(info.name, made, shape, info.dtype, given["input"], given["output"])
+    names = given["input"], given["output"]
+    return AppTensor(info.name, made, shape, info.dtype, *names, constants.get(info.name))
 
 
-def _golden(stream: Stream, tolerance: float) -> Golden:
+def _golden(stream: Stream, constants: Mapping[str, Constants], tolerance: float) -> Golden:
     rng = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
     for info in stream.inputs:
@@ -195,6 +223,9 @@ def _golden(stream: Stream, tolerance: float) -> Golden:
             if dtype.kind == "f"
             else rng.integers(0, 2, shape).astype(dtype)
         )
+        own = constants.get(info.name)
+        if own is not None:
+            inputs[info.name] = inputs[info.name] * own.std + own.mean
     found = [stream.push({n: a[t] for n, a in inputs.items()}) for t in range(GOLDEN_FRAMES)]
     outputs = {name: np.stack([each[name] for each in found]) for name in found[0]}
     ranges = {name: Scale.of([array]).range for name, array in outputs.items()}

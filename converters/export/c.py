@@ -57,12 +57,25 @@ def c_files(model: AppModel) -> Mapping[str, bytes]:
         ),
         "GET_STATES": _states(model.states, "get"),
         "SET_STATES": _states(model.states, "set"),
+        "SCALE_DECLARATIONS": _scale_declarations(model),
+        "SCALE_DEFINITIONS": _scale_definitions(model),
         "INPUT_COUNT": str(len(model.inputs)),
         "OUTPUT_COUNT": str(len(model.outputs)),
         "GOLDEN_ARRAYS": _golden_arrays(model),
         "GOLDEN_LOCALS": "".join(
             f"  {_type(t)} {t.symbol}[{t.count}], {t.symbol}_forked[{t.count}];\n"
             for t in model.outputs
+        )
+        + "".join(f"  float normal_{t.symbol}[{t.count}];\n" for t in model.scaled_inputs),
+        "GOLDEN_NORMALISE": "".join(
+            f"    {model.snake}_normalise_{t.symbol}(given_{t.symbol}[t], normal_{t.symbol});\n"
+            for t in model.scaled_inputs
+        ),
+        "GOLDEN_DENORMALISE": "".join(
+            f"    {condition}{model.snake}_denormalise_{t.symbol}({t.symbol}{suffix}, "
+            f"{t.symbol}{suffix});\n"
+            for t in model.scaled_outputs
+            for suffix, condition in (("", ""), ("_forked", "if (fork != NULL) "))
         ),
         "GOLDEN_PUSH": _golden_push(model, ""),
         "GOLDEN_PUSH_FORKED": _golden_push(model, "_forked"),
@@ -145,6 +158,56 @@ def _states(tensors: Sequence[AppTensor], way: str) -> str:
     )
 
 
+def _scalings(model: AppModel) -> list[tuple[str, AppTensor, str]]:
+    """(function, tensor, expression of the value `from` at [i] with the constants at [k])."""
+    name = model.snake
+    way = "(from[i] - {0}_mean[k]) / {0}_std[k]"
+    back = "from[i] * {0}_std[k] + {0}_mean[k]"
+    return [
+        (f"{name}_{verb}_{t.symbol}", t, rule.format(f"{name}_{t.symbol}"))
+        for verb, tensors, rule in (
+            ("normalise", model.scaled_inputs, way),
+            ("denormalise", model.scaled_outputs, back),
+        )
+        for t in tensors
+    ]
+
+
+def _scale_declarations(model: AppModel) -> str:
+    lines = []
+    for function, t, _ in _scalings(model):
+        assert t.constants is not None
+        name, size = f"{model.snake}_{t.symbol}", len(t.constants.mean)
+        into = "from natural units" if "_normalise_" in function else "into natural units"
+        lines.append(
+            f"\n/* {_text(json.dumps(t.name))} {into}; `from` and `to` may be one array. */\n"
+            f"extern const float {name}_mean[{size}], {name}_std[{size}];\n"
+            f"void {function}(const float from[{t.count}], float to[{t.count}]);\n"
+        )
+    return "".join(lines)
+
+
+def _scale_definitions(model: AppModel) -> str:
+    lines = []
+    for function, t, rule in _scalings(model):
+        assert t.constants is not None
+        told, size = t.constants.to_json(), len(t.constants.mean)
+        for kind in ("mean", "std"):
+            numbers = ", ".join(_number(value) for value in told[kind])
+            lines.append(
+                f"\nconst float {model.snake}_{t.symbol}_{kind}[{size}] = {{{numbers}}};\n"
+            )
+        lines.append(
+            f"\nvoid {function}(const float from[{t.count}], float to[{t.count}]) {{\n"
+            f"  for (int i = 0; i < {t.count}; ++i) {{\n"
+            f"    const int k = i % {size};\n"
+            f"    to[i] = {rule};\n"
+            "  }\n"
+            "}\n"
+        )
+    return "".join(lines)
+
+
 def _number(value: object) -> str:
     text = repr(float(value)) if isinstance(value, float) else str(int(value))  # type: ignore[call-overload]
     return f"{text}f" if isinstance(value, float) else text
@@ -170,7 +233,10 @@ def _golden_arrays(model: AppModel) -> str:
 
 
 def _golden_push(model: AppModel, suffix: str) -> str:
-    given = [f"given_{t.symbol}[t]" for t in model.inputs]
+    given = [
+        f"given_{t.symbol}[t]" if t.constants is None else f"normal_{t.symbol}"
+        for t in model.inputs
+    ]
     return ", ".join([*given, *[f"{t.symbol}{suffix}" for t in model.outputs]])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from edgelstm.converters.export.app import AppModel, AppTensor, of_dtypes
+from edgelstm.converters.export.app import AppModel, AppTensor, of_dtypes, pascal
 from edgelstm.converters.export.template import filled, golden_json
 
 _TYPES = {"float32": "FloatArray", "int32": "IntArray", "int64": "LongArray"}
@@ -61,12 +61,11 @@ def kotlin_files(model: AppModel) -> Mapping[str, bytes]:
             for t in model.states
         ),
         "READ_OUTPUTS": _read(model.outputs, "out_"),
+        "SCALING": _scaling(model),
         "HELPERS": _helpers({t.dtype for t in (*model.inputs, *model.outputs, *model.states)}),
-        "GOLDEN_CALL": ", ".join(
-            f"{_GOLDEN[t.dtype]}(inputs.getJSONArray({_literal(t.name)}))" for t in model.inputs
-        ),
+        "GOLDEN_CALL": ", ".join(_golden_input(model, t) for t in model.inputs),
         "GOLDEN_CHECKS": "".join(
-            f"            worst = maxOf(worst, error(found.{t.symbol}.map {{ it.toDouble() }}, "
+            f"            worst = maxOf(worst, error({_golden_output(model, t)}, "
             f"outputs.getJSONArray({_literal(t.name)})) / ranges.getDouble({_literal(t.name)}))\n"
             for t in model.outputs
         ),
@@ -117,6 +116,48 @@ def _entries(tensors: Sequence[AppTensor], prefix: str, side: str) -> str:
 
 def _read(tensors: Sequence[AppTensor], prefix: str) -> str:
     return ", ".join(f"{_GOLDEN[t.dtype]}({prefix}{t.symbol}, {t.count})" for t in tensors)
+
+
+def _golden_input(model: AppModel, t: AppTensor) -> str:
+    given = f"{_GOLDEN[t.dtype]}(inputs.getJSONArray({_literal(t.name)}))"
+    return given if t.constants is None else f"{model.pascal}.normalise{pascal(t)}({given})"
+
+
+def _golden_output(model: AppModel, t: AppTensor) -> str:
+    found = f"found.{t.symbol}"
+    if t.constants is not None:
+        found = f"{model.pascal}.denormalise{pascal(t)}({found})"
+    return f"{found}.map {{ it.toDouble() }}"
+
+
+def _scaling(model: AppModel) -> str:
+    """A companion object with the constants and what applies them; empty where there are none."""
+    lines = []
+    for verb, tensors, into, rule in (
+        ("normalise", model.scaled_inputs, "from", "(values[it] - mean[it % n]) / std[it % n]"),
+        ("denormalise", model.scaled_outputs, "into", "values[it] * std[it % n] + mean[it % n]"),
+    ):
+        for t in tensors:
+            assert t.constants is not None
+            told = t.constants.to_json()
+            arrays = {
+                kind: ", ".join(f"{value!r}f" for value in told[kind]) for kind in ("mean", "std")
+            }
+            count = len(told["mean"])
+            lines.append(
+                f"        val {t.symbol}Mean = floatArrayOf({arrays['mean']})\n"
+                f"        val {t.symbol}Std = floatArrayOf({arrays['std']})\n\n"
+                f"        /** {_comment(json.dumps(t.name))} {into} natural units. */\n"
+                f"        fun {verb}{pascal(t)}(values: FloatArray): FloatArray {{\n"
+                f"            val mean = {t.symbol}Mean\n"
+                f"            val std = {t.symbol}Std\n"
+                f"            val n = {count}\n"
+                f"            return FloatArray(values.size) {{ {rule} }}\n"
+                "        }\n"
+            )
+    if not lines:
+        return ""
+    return "\n    companion object {\n" + "\n".join(lines) + "    }\n"
 
 
 def _helpers(dtypes: set[str]) -> str:

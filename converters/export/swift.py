@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from edgelstm.converters.export.app import AppModel, of_dtypes
+from edgelstm.converters.export.app import AppModel, AppTensor, of_dtypes, pascal
 from edgelstm.converters.export.template import filled, golden_json
 
 _TYPES = {"float32": "Float", "int32": "Int32", "int64": "Int64"}
@@ -46,13 +46,10 @@ def swift_files(model: AppModel) -> Mapping[str, bytes]:
             f"{t.symbol}: try take(count: {t.count}, name: {json.dumps(t.output)})"
             for t in model.outputs
         ),
-        "GOLDEN_CALL": ", ".join(
-            f"{t.symbol}: try numbers(frame.inputs, {json.dumps(t.name)})"
-            f".map {{ {_TYPES[t.dtype]}($0) }}"
-            for t in model.inputs
-        ),
+        "SCALING": _scaling(model),
+        "GOLDEN_CALL": ", ".join(f"{t.symbol}: {_golden_input(model, t)}" for t in model.inputs),
         "GOLDEN_CHECKS": "".join(
-            f"    worst = max(worst, try error(found.{t.symbol}.map {{ Double($0) }}, "
+            f"    worst = max(worst, try error({_golden_output(model, t)}, "
             f"frame.outputs, {json.dumps(t.name)}, golden.ranges))\n"
             for t in model.outputs
         ),
@@ -63,3 +60,52 @@ def swift_files(model: AppModel) -> Mapping[str, bytes]:
         "golden.json": golden_json(model),
         "model.tflite": model.content,
     }
+
+
+def _golden_input(model: AppModel, t: AppTensor) -> str:
+    given = f"try numbers(frame.inputs, {json.dumps(t.name)}).map {{ {_TYPES[t.dtype]}($0) }}"
+    return given if t.constants is None else f"{model.pascal}.normalise{pascal(t)}({given})"
+
+
+def _golden_output(model: AppModel, t: AppTensor) -> str:
+    found = f"found.{t.symbol}"
+    if t.constants is not None:
+        found = f"{model.pascal}.denormalise{pascal(t)}({found})"
+    return f"{found}.map {{ Double($0) }}"
+
+
+def _scaling(model: AppModel) -> str:
+    """The constants and what applies them; empty where there are none."""
+    lines = []
+    for verb, tensors, into, rule in (
+        (
+            "normalise",
+            model.scaled_inputs,
+            "from",
+            "(value - {0}Mean[at % {1}]) / {0}Std[at % {1}]",
+        ),
+        (
+            "denormalise",
+            model.scaled_outputs,
+            "into",
+            "value * {0}Std[at % {1}] + {0}Mean[at % {1}]",
+        ),
+    ):
+        for t in tensors:
+            assert t.constants is not None
+            told = t.constants.to_json()
+            for kind in ("mean", "std"):
+                listed = ", ".join(map(repr, told[kind]))
+                lines.append(
+                    f"\n  public static let {t.symbol}{kind.capitalize()}: [Float] = [{listed}]\n"
+                )
+            name = "".join(c if c.isprintable() else " " for c in json.dumps(t.name))
+            lines.append(
+                f"\n  /// {name} {into} natural units.\n"
+                f"  public static func {verb}{pascal(t)}(_ values: [Float]) -> [Float] {{\n"
+                "    return values.enumerated().map { at, value in\n"
+                f"      {rule.format(t.symbol, len(told['mean']))}\n"
+                "    }\n"
+                "  }\n"
+            )
+    return "".join(lines)

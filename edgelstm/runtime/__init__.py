@@ -11,6 +11,7 @@ outputs = stream.push(frames)
 
 from edgelstm.runtime.interpreters import Backend, Delegate, find_backends, open_interpreter
 from edgelstm.runtime.metadata import read_metadata
+from edgelstm.runtime.normalisation import Normalisation
 from edgelstm.runtime.opened import OpenedModel
 from edgelstm.runtime.session import Session
 from edgelstm.runtime.state import State
@@ -21,6 +22,7 @@ __all__ = [
     "Backend",
     "Delegate",
     "NanPolicy",
+    "Normalisation",
     "OpenedModel",
     "Session",
     "State",

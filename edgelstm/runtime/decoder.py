@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgelstm.errors import UnreadableModelError, UnsupportedModelError
 from edgelstm.runtime.interpreters import Delegate
+from edgelstm.runtime.normalisation import Normalisation
 from edgelstm.runtime.opened import OpenedModel
 from edgelstm.runtime.search import Step, stream_step
 from edgelstm.runtime.session import Session
@@ -39,9 +40,17 @@ class EncoderDecoder:
     """
 
     def __init__(
-        self, model: Path | str | bytes | OpenedModel, *, delegate: Delegate | None = None
+        self,
+        model: Path | str | bytes | OpenedModel,
+        *,
+        delegate: Delegate | None = None,
+        normalisation: Normalisation = Normalisation.LEAVE,
     ) -> None:
         """Opens both halves; they share the file's memory.
+
+        Args:
+            normalisation: as for `Session`, of the source sequence; a decoder's tokens and scores
+                are as the model has them.
 
         Raises:
             UnreadableModelError: the file is missing or damaged.
@@ -57,7 +66,8 @@ class EncoderDecoder:
                 cure="edgelstm convert SOURCE -o OUT.tflite --split encoder,decoder",
             )
         try:
-            self.encoder = Session(model, signature=str(split["encoder"]))
+            encoder = str(split["encoder"])
+            self.encoder = Session(model, signature=encoder, normalisation=normalisation)
             self.decoder = Stream(model, signature=str(split["decoder"]))
             self._handed = {str(given): str(made) for given, made in split["handed"].items()}
         except (KeyError, TypeError, AttributeError):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgelstm.errors import UnsupportedModelError
 from edgelstm.runtime.frames import told_axes
 from edgelstm.runtime.interpreters import Delegate, as_user_error
+from edgelstm.runtime.normalisation import Normalisation, Scaling
 from edgelstm.runtime.opened import OpenedModel
 from edgelstm.runtime.ragged import run_ragged
 from edgelstm.runtime.tensors import Array, NanPolicy, TensorInfo, fitting_inputs
@@ -44,6 +45,7 @@ class Session:
         delegate: Delegate | None = None,
         nan: NanPolicy = NanPolicy.PASS,
         signature: str | None = None,
+        normalisation: Normalisation = Normalisation.LEAVE,
     ) -> None:
         """Opens a model.
 
@@ -58,10 +60,13 @@ class Session:
             nan: what happens to inputs that hold NaN.
             signature: which of the file's signatures to run; None takes `serving_default`, else
                 the first of the main graph.
+            normalisation: whether inputs and outputs are in natural units, from which and into
+                which the constants in the file carry them.
 
         Raises:
             UnreadableModelError: the file is missing, damaged, or no TFLite file.
-            UnsupportedModelError: the interpreter lacks an op of the model.
+            UnsupportedModelError: the interpreter lacks an op of the model, or the file tells no
+                constants to apply.
             MissingPackageError: no interpreter is installed.
             OptionError: `backend` or `threads` is out of range, or there is no such signature.
         """
@@ -76,6 +81,12 @@ class Session:
         self._inputs, self._outputs = model.details(self._interpreter)
         self.inputs = tuple(TensorInfo.of(*entry) for entry in self._inputs.items())
         self.outputs = tuple(TensorInfo.of(*entry) for entry in self._outputs.items())
+        self._normalisation = normalisation
+        self._scaling = (
+            Scaling(self.metadata, self.inputs, self.outputs, model.where)
+            if normalisation is Normalisation.APPLY
+            else None
+        )
         self._shapes = {
             name: tuple(int(n) for n in detail["shape"]) for name, detail in self._inputs.items()
         }
@@ -104,6 +115,8 @@ class Session:
             UnsupportedModelError: the interpreter fails on these sizes; or the file cannot run
                 rows of unlike lengths, since it carries their states or fixes the time.
         """
+        if self._scaling is not None:
+            inputs = self._scaling.inputs(inputs)
         arrays = fitting_inputs(inputs, self.inputs, self._nan, self._model.where)
         if lengths is None:
             return self._run(arrays)
@@ -126,7 +139,7 @@ class Session:
         Raises:
             UnreadableModelError: another file has taken the model's place since it was opened.
         """
-        return Session(self._model, nan=self._nan)
+        return Session(self._model, nan=self._nan, normalisation=self._normalisation)
 
     def _run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         self._allocate({name: array.shape for name, array in arrays.items()})
@@ -136,10 +149,11 @@ class Session:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise self._failed("invoking", error) from None
-        return {
+        made = {
             name: np.array(self._interpreter.get_tensor(detail["index"]))
             for name, detail in self._outputs.items()
         }
+        return made if self._scaling is None else self._scaling.outputs(made)
 
     def reset(self) -> None:
         """Sets every state that is kept between calls to zero."""
@@ -157,6 +171,7 @@ class Session:
             "inputs": [dataclasses.asdict(info) for info in self.inputs],
             "outputs": [dataclasses.asdict(info) for info in self.outputs],
             "state_tensors": len(self._model.variables),
+            "normalisation": self._normalisation.value,
         }
 
     def _allocate(self, shapes: Mapping[str, tuple[int, ...]]) -> None:

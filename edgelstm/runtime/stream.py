@@ -16,6 +16,7 @@ from edgelstm.runtime.chunks import any_number_of_frames, cut, run_all
 from edgelstm.runtime.engine import Engine
 from edgelstm.runtime.frames import find_frames, told_axes
 from edgelstm.runtime.interpreters import Delegate
+from edgelstm.runtime.normalisation import Normalisation, Scaling
 from edgelstm.runtime.opened import OpenedModel
 from edgelstm.runtime.slots import find_slots
 from edgelstm.runtime.state import State
@@ -52,6 +53,7 @@ class Stream:
         time_axis: int | None = None,
         signature: str | None = None,
         states: Mapping[str, str] | None = None,
+        normalisation: Normalisation = Normalisation.LEAVE,
     ) -> None:
         """Opens a model with all states zero.
 
@@ -71,10 +73,13 @@ class Stream:
                 where that carries states on, else `chunk`, else `step`.
             states: for files of other tools, which tell of no states: the output by the input
                 that it is the next value of. `edgelstm convert` finds and proves them.
+            normalisation: whether inputs and outputs are in natural units, from which and into
+                which the constants in the file carry them.
 
         Raises:
             UnreadableModelError: the file is missing, damaged, or no TFLite file.
-            UnsupportedModelError: the file keeps no state, or the interpreter lacks an op.
+            UnsupportedModelError: the file keeps no state, the interpreter lacks an op, or the
+                file tells no constants to apply.
             MissingPackageError: no interpreter is installed.
             OptionError: `backend`, `threads`, `batch` or `time_axis` is out of range, there is
                 no such signature, or `states` names no input and output of one shape.
@@ -98,6 +103,12 @@ class Stream:
         self.inputs = tuple(TensorInfo.of(*entry) for entry in inputs.items())
         self.outputs = tuple(TensorInfo.of(*entry) for entry in outputs.items())
         self.states = tuple(slot.info for slot in self._slots)
+        self._normalisation = normalisation
+        self._scaling = (
+            Scaling(self.metadata, self.inputs, self.outputs, model.where)
+            if normalisation is Normalisation.APPLY
+            else None
+        )
         self._output_names = outputs.keys()
         self._dynamic_batch = any(slot.dynamic_batch for slot in self._slots)
         self._frames = find_frames(
@@ -154,6 +165,8 @@ class Stream:
                 or `out` does not fit.
             UnsupportedModelError: the interpreter fails on these sizes.
         """
+        if self._scaling is not None:
+            return self._scaling.outputs(self._push(self._scaling.inputs(frames), out))
         try:
             if out is None:
                 made = self._step(frames)
@@ -266,6 +279,7 @@ class Stream:
             batch=self._batch,
             time_axis=self._time_axis,
             states=self._told,
+            normalisation=self._normalisation,
         )
         other._engine.go_on_from(self._engine)
         return other
@@ -285,6 +299,7 @@ class Stream:
             ],
             "time_axis": self._frames.axis,
             "frames_per_call": self._frames.per_call,
+            "normalisation": self._normalisation.value,
             "memory": _MEMORY[self._engine.maps_tensors],
         }
 

@@ -67,4 +67,4 @@ class @CLASS@(
         for (at in 0 until state.capacity()) state.put(at, 0)
     }
 
-@HELPERS@}
+@HELPERS@@SCALING@}

@@ -65,7 +65,7 @@ public final class @CLASS@ {
     states = next
     return found
   }
-
+@SCALING@
   private static func zeroStates() -> States {
     return States(@ZERO_STATES@)
   }

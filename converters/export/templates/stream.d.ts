@@ -4,6 +4,8 @@ export interface TensorInfo {
   readonly name: string;
   readonly shape: readonly number[];
   readonly dtype: string;
+  readonly mean?: readonly number[];
+  readonly std?: readonly number[];
 }
 
 export declare const INPUTS: readonly TensorInfo[];
@@ -15,6 +17,9 @@ export declare class MisfitError extends Error {}
 export type Frame = @INPUT_TYPE@;
 export type Outputs = @OUTPUT_TYPE@;
 export type States = @STATE_TYPE@;
+
+export declare function normalise(frame: Frame): Frame;
+export declare function denormalise(outputs: Outputs): Outputs;
 
 export declare class @CLASS@ {
   static load(from: {

@@ -13,6 +13,32 @@ const ARRAYS = {float32: Float32Array, int32: Int32Array, int64: BigInt64Array, 
 
 const count = (shape) => shape.reduce((all, size) => all * size, 1);
 
+/**
+ * @param {@INPUT_TYPE@} frame in natural units
+ * @return {@INPUT_TYPE@} what push takes: (x - mean) / std of the inputs that have constants
+ */
+export function normalise(frame) {
+  return scaled(frame, INPUTS, (value, mean, std) => Math.fround(value - mean) / std);
+}
+
+/**
+ * @param {@OUTPUT_TYPE@} outputs as push gives them
+ * @return {@OUTPUT_TYPE@} in natural units: y * std + mean of those that have constants
+ */
+export function denormalise(outputs) {
+  return scaled(outputs, OUTPUTS, (value, mean, std) => Math.fround(value * std) + mean);
+}
+
+function scaled(arrays, tensors, rule) {
+  const found = {...arrays};
+  for (const {name, mean, std} of tensors) {
+    if (mean === undefined || !(arrays[name] instanceof Float32Array)) continue;
+    const [m, s] = [Float32Array.from(mean), Float32Array.from(std)];
+    found[name] = arrays[name].map((value, i) => rule(value, m[i % m.length], s[i % s.length]));
+  }
+  return found;
+}
+
 /** A frame or a state that does not fit the model. */
 export class MisfitError extends Error {}
 

@@ -93,6 +93,19 @@ class KerasSource:
         return values
 
     @property
+    def normalising_layers(self) -> Mapping[str, str]:
+        """The Normalization layer that reads an input, by that input."""
+        found: dict[str, str] = {}
+        for layer in self._live.model._flatten_layers():
+            if type(layer).__name__ != "Normalization":
+                continue
+            read = _inputs_of(layer)
+            for tensor, spec in zip(self._live.model.inputs, self.inputs, strict=True):
+                if _layer_name(tensor) in read or (not read and len(self.inputs) == 1):
+                    found[spec.name] = str(layer.name)
+        return found
+
+    @property
     def states(self) -> tuple[StatePair, ...]:
         """The states that conversion made inputs and outputs."""
         return tuple(slot.pair for slot in self.slots if slot.home is StateHome.CALLER)
