@@ -130,8 +130,15 @@ def measure_file(
         OptionError: the file is float32, or its source is a .tflite file of another precision.
     """
     from edgelstm.converters.pipeline import explicit_states, refuse_foreign_ops, write_recurrences
+    from edgelstm.converters.split_verify import halves_of
 
     written = written_by_us(model_path)
+    if halves_of(model_path) is not None:
+        raise OptionError(
+            "What quantization costs is not measured in the halves of a split model.",
+            where=str(model_path),
+            cure="leave --quantization and --html out",
+        )
     options = dataclasses.replace(
         options,
         precision=written.precision,

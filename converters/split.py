@@ -52,6 +52,25 @@ class Halves:
     context: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class SavedHalves:
+    """Both halves of a model as files of its own framework.
+
+    Attributes:
+        sha256: of the whole model's file.
+    """
+
+    halves: Halves
+    encoder: Path
+    decoder: Path
+    sha256: str
+
+    def parts(self, time: int | Size) -> tuple[tuple[Path, int | Size], tuple[Path, int | Size]]:
+        """Each half with the number of steps that it is written for."""
+        # The sequence that attention looks at has a length of its own.
+        return (self.encoder, time), (self.decoder, time if self.halves.context else 1)
+
+
 def convert_as_asked(
     source: Path,
     output: Path,
@@ -95,9 +114,6 @@ def convert_split(
             cure="leave --streaming and --state out",
         )
     pipeline.check_output(output, options.overwrite, besides=(source,))
-    loaded = load_keras(
-        source, architecture=options.architecture, custom_objects=options.custom_objects
-    )
     batch = 1 if options.batch is Size.SOURCE else options.batch
     base = dataclasses.replace(
         options,
@@ -106,19 +122,11 @@ def convert_split(
         overwrite=OverwritePolicy.REPLACE,
         normalisation={},  # the names are those of both halves together
     )
-    suffix = ".keras" if loaded.engine is KerasEngine.KERAS3 else ".h5"
-    with active_engine(loaded.engine):
-        halves = split_keras(loaded.model, loaded.engine.module, str(source))
     with tempfile.TemporaryDirectory() as folder:
+        saved = save_halves(source, options, Path(folder))
+        halves = saved.halves
         made: list[tuple[ConversionReport, Model]] = []
-        for name, half, time in (
-            (names[0], halves.encoder, options.time),
-            # The sequence that attention looks at has a length of its own.
-            (names[1], halves.decoder, options.time if halves.context else 1),
-        ):
-            part = Path(folder) / f"{len(made)}{suffix}"
-            with active_engine(loaded.engine):
-                half.save(part)
+        for name, (part, time) in zip(names, saved.parts(options.time), strict=True):
             written = part.with_suffix(".tflite")
             progress(f"converting the {name}")
             report = pipeline.convert(
@@ -143,7 +151,7 @@ def convert_split(
     told |= normalisation.to_metadata(options.normalisation)
     kept = ("state_policy", "states", "time_axes")
     told |= {
-        "source": told["source"] | {"path": str(source), "sha256": loaded.sha256},
+        "source": told["source"] | {"path": str(source), "sha256": saved.sha256},
         "signatures": {names[1]: {key: told_decoder[key] for key in kept}},
         "split": {
             "encoder": names[0],
@@ -155,6 +163,30 @@ def convert_split(
     content = model.to_bytes()
     files.write_atomically(output, content)
     return _joined(encoder, decoder, names, model, len(content), source)
+
+
+def save_halves(source: Path, options: ConvertOptions, folder: Path) -> SavedHalves:
+    """Cuts a Keras model in two and saves the halves into a folder.
+
+    Raises:
+        UnsupportedModelError: it is no encoder-decoder that can be cut.
+        EdgeLstmError: it cannot be read.
+    """
+    loaded = load_keras(
+        source,
+        architecture=options.architecture,
+        custom_objects=options.custom_objects,
+        code=options.code,
+        nan=options.nan,
+    )
+    suffix = ".keras" if loaded.engine is KerasEngine.KERAS3 else ".h5"
+    with active_engine(loaded.engine):
+        halves = split_keras(loaded.model, loaded.engine.module, str(source))
+        paths = []
+        for number, half in enumerate((halves.encoder, halves.decoder)):
+            paths.append(folder / f"{number}{suffix}")
+            half.save(paths[-1])
+    return SavedHalves(halves, paths[0], paths[1], loaded.sha256)
 
 
 def _joined(
@@ -239,12 +271,33 @@ def split_keras(model: Any, keras: Any, where: str) -> Halves:
     cut = list(handed.values())
     first = [t for t in model.inputs if id(t) in encoders]
     rest = [t for t in model.inputs if id(t) not in encoders]
-    return Halves(
-        keras.Model(first, cut),
-        keras.Model([*rest, *cut], [*model.outputs, *after]),
-        len(cut),
-        bool(handed.keys() - states_in),
-    )
+    decoder = keras.Model([*rest, *cut], [*model.outputs, *after])
+    _name_handed(decoder, cut)
+    return Halves(keras.Model(first, cut), decoder, len(cut), bool(handed.keys() - states_in))
+
+
+def _name_handed(decoder: Any, cut: list[Any]) -> None:
+    """Names what the encoder hands over by the layers that it comes from.
+
+    Keras numbers such inputs by what the process has made before.
+    """
+    taken = {layer.name for layer in decoder.layers}
+    for tensor, own in zip(decoder.inputs[len(decoder.inputs) - len(cut) :], cut, strict=True):
+        base = f"from_{_layer_of(own).name}"
+        name, number = base, 1
+        while name in taken:
+            name, number = f"{base}_{number}", number + 1
+        taken.add(name)
+        layer = _layer_of(tensor)
+        setattr(layer, "_name" if hasattr(layer, "_name") else "name", name)
+    mapped = getattr(decoder, "_init_graph_network", None)
+    if mapped is not None:  # Keras 2 finds the nodes of a model by their layers' names
+        mapped(decoder.inputs, decoder.outputs)
+
+
+def _layer_of(tensor: Any) -> Any:
+    history = tensor._keras_history
+    return getattr(history, "operation", None) or history.layer
 
 
 def _nodes(model: Any) -> list[tuple[list[Any], list[Any], Any]]:

@@ -16,6 +16,7 @@ from edgelstm.converters.quantize.fidelity.render import print_quantization
 from edgelstm.converters.render import print_verification
 from edgelstm.converters.sources import open_source
 from edgelstm.converters.spec import StatePolicy
+from edgelstm.converters.split_verify import halves_of, prove_split
 from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify.streaming import StreamingProof, prove
 from edgelstm.converters.verify.tolerance import tolerance_for
@@ -24,6 +25,8 @@ from edgelstm.converters.verify.tolerance import tolerance_for
 def proof(source: Path, model: Path, options: ConvertOptions) -> StreamingProof:
     """A written file's forms, compared with each other, or with the source where it has one."""
     terminal.progress("comparing steps, chunks and the whole sequence")
+    if halves_of(model) is not None:
+        return prove_split(source, model, options)
     allowed = tolerance_for(written_by_us(model).precision, options.tolerance)
     opened = open_source(source, dataclasses.replace(options, batch=1, state=StatePolicy.RESET))
     reference = opened.reference(StatePolicy.RESET)

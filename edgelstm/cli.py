@@ -201,7 +201,7 @@ def verify(
 ) -> None:
     """Compare a converted model with its source, along the time axis."""
     from edgelstm import arguments, files, terminal
-    from edgelstm.converters import measured, pipeline, streams
+    from edgelstm.converters import measured, split_verify, streams
     from edgelstm.converters.quantize.fidelity.page import to_page
     from edgelstm.quiet import quiet
 
@@ -218,7 +218,7 @@ def verify(
         fix,
     )
     with quiet():
-        verification = pipeline.verify(source, model, options, progress=terminal.progress)
+        verification = split_verify.verify(source, model, options, progress=terminal.progress)
         proof = streams.proof(source, model, options) if streaming else None
         found = None
         if quantization or html is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from edgelstm.arguments import halves
+from edgelstm.cli import run
+from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
 from edgelstm.converters.split import convert_as_asked
@@ -156,6 +159,84 @@ def test_the_file_tells_its_halves_and_pairs_the_decoders_states(made: Any) -> N
     assert {state["input"] for state in states} == set(told["split"]["handed"])
 
 
+def spoiled(path: Path, folder: Path, graph: int) -> Path:
+    """A copy whose largest constant of a graph is off by a tenth."""
+    content = Model.read(path.read_bytes())
+    tensors = [t for t in content.subgraphs[graph].tensors if t.constant and t.dtype == "float32"]
+    largest = max(tensors, key=lambda tensor: tensor.nbytes)
+    largest.set_data(largest.data() * np.float32(1.1))
+    copy = folder / "spoiled.tflite"
+    copy.write_bytes(content.to_bytes())
+    return copy
+
+
+def test_both_halves_are_verified(
+    made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its half of the source; the one that differs is named."""
+    path, _, _ = made
+    source = next(path.parent.glob("model.[kh]*"))
+    assert run(["verify", str(source), str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    halved = {case["name"].split(",")[0] for case in told["cases"]}
+    assert told["passed"] and halved == {"encoder", "decoder"}
+    assert {output["name"] for output in told["outputs"]} >= {"next_token"}
+    for graph, name in enumerate(("encoder", "decoder")):
+        assert run(["verify", str(source), str(spoiled(path, tmp_path, graph)), "--json"]) == 1
+        told = json.loads(capsys.readouterr().out)
+        assert {c["name"].split(",")[0] for c in told["cases"] if not c["passed"]} == {name}
+    arguments = ["verify", str(source), str(path), "--quantization"]
+    assert run(arguments) == 2
+
+
+def test_streaming_is_proven_with_the_whole_model(
+    made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Encoded once, then step by step; the first step that parts is printed."""
+    path, _, _ = made
+    source = next(path.parent.glob("model.[kh]*"))
+    arguments = ["verify", str(source), str(path), "--streaming"]
+    assert run([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["streaming"]
+    assert told["passed"] and told["frames"] == 200 and told["worst_error"] < 1e-5
+    assert [way["output"] for way in told["ways"]] == ["next_token"]
+    data: Any = {"source": sources(1)[0], "target": np.zeros((1, 9, TOKENS), np.float32)}
+    np.savez(tmp_path / "data.npz", **data)
+    assert run([*arguments, "--json", "--data", str(tmp_path / "data.npz")]) == 0
+    assert json.loads(capsys.readouterr().out)["streaming"]["frames"] == 9
+    np.savez(tmp_path / "less.npz", source=data["source"])
+    assert run([*arguments, "--data", str(tmp_path / "less.npz")]) == 2
+    arguments[2] = str(spoiled(path, tmp_path, 1))
+    assert run([*arguments, "--json"]) == 1
+    (way,) = json.loads(capsys.readouterr().out)["streaming"]["ways"]
+    assert way["first_diverging_step"] == 0
+
+
+def test_a_decoder_that_looks_ahead_parts_from_the_model_at_its_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its steps are those of its own half, and still not those of the model."""
+    keras = KerasEngine.KERAS3.module
+    keras.utils.set_random_seed(3)
+    x, y = keras.Input((None, FEATURES), name="source"), keras.Input((None, TOKENS), name="target")
+    _, h, c = keras.layers.LSTM(UNITS, return_state=True)(x)
+    ahead = keras.layers.Conv1D(TOKENS, 3, padding="same", name="ahead")(y)
+    lstm = keras.layers.LSTM(UNITS, return_sequences=True, return_state=True)
+    z, _, _ = lstm(ahead, initial_state=[h, c])
+    keras.Model([x, y], keras.layers.Dense(TOKENS, name="next_token")(z)).save(tmp_path / "m.keras")
+    path = tmp_path / "m.tflite"
+    names = ("encoder", "decoder")
+    convert_as_asked(
+        tmp_path / "m.keras", path, ConvertOptions(), names, progress=lambda text: None
+    )
+    arguments = ["verify", str(tmp_path / "m.keras"), str(path)]
+    assert run(arguments) == 0
+    capsys.readouterr()
+    assert run([*arguments, "--streaming"]) == 1
+    shown = capsys.readouterr()
+    assert "from frame 0 on" in " ".join(shown.err.split())
+
+
 def test_what_attention_looks_at_goes_into_every_step(tmp_path: Path) -> None:
     """The encoder's sequence is no state: it is handed over once and given with each token."""
     keras = KerasEngine.KERAS3.module
@@ -183,6 +264,7 @@ def test_what_attention_looks_at_goes_into_every_step(tmp_path: Path) -> None:
     state = model.encode({model.encoder.inputs[0].name: x})
     found = greedy(model.step(one_hot), state, START, end=END, longest=6)
     assert list(found.tokens) == said[1:]
+    assert run(["verify", str(tmp_path / "m.keras"), str(path), "--streaming"]) == 0
 
 
 def test_a_model_that_cannot_be_split_says_why(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def prove(
     steps_only = first.info()["frames_per_call"] == 1
     whole = source(sequence) if source and steps_only else _whole(opened, first, sequence)
     axes = _output_axes(opened, first)
-    results = _compared(whole, axes, _ways(streams, sequence, length), tolerance)
+    results = compared(whole, axes, _ways(streams, sequence, length), tolerance)
     return StreamingProof(length, tolerance.largest, results)
 
 
@@ -162,7 +162,7 @@ def _prove_calls(
     for info in first[1].inputs:
         shape = (frames, *(size or 1 for size in info.shape))
         if data is None:
-            calls[info.name] = _random(rng, shape, info.dtype, specs.get(info.name))
+            calls[info.name] = random_array(rng, shape, info.dtype, specs.get(info.name))
         elif info.name in data:
             calls[info.name] = np.asarray(data[info.name]).reshape(-1, *shape[1:])
         else:
@@ -176,16 +176,22 @@ def _prove_calls(
     ways = ((f"{name}, call by call", run(stream)) for name, stream in others or [first])
     length = len(next(iter(calls.values())))
     return StreamingProof(
-        length, tolerance.largest, _compared(whole, dict.fromkeys(whole, 0), ways, tolerance)
+        length, tolerance.largest, compared(whole, dict.fromkeys(whole, 0), ways, tolerance)
     )
 
 
-def _compared(
+def compared(
     whole: Mapping[str, Array],
     axes: Mapping[str, int],
     ways: Iterable[tuple[str, Mapping[str, Array]]],
     tolerance: Tolerance,
 ) -> tuple[WayResult, ...]:
+    """Every output of every way against the whole sequence.
+
+    Args:
+        axes: time axis of the outputs that have one.
+        ways: name and outputs of each.
+    """
     ranges = {name: Scale.of([array]).range for name, array in whole.items()}
     results = []
     for way, outputs in ways:
@@ -243,13 +249,14 @@ def _sequence(
             continue
         if axis is not None:
             shape[axis] = length
-        arrays[info.name] = _random(rng, shape, info.dtype, specs.get(info.name))
+        arrays[info.name] = random_array(rng, shape, info.dtype, specs.get(info.name))
     return arrays
 
 
-def _random(
+def random_array(
     rng: np.random.Generator, shape: Sequence[int], dtype: str, spec: TensorSpec | None
 ) -> Array:
+    """Normal noise, or integers within what `spec` allows."""
     if np.dtype(dtype).kind == "f":
         return rng.standard_normal(shape).astype(dtype)
     low = (spec.low if spec else None) or 0

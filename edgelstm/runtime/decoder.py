@@ -37,6 +37,7 @@ class EncoderDecoder:
     Attributes:
         encoder: runs the source sequence.
         decoder: runs the target one token at a time, from the states of the encoder.
+        context: what the sequence that was encoded last gives to every step, by input name.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class EncoderDecoder:
             s["name"]: s["input"] for s in model.running(split["decoder"]).contract["states"]
         }
         self._model = model
-        self._context: dict[str, Array] = {}
+        self.context: dict[str, Array] = {}
 
     def encode(self, inputs: Mapping[str, npt.ArrayLike]) -> State:
         """The state that decoding starts from, for one source sequence by input name.
@@ -92,7 +93,7 @@ class EncoderDecoder:
         handed = {given: made[name] for given, name in self._handed.items()}
         own = {info.name for info in self.decoder.inputs}
         # What is no state, such as the sequence that attention looks at, goes into every step.
-        self._context = {name: array for name, array in handed.items() if name in own}
+        self.context = {name: array for name, array in handed.items() if name in own}
         arrays = {name: handed[given] for name, given in self._states.items()}
         return State(arrays, self._model.sha256, self._model.source_sha256)
 
@@ -109,7 +110,7 @@ class EncoderDecoder:
             scores: what the output means.
             output: as for `stream_step`.
         """
-        context = self._context
+        context = self.context
         own = [info.name for info in self.decoder.inputs if info.name not in context]
 
         def frames(token: int) -> Any:
