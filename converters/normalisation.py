@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.inspect import read_file, read_metadata
 from edgelstm.converters.sources.source import (
+    FinishedSource,
     NormalisesInside,
     OpenedSource,
-    TellsNormalisation,
 )
 from edgelstm.converters.spec import TensorSpec
 from edgelstm.errors import DataError, OptionError
-from edgelstm.runtime.normalisation import ENTRY, Constants
+from edgelstm.runtime.normalisation import ENTRY, Constants, read_constants
 
 OPTION = "--normalisation"
 _KINDS = ("mean", "std")
@@ -51,14 +53,16 @@ def read_normalisation(path: Path) -> dict[str, Constants]:
     return found
 
 
-def of_source(source: OpenedSource, given: Mapping[str, Constants]) -> Mapping[str, Constants]:
-    """The constants for a source's file: those given, else those that it brings with it.
+def of_source(
+    source: OpenedSource, path: Path, given: Mapping[str, Constants]
+) -> Mapping[str, Constants]:
+    """The constants for a source's file: those given, else those that a .tflite file tells.
 
     Raises:
         DataError, OptionError: as `check`.
     """
-    if not given:
-        return source.normalisation if isinstance(source, TellsNormalisation) else {}
+    if not given and isinstance(source, FinishedSource):
+        return read_constants(read_metadata(Model.read(read_file(path))), str(path))
     inside = source.normalising_layers if isinstance(source, NormalisesInside) else {}
     check(given, (*source.inputs, *source.outputs), inside)
     return given

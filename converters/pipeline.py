@@ -93,7 +93,7 @@ def _convert(
     check_output(output, options.overwrite, besides=sources)
     with clock.stage("read", progress, f"reading {source_path.name}"):
         source, options = opened(source_path, options)
-    constants = normalisation.of_source(source, options.normalisation)
+    constants = normalisation.of_source(source, source_path, options.normalisation)
     policy = state_policy(source.slots)
     finished = finish(source, options, policy, progress, clock)
     added: Mapping[str, Any] = {}

@@ -24,6 +24,7 @@ from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify.streaming import FRAMES, StreamingProof, compared, random_array
 from edgelstm.converters.verify.tolerance import tolerance_for
 from edgelstm.errors import DataError, OptionError, UnreadableModelError
+from edgelstm.runtime import Session
 from edgelstm.runtime.decoder import EncoderDecoder
 from edgelstm.runtime.stream import Stream
 
@@ -90,9 +91,8 @@ def verify_split(
         for name, (part, time) in zip(names, saved.parts(Size.SOURCE), strict=True):
             alone = Path(folder) / f"{len(found)}.tflite"
             alone.write_bytes(_alone(model, name))
-            own = dataclasses.replace(
-                options, architecture=None, time=time, data=None if found else options.data
-            )
+            data = None if found or options.data is None else _of(options.data, alone)
+            own = dataclasses.replace(options, architecture=None, time=time, data=data)
             progress(f"comparing the {name}")
             done = pipeline.verify(part, alone, own, progress=progress)
             cases = (dataclasses.replace(c, name=f"{name}, {c.name}") for c in done.cases)
@@ -144,6 +144,12 @@ def _alone(model: Path, name: str) -> bytes:
     extract(read, name)
     read.set_metadata(METADATA, json.dumps({**told, **own}).encode())
     return read.to_bytes()
+
+
+def _of(data: Mapping[str, Array], model: Path) -> dict[str, Array]:
+    """The data of a file's own inputs."""
+    own = {info.name for info in Session(model).inputs}
+    return {name: array for name, array in data.items() if name in own}
 
 
 def _sequences(

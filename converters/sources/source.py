@@ -15,7 +15,6 @@ from edgelstm.converters.sources.keras.names import StateSlot
 from edgelstm.converters.sources.keras.trace import MarkedModel
 from edgelstm.converters.spec import Array, Precision, Recurrence, StatePair
 from edgelstm.converters.verify.source import Source
-from edgelstm.runtime.normalisation import Constants
 
 
 class OpenedSource(Source, Protocol):
@@ -97,15 +96,6 @@ class NormalisesInside(Protocol):
     @property
     def normalising_layers(self) -> Mapping[str, str]:
         """By input, the layer that subtracts its mean and divides by its deviation."""
-
-
-@runtime_checkable
-class TellsNormalisation(Protocol):
-    """A source that brings constants for `--normalisation` with it."""
-
-    @property
-    def normalisation(self) -> Mapping[str, Constants]:
-        """Mean and standard deviation by input and output name."""
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgelstm.converters.flatbuffer import Model, Op, Tensor
-from edgelstm.converters.inspect import read_file, read_metadata
+from edgelstm.converters.inspect import read_file
 from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.lowering.refuse import Int8Weights, refuse
 from edgelstm.converters.options import ClipPolicy, ConvertOptions, Size
@@ -30,7 +30,6 @@ from edgelstm.converters.spec import (
 from edgelstm.converters.verify import Reference
 from edgelstm.errors import OptionError
 from edgelstm.runtime.model_file import read_model_file
-from edgelstm.runtime.normalisation import Constants, read_constants
 
 # The clip that TensorFlow's converter writes into every fused LSTM, whatever the model had.
 DEFAULT_CELL_CLIP = 10.0
@@ -119,11 +118,6 @@ class TfliteSource:
         tensor = self._model.main.tensor(index)
         shape = tuple(None if size < 0 else size for size in tensor.signature)
         return TensorSpec(name, shape, tensor.dtype)
-
-    @property
-    def normalisation(self) -> Mapping[str, Constants]:
-        """What the file's own metadata tell."""
-        return read_constants(read_metadata(self._model), str(self.path))
 
     @property
     def time_axes(self) -> Mapping[str, int]:
