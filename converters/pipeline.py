@@ -13,7 +13,7 @@ import edgelstm
 from edgelstm import files
 from edgelstm.converters import forms, measured, normalisation
 from edgelstm.converters.clock import Clock
-from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.flatbuffer import Model, compact
 from edgelstm.converters.lowering.bind_state import StatePair, bind_states
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.lowering.loop import written_out
@@ -100,6 +100,8 @@ def _convert(
     if options.streaming is not None:
         with clock.stage("forms", progress, "converting the forms for streaming"):
             added = forms.add_forms(finished.model, source_path, options, time_axes(source))
+    if not isinstance(source, FinishedSource):  # whose names and constants are its own
+        compact(finished.model)
     report = _report(source, finished, policy)
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from edgelstm.converters.flatbuffer.model import BufferSharing, Model, Signature
+from edgelstm.converters.flatbuffer.compact import compact
+from edgelstm.converters.flatbuffer.model import Model, Signature
 from edgelstm.converters.flatbuffer.op import ABSENT, Op
 from edgelstm.converters.flatbuffer.subgraph import Subgraph
 from edgelstm.converters.flatbuffer.tensor import Quantization, Tensor
+from edgelstm.converters.flatbuffer.write import BufferSharing
 
 __all__ = [
     "ABSENT",
@@ -16,4 +18,5 @@ __all__ = [
     "Signature",
     "Subgraph",
     "Tensor",
+    "compact",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
@@ -13,20 +12,13 @@ import numpy as np
 from edgelstm.converters.flatbuffer import schema
 from edgelstm.converters.flatbuffer.subgraph import Subgraph
 from edgelstm.converters.flatbuffer.tensor import text
-from edgelstm.converters.flatbuffer.write import pack
+from edgelstm.converters.flatbuffer.write import BufferSharing, pack
 from edgelstm.converters.spec import Array
 from edgelstm.errors import UnreadableModelError
 from edgelstm.runtime import structure
 
 # Metadata that names operators by position, which edits make wrong.
 _POSITIONAL_METADATA = frozenset({"model_control_dependencies"})
-
-
-class BufferSharing(enum.Enum):
-    """Whether tensors of equal content may share one buffer in the file."""
-
-    SHARE = "share"
-    SEPARATE = "separate"  # post-training quantizers rewrite buffers in place
 
 
 class Signature:
@@ -109,6 +101,10 @@ class Model:
     def main(self) -> Subgraph:
         """Subgraph 0, which the interpreter runs."""
         return Subgraph(self, 0, self._raw.subgraphs[0])
+
+    def describe(self, description: str | None) -> None:
+        """Replaces the text that a file may carry about itself, which no interpreter reads."""
+        self._raw.description = description
 
     def add_subgraph(self, name: str) -> Subgraph:
         """Adds an empty subgraph."""
@@ -200,7 +196,7 @@ class Model:
         """
         self._compact_op_codes()
         self._compact_buffers(sharing)
-        return pack(self._raw)
+        return pack(self._raw, sharing)
 
     def _add_buffer(self, data: Array) -> int:
         buffer = schema.module().BufferT()

@@ -117,6 +117,12 @@ class Op:
                 f"operator {self.name} has no option {field}", where=self.subgraph.name
             ) from None
 
+    def options(self) -> tuple[tuple[str, str], ...]:
+        """All builtin options as text, to compare operators of one name with."""
+        options = self._raw.builtinOptions
+        fields = {} if options is None else vars(options)
+        return tuple(sorted((field, repr(value)) for field, value in fields.items()))
+
     def set_option(self, field: str, value: Any) -> None:
         """Sets one builtin option by its schema name."""
         if self._raw.builtinOptions is None:

@@ -51,11 +51,11 @@ class Tensor:
 
     @property
     def name(self) -> str:
-        """Name; bytes that are not UTF-8 are replaced."""
+        """Name; empty when it has none, bytes that are not UTF-8 are replaced."""
         return text(self._raw.name)
 
     @name.setter
-    def name(self, value: str) -> None:
+    def name(self, value: str | None) -> None:
         self._raw.name = value
         self.subgraph.renamed()
 
@@ -152,6 +152,11 @@ class Tensor:
         values = np.ascontiguousarray(raw).view(dtype).reshape(self.shape)
         values.flags.writeable = False
         return values
+
+    def content(self) -> bytes:
+        """Constant content as it stands in the file; empty when not constant."""
+        data = self._raw_data()
+        return b"" if data is None else data.tobytes()
 
     def set_data(self, data: Array) -> None:
         """Makes the tensor a constant: shape and dtype become those of `data`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,13 @@ from edgelstm.runtime.structure import IDENTIFIER
 # place with vector loads.
 _ALIGNMENT = 16
 _LIMIT_BYTES = 2**31 - 1
+
+
+class BufferSharing(enum.Enum):
+    """Whether equal parts, buffers among them, may stand in the file once."""
+
+    SHARE = "share"
+    SEPARATE = "separate"  # post-training quantizers rewrite buffers in place
 
 
 class _AlignedBuffer:
@@ -36,33 +44,43 @@ class _AlignedBuffer:
         return int(builder.EndObject())
 
 
-def pack(raw: Any) -> bytes:
+def pack(raw: Any, sharing: BufferSharing = BufferSharing.SHARE) -> bytes:
     """The bytes of a model record, identifier included.
 
     Raises:
         UnsupportedModelError: the file would exceed the format's 2 GiB.
     """
-    import flatbuffers
+    from flatbuffers.builder import Builder, BuilderSizeError
+
+    from edgelstm.converters.flatbuffer.sharing import SharingBuilder
 
     content_bytes = sum(len(b.data) for b in raw.buffers if b.data is not None)
     if content_bytes > _LIMIT_BYTES:
         raise UnsupportedModelError(f"{content_bytes} bytes of weights exceed the format's 2 GiB")
-    _drop_empty_ranges(raw)
     buffers = raw.buffers
+    operators = [op for subgraph in raw.subgraphs for op in subgraph.operators]
+    intermediates = [op.intermediates for op in operators]
+    _drop_empty(raw)
     raw.buffers = [_AlignedBuffer(buffer.data) for buffer in buffers]
     try:
-        builder = flatbuffers.Builder(content_bytes + content_bytes // 64 + 65536)
+        made = SharingBuilder if sharing is BufferSharing.SHARE else Builder
+        builder = made(content_bytes + content_bytes // 64 + 65536)
         builder.Finish(raw.Pack(builder), IDENTIFIER)
         return bytes(memoryview(builder.Bytes)[builder.Head() :])
-    except flatbuffers.builder.BuilderSizeError:
+    except BuilderSizeError:
         raise UnsupportedModelError("the model exceeds the format's 2 GiB") from None
     finally:
         raw.buffers = buffers
+        for op, held in zip(operators, intermediates, strict=True):
+            op.intermediates = held
 
 
-def _drop_empty_ranges(raw: Any) -> None:
-    """Leaves empty lists of ranges out: the packer writes them all the same."""
+def _drop_empty(raw: Any) -> None:
+    """Leaves empty lists out where they may be absent: the packer writes them all the same."""
     for subgraph in raw.subgraphs:
+        for op in subgraph.operators:
+            if not len(op.intermediates or ()):
+                op.intermediates = None
         for tensor in subgraph.tensors:
             record = tensor.quantization
             if record is not None and not len(record.min or ()) and not len(record.max or ()):

@@ -1,0 +1,103 @@
+"""Takes out of a finished model what no interpreter reads, and merges what it holds twice."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+
+from edgelstm.converters.flatbuffer.model import Model
+from edgelstm.converters.flatbuffer.op import Op
+from edgelstm.converters.flatbuffer.subgraph import Subgraph
+from edgelstm.converters.flatbuffer.tensor import Tensor
+
+# Of TensorFlow's converter: the versions it was run with, and a minimum runtime that holds for the
+# graph as it was before recurrences were written.
+_FOREIGN_METADATA = ("CONVERSION_METADATA", "min_runtime_version")
+_SIZES = ("int32", "int64")
+# Operators that compute sizes from sizes; all else keeps its own copy, since delegates treat
+# tensors with several readers differently.
+_SIZE_OPS = frozenset("SHAPE STRIDED_SLICE GATHER CONCATENATION PACK".split())
+_MERGED_BYTES = 64
+
+
+def compact(model: Model) -> None:
+    """Makes the file smaller without changing what it computes; tensor indices change.
+
+    Inputs, outputs, weights, states and activations keep their names. Sizes, intermediates and the
+    zeros of states lose theirs.
+    """
+    for name in _FOREIGN_METADATA:
+        model.set_metadata(name, None)
+    model.describe(None)
+    for subgraph in model.subgraphs:
+        _merge_constants(subgraph)
+        while _merge_ops(subgraph):
+            pass
+    model.prune()
+    for subgraph in model.subgraphs:
+        for tensor in _unnamed(subgraph):
+            tensor.name = None
+
+
+def _merge_constants(subgraph: Subgraph) -> None:
+    """One tensor where small constants of sizes, or values of FILL, are equal."""
+    first: dict[Hashable, int] = {}
+    place: dict[int, int] = {}
+    for tensor in [*_sizes(subgraph), *_filled(subgraph)]:
+        if tensor.constant and tensor.nbytes <= _MERGED_BYTES and not tensor.is_variable:
+            key = (tensor.dtype, tensor.signature, tensor.quantization, tensor.content())
+            place[tensor.index] = first.setdefault(key, tensor.index)
+    for op in subgraph.ops:
+        op.inputs = [place.get(index, index) for index in op.inputs]
+
+
+def _merge_ops(subgraph: Subgraph) -> bool:
+    """One operator where several compute the same sizes; whether there were any."""
+    named = _named(subgraph)
+    first: dict[Hashable, int] = {}
+    merged = False
+    for op in subgraph.ops:
+        if op.name not in _SIZE_OPS or op.output(0).dtype not in _SIZES:
+            continue
+        made = op.outputs[0]
+        key = (op.name, op.version, tuple(op.inputs), op.options())
+        if first.setdefault(key, made) != made and made not in named:
+            subgraph.rewire(made, first[key])
+            subgraph.remove_op(op)
+            merged = True
+    return merged
+
+
+def _unnamed(subgraph: Subgraph) -> Iterator[Tensor]:
+    """Tensors whose names say nothing to anyone."""
+    named = _named(subgraph)
+    filled = {tensor.index for tensor in _filled(subgraph)}
+    inside = {index for op in subgraph.ops for index in op.intermediates}
+    for tensor in subgraph.tensors:
+        if tensor.index not in named and (
+            (tensor.dtype in _SIZES and tensor.quantization is None)
+            or tensor.index in filled
+            or tensor.index in inside
+        ):
+            yield tensor
+
+
+def _named(subgraph: Subgraph) -> set[int]:
+    """Indices of inputs and outputs, of the subgraph and its signatures."""
+    found = {*subgraph.inputs, *subgraph.outputs}
+    for signature in subgraph.model.signatures:
+        if signature.subgraph == subgraph.index:
+            found.update(signature.inputs.values(), signature.outputs.values())
+    return found
+
+
+def _sizes(subgraph: Subgraph) -> Iterator[Tensor]:
+    return (t for t in subgraph.tensors if t.dtype in _SIZES and t.quantization is None)
+
+
+def _filled(subgraph: Subgraph) -> Iterator[Tensor]:
+    """Constants that FILL, and nothing else, reads as its value."""
+    fills: list[Op] = subgraph.find("FILL")
+    for index in dict.fromkeys(op.inputs[1] for op in fills):
+        tensor = subgraph.tensor(index)
+        if tensor.constant and all(op.name == "FILL" for op in subgraph.consumers(index)):
+            yield tensor
