@@ -44,7 +44,7 @@ BUILDS = {
     "threads": Build(("-DEDGELSTM_SANITIZE=thread",), {"": ""}),
     "aarch64": Build(
         _cross("aarch64-linux-gnu-g++", "aarch64"),
-        {"cortex-a53": "neon", "cortex-a72": "neon", "cortex-a76": "neondot", "max": "neondot"},
+        {"cortex-a53": "neon", "cortex-a72": "neon", "cortex-a76": "neondot", "max": "neoni8mm"},
         compiler="aarch64-linux-gnu-g++",
         emulator="qemu-aarch64",
         root="/usr/aarch64-linux-gnu",

@@ -21,55 +21,38 @@ class Int8Product {
   static void Add(const int8_t* weights, int64_t depth, const int8_t* const* rows, void* memory) {
     Int* sums = static_cast<Int*>(memory);
     Int sum[kRows * kBlocks * kParts];
-    const int8_t* row[kRows];
-    const int64_t stride = depth * kParts * kLanes;
     EDGELSTM_UNROLL
     for (int i = 0; i < kRows * kBlocks * kParts; ++i) sum[i] = sums[i];
-    EDGELSTM_UNROLL
-    for (int r = 0; r < kRows; ++r) row[r] = rows[r];
-    int64_t k = 0;
-    if constexpr (V::kQuadLanes) {
-      for (; k + 16 <= depth; k += 16) {
-        typename V::Quads x[kRows];
-        EDGELSTM_UNROLL
-        for (int r = 0; r < kRows; ++r) x[r] = V::LoadQuads(row[r] + k);
-        const int8_t* from = weights + k * kParts * kLanes;
-        AddLane<0, kRows, kBlocks, kParts>(from, stride, x, sum);
-        AddLane<1, kRows, kBlocks, kParts>(from, stride, x, sum);
-        AddLane<2, kRows, kBlocks, kParts>(from, stride, x, sum);
-        AddLane<3, kRows, kBlocks, kParts>(from, stride, x, sum);
-      }
-    }
-    for (; k < depth; k += 4) {
-      typename V::Quad x[kRows];
-      EDGELSTM_UNROLL
-      for (int r = 0; r < kRows; ++r) x[r] = V::LoadQuad(row[r] + k);
-      EDGELSTM_UNROLL
-      for (int i = 0; i < kBlocks * kParts; ++i) {
-        const auto w = V::LoadWeights(weights + i / kParts * stride +
-                                      (k * kParts + i % kParts * 4) * kLanes);
-        EDGELSTM_UNROLL
-        for (int r = 0; r < kRows; ++r) {
-          Int& to = sum[r * kBlocks * kParts + i];
-          to = V::AddDot(to, w, x[r]);
-        }
-      }
-    }
+    AddDots<kRows, kBlocks, kParts>(weights, depth, rows, sum);
     EDGELSTM_UNROLL
     for (int i = 0; i < kRows * kBlocks * kParts; ++i) sums[i] = sum[i];
   }
 
  private:
-  template <int kLane, int kRows, int kBlocks, int kParts, class Quads>
-  static inline void AddLane(const int8_t* weights, int64_t stride, const Quads* x, Int* sum) {
-    EDGELSTM_UNROLL
-    for (int i = 0; i < kBlocks * kParts; ++i) {
-      const auto w = V::LoadWeights(weights + i / kParts * stride +
-                                    (kLane * 4 * kParts + i % kParts * 4) * kLanes);
+  template <int kRows, int kBlocks, int kParts>
+  static EDGELSTM_INLINE void AddDots(const int8_t* weights, int64_t depth,
+                                      const int8_t* const* rows, Int* sum) {
+    if constexpr (V::kOwnDots) {
+      V::template AddDots<kRows, kBlocks, kParts>(weights, depth, rows, sum);
+    } else {
+      const int8_t* row[kRows];
+      const int64_t stride = depth * kParts * kLanes;
       EDGELSTM_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        Int& to = sum[r * kBlocks * kParts + i];
-        to = V::template AddDotLane<kLane>(to, w, x[r]);
+      for (int r = 0; r < kRows; ++r) row[r] = rows[r];
+      for (int64_t k = 0; k < depth; k += 4) {
+        typename V::Quad x[kRows];
+        EDGELSTM_UNROLL
+        for (int r = 0; r < kRows; ++r) x[r] = V::LoadQuad(row[r] + k);
+        EDGELSTM_UNROLL
+        for (int i = 0; i < kBlocks * kParts; ++i) {
+          const auto w = V::LoadWeights(weights + i / kParts * stride +
+                                        (k * kParts + i % kParts * 4) * kLanes);
+          EDGELSTM_UNROLL
+          for (int r = 0; r < kRows; ++r) {
+            Int& to = sum[r * kBlocks * kParts + i];
+            to = V::AddDot(to, w, x[r]);
+          }
+        }
       }
     }
   }

@@ -9,13 +9,13 @@ namespace edgelstm {
 struct DotFunctions {
   static constexpr int kMostRows = 4;
   static constexpr int kShapes = 7;
-  // sums[row][block][part] += sum over k of weights[block][k][part] * rows[row][k]; four k of a
-  // lane stand together, `depth` is a multiple of four. `sums` are vectors.
+  // sums[row][block][part] += sum over k of weights[block][k][part] * rows[row][k]; V::kDotGroup k of a
+  // lane stand together, `depth` is a multiple of that. `sums` are vectors.
   using Add = void (*)(const int8_t* weights, int64_t depth, const int8_t* const* rows, void* sums);
 
   // Added to every weight when it is packed.
   uint8_t weight_bias;
-  // What the sums lack that `add` makes of `count` values, a multiple of four.
+  // What the sums lack that `add` makes of `count` values, a multiple of the same.
   int32_t (*correction)(const int8_t* values, int64_t count);
   // By rows less one and by `Shape`; null for those that no kernel uses.
   Add add[kMostRows][kShapes];

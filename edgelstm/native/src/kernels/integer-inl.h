@@ -69,6 +69,9 @@ class IntegerLstm {
     for (int gate = 0; gate < 4; ++gate) {
       kernel_scaling_[gate] = V::ScalingOf(scales_.kernel[gate]);
       recurrent_scaling_[gate] = V::ScalingOf(scales_.recurrent[gate]);
+      if (gate < 4 - sizes_.gates) continue;
+      kernel_shifts_right_ = kernel_shifts_right_ && ShiftsRight(scales_.kernel[gate]);
+      recurrent_shifts_right_ = recurrent_shifts_right_ && ShiftsRight(scales_.recurrent[gate]);
     }
   }
 
@@ -171,11 +174,34 @@ class IntegerLstm {
     Dot<kRows, kGates>(sizes_.kernel, sizes_.kernel_offsets, sizes_.input_depth, block, rows,
                        corrections, sum);
     EDGELSTM_UNROLL
-    for (int i = 0; i < kRows * kGates; ++i) {
-      const Scaling& scaling = kernel_scaling_[i % kGates + 4 - kGates];
-      const Pair scaled = {V::Scaled(sum[2 * i], scaling), V::Scaled(sum[2 * i + 1], scaling)};
-      V::StoreWords(Sums(row + i / kGates) + (block * kGates + i % kGates) * kWords,
-                    V::Narrow(scaled));
+    for (int r = 0; r < kRows; ++r) {
+      int16_t* to = Sums(row + r) + block * kGates * kWords;
+      Pair scaled[kGates];
+      ScaleGates<kGates>(sum + r * kGates * 2, kernel_scaling_, kernel_shifts_right_, scaled);
+      EDGELSTM_UNROLL
+      for (int gate = 0; gate < kGates; ++gate) {
+        V::StoreWords(to + gate * kWords, V::Narrow(scaled[gate]));
+      }
+    }
+  }
+
+  // From products to gate sums; `scaling` has four gates.
+  template <int kGates>
+  static EDGELSTM_INLINE void ScaleGates(const Int* sum, const Scaling* scaling, bool shifts_right,
+                                Pair* scaled) {
+    const Scaling* own = scaling + 4 - kGates;
+    if (shifts_right) {
+      EDGELSTM_UNROLL
+      for (int gate = 0; gate < kGates; ++gate) {
+        scaled[gate] = {V::ScaledRight(sum[2 * gate], own[gate]),
+                        V::ScaledRight(sum[2 * gate + 1], own[gate])};
+      }
+    } else {
+      EDGELSTM_UNROLL
+      for (int gate = 0; gate < kGates; ++gate) {
+        scaled[gate] = {V::Scaled(sum[2 * gate], own[gate]),
+                        V::Scaled(sum[2 * gate + 1], own[gate])};
+      }
     }
   }
 
@@ -208,14 +234,12 @@ class IntegerLstm {
                        before, corrections, sum);
     for (int r = 0; r < kRows; ++r) {
       int16_t* from = Sums(sums + r) + block * kGates * kWords;
+      Pair scaled[kGates];
+      ScaleGates<kGates>(sum + r * kGates * 2, recurrent_scaling_, recurrent_shifts_right_, scaled);
       Words z[kGates];
       EDGELSTM_UNROLL
       for (int gate = 0; gate < kGates; ++gate) {
-        const Scaling& scaling = recurrent_scaling_[gate + 4 - kGates];
-        const Int* parts = sum + (r * kGates + gate) * 2;
-        const Pair old = V::Widen(V::LoadWords(from + gate * kWords));
-        z[gate] = V::Narrow({V::AddInt(old.first, V::Scaled(parts[0], scaling)),
-                             V::AddInt(old.second, V::Scaled(parts[1], scaling))});
+        z[gate] = V::AddNarrow(V::LoadWords(from + gate * kWords), scaled[gate]);
       }
       if (has_layer_norm_) {
         EDGELSTM_UNROLL
@@ -236,8 +260,8 @@ class IntegerLstm {
     const int8_t* weights = Packed<int8_t>(matrix) + block * kParts * kLanes * depth;
     EDGELSTM_UNROLL
     for (int i = 0; i < kRows * kParts; ++i) {
-      sum[i] = V::AddInt(V::LoadInt(offset + i % kParts * kLanes),
-                         V::SetInt(corrections[i / kParts]));
+      sum[i] = V::LoadInt(offset + i % kParts * kLanes);
+      if (!V::kDotsAreExact) sum[i] = V::AddInt(sum[i], V::SetInt(corrections[i / kParts]));
     }
     dots_.add[kRows - 1][DotFunctions::Shape(1, kParts)](weights, depth, rows, sum);
   }
@@ -279,6 +303,8 @@ class IntegerLstm {
   const char* packed_;
   char *sums_, *x_, *h_, *c_, *hidden_;
   Scaling kernel_scaling_[4], recurrent_scaling_[4];
+  // Of all gates: almost always, and cheaper.
+  bool kernel_shifts_right_ = true, recurrent_shifts_right_ = true;
   const IntegerCell<V> cell_;
   const IntegerNorm<V> norm_;
 };

@@ -55,6 +55,8 @@ Multiplier MultiplierOf(double value) {
   return {static_cast<int32_t>(factor), shift};
 }
 
+bool ShiftsRight(const Multiplier& multiplier) { return multiplier.shift < 0; }
+
 const char* DeriveScales(const EdgeLstmLayer& layer, IntegerScales* scales) {
   const bool norm = HasLayerNorm(layer);
   const float x = layer.input_quantization.scale, h = layer.h_quantization.scale;

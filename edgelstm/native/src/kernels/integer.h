@@ -16,6 +16,7 @@ struct Multiplier {
   int32_t shift;
 };
 Multiplier MultiplierOf(double value);
+bool ShiftsRight(const Multiplier& multiplier);
 
 struct IntegerScales {
   // From products to gate sums, by gate.

@@ -38,14 +38,14 @@ class IntegerCell {
   // Adds the peephole of one gate, cut to 16 bits.
   Words WithPeephole(Words z, int gate, int64_t block, Words c) const {
     const Words weight = V::LoadWords(peephole_ + gate * padded_ + block * kWords);
-    const Pair product = V::Product(weight, c), old = V::Widen(z);
+    const Pair product = V::Product(weight, c);
     const Scaling& scaling = peephole_scaling_[gate];
     const int64_t up = rounded_up_ - block * kWords;
-    const Words away = V::Narrow({V::AddInt(old.first, V::Scaled(product.first, scaling)),
-                                  V::AddInt(old.second, V::Scaled(product.second, scaling))});
+    const Words away = V::AddNarrow(
+        z, Pair{V::Scaled(product.first, scaling), V::Scaled(product.second, scaling)});
     if (up <= 0) return away;
-    const Words upward = V::Narrow({V::AddInt(old.first, V::ScaledUp(product.first, scaling)),
-                                    V::AddInt(old.second, V::ScaledUp(product.second, scaling))});
+    const Words upward = V::AddNarrow(
+        z, Pair{V::ScaledUp(product.first, scaling), V::ScaledUp(product.second, scaling)});
     if (up >= kWords) return upward;
     alignas(kAlignment) int16_t lanes[kWords];
     V::StoreWords(lanes, upward);
@@ -57,12 +57,12 @@ class IntegerCell {
 
   // The next c from finished sums.
   template <int kGates>
-  Words NextC(const Words* z, Words c) const {
+  EDGELSTM_INLINE Words NextC(const Words* z, Words c) const {
     const Words f = IntegerSigmoid<V>(z[kGates - 3]);
     const Words i =
         kGates == 4 ? IntegerSigmoid<V>(z[0]) : V::SubWords(V::SetWords(INT16_MAX), f);
     const Words g = IntegerTanh<V>(z[kGates - 2], 3);
-    const Words next = V::AddSaturated(V::RoundedProduct(f, c, 15),
+    const Words next = V::AddSaturated(V::UnitProduct(f, c),
                                        V::RoundedProduct(i, g, 15 + scales_.c_bits));
     if (scales_.cell_clip == 0) return next;
     const auto limit = static_cast<int16_t>(scales_.cell_clip);
@@ -71,12 +71,12 @@ class IntegerCell {
   }
 
   // o tanh(c), not yet cut to 8 bits.
-  Words Hidden(Words output_sum, Words c) const {
+  EDGELSTM_INLINE Words Hidden(Words output_sum, Words c) const {
     const Words o = IntegerSigmoid<V>(output_sum);
     const Pair product = V::Product(o, IntegerTanh<V>(c, scales_.c_bits));
-    const Int offset = V::SetInt(scales_.hidden_offset);
-    return V::Narrow({V::AddInt(V::Scaled(product.first, hidden_scaling_), offset),
-                      V::AddInt(V::Scaled(product.second, hidden_scaling_), offset)});
+    const Words offset = V::SetWords(static_cast<int16_t>(scales_.hidden_offset));
+    return V::AddSaturated(offset, V::Narrow({V::Scaled(product.first, hidden_scaling_),
+                                              V::Scaled(product.second, hidden_scaling_)}));
   }
 
   // The whole cell of a block: the next c to `c`, o tanh(c) as int8 to `hidden`.

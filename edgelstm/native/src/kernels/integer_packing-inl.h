@@ -1,7 +1,7 @@
 // How the int8 kernels lay out weights and scratch memory.
 //
 // A block is as many units as V has 16-bit lanes. Weights are packed as
-// [block][four k][gate][half][lane][k]: each of a block's two halves fills the 32-bit lanes of one
+// [block][V::kDotGroup k][gate][half][lane][k]: each of a block's two halves fills the 32-bit lanes of one
 // vector of sums, in the order in which V::Narrow makes 16-bit lanes of two of them.
 #pragma once
 
@@ -27,9 +27,9 @@ class IntegerPacking {
       gates = Coupled(layer) ? 3 : 4;
       units = RoundUp(layer.units, kWords);
       outputs = RoundUp(layer.outputs, kWords);
-      input_depth = RoundUp(layer.inputs, 4);
-      output_depth = RoundUp(layer.outputs, 4);
-      unit_depth = RoundUp(layer.units, 4);
+      input_depth = RoundUp(layer.inputs, V::kDotGroup);
+      output_depth = RoundUp(layer.outputs, V::kDotGroup);
+      unit_depth = RoundUp(layer.units, V::kDotGroup);
       Layout layout;
       layout.Place(sizeof(IntegerScales));
       dots = layout.Place(sizeof(DotFunctions*));
@@ -119,11 +119,11 @@ class IntegerPacking {
                          int64_t rows, int64_t columns, int64_t depth, char* packed) {
     int8_t* to = reinterpret_cast<int8_t*>(packed);
     for (int64_t block = 0; block < RoundUp(rows, kWords); block += kWords) {
-      for (int64_t k = 0; k < depth; k += 4) {
+      for (int64_t k = 0; k < depth; k += V::kDotGroup) {
         for (int i = 0; i < 2 * count; ++i) {
           for (int lane = 0; lane < kLanes; ++lane) {
             const int64_t row = block + V::WordOf(i % 2, lane);
-            for (int64_t j = k; j < k + 4; ++j) {
+            for (int64_t j = k; j < k + V::kDotGroup; ++j) {
               const int weight =
                   row < rows && j < columns ? Int8At(gates[i / 2], row * columns + j) : 0;
               *to++ = BiasedWeight(dots, weight);

@@ -20,6 +20,7 @@ const LstmKernels* const kKernels[] = {
     &kLstmAvx2,
 #endif
 #if defined(EDGELSTM_ARM64)
+    &kLstmNeonI8mm,
     &kLstmNeonDot,
 #endif
 #if defined(EDGELSTM_ARM)

@@ -56,6 +56,7 @@ extern const LstmKernels kLstmNeon;
 #endif
 #if defined(EDGELSTM_ARM64)
 extern const LstmKernels kLstmNeonDot;
+extern const LstmKernels kLstmNeonI8mm;
 #endif
 
 // The layer's parts, told by which of its weights are null.

@@ -7,6 +7,7 @@
 
 #define EDGELSTM_UNROLL _Pragma("GCC unroll 16")
 #define EDGELSTM_NOINLINE __attribute__((noinline))
+#define EDGELSTM_INLINE inline __attribute__((always_inline))
 // Runs once: small instead of fast.
 #define EDGELSTM_COLD __attribute__((cold))
 

@@ -2,7 +2,7 @@
 //
 // Weights are packed as [block][k][gate][lane]: a block is as many units as V has lanes, k runs
 // over the inputs (or the outputs before), so that one pass over k gives all gates of a block in
-// registers. In hybrid arithmetic four k stand together.
+// registers. In hybrid arithmetic V::kDotGroup k of a lane stand together.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,7 @@ class LstmPacking {
       gates = Coupled(layer) ? 3 : 4;
       units = RoundUp(layer.units, kLanes);
       outputs = RoundUp(layer.outputs, 4 * kLanes);
-      // int8 is multiplied four values at a time.
-      const int64_t group = hybrid ? 4 : 1;
+      const int64_t group = hybrid ? V::kDotGroup : 1;
       input_depth = RoundUp(layer.inputs, group);
       output_depth = RoundUp(layer.outputs, group);
       unit_depth = RoundUp(layer.units, group);
@@ -133,7 +132,7 @@ class LstmPacking {
                          int64_t depth, char* to) {
     const bool hybrid = Hybrid(layer);
     const bool half = Sizes(layer).half;
-    const int64_t group = hybrid ? 4 : 1;
+    const int64_t group = hybrid ? V::kDotGroup : 1;
     const int64_t blocks = RoundUp(rows, kLanes * (gates ? 1 : 4)) / (kLanes * (gates ? 1 : 4));
     float* floats = reinterpret_cast<float*>(to);
     uint16_t* halves = reinterpret_cast<uint16_t*>(to);

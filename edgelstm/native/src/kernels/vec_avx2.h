@@ -7,18 +7,18 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/composed_words-inl.h"
 #include "kernels/integer.h"
 
 namespace edgelstm {
 namespace {
 
-struct Avx2 {
+struct Avx2 : ComposedWords<Avx2> {
   using Float = __m256;
   using Int = __m256i;
   static constexpr int kLanes = 8;
   // Whether products take one lane of a vector as their factor.
   static constexpr bool kLaneProducts = false;
-  static constexpr bool kQuadLanes = false;
   // Rows whose sums of four gates stay in the sixteen registers.
   static constexpr int kFloatRows = 3;
   static constexpr int kInt8Rows = 2;

@@ -7,17 +7,17 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/composed_words-inl.h"
 #include "kernels/integer.h"
 
 namespace edgelstm {
 namespace {
 
-struct Avx512 {
+struct Avx512 : ComposedWords<Avx512> {
   using Float = __m512;
   using Int = __m512i;
   static constexpr int kLanes = 16;
   static constexpr bool kLaneProducts = false;
-  static constexpr bool kQuadLanes = false;
   // Of 32 registers.
   static constexpr int kFloatRows = 6;
   static constexpr int kInt8Rows = 4;

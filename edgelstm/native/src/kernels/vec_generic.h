@@ -4,12 +4,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/composed_words-inl.h"
 #include "kernels/integer.h"
 
 namespace edgelstm {
 namespace {
 
-struct Generic {
+struct Generic : ComposedWords<Generic> {
   typedef float Float __attribute__((vector_size(16)));
   typedef int32_t Int __attribute__((vector_size(16)));
   typedef uint32_t Unsigned __attribute__((vector_size(16)));
@@ -18,7 +19,6 @@ struct Generic {
   static constexpr int kLanes = 4;
   // Whether products take one lane of a vector as their factor.
   static constexpr bool kLaneProducts = false;
-  static constexpr bool kQuadLanes = false;
   static constexpr int kFloatRows = 3;
   static constexpr int kInt8Rows = 2;
 

@@ -7,27 +7,21 @@
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/integer.h"
+#include "kernels/dots_neon.h"
 
 namespace edgelstm {
 namespace {
 
-struct Neon {
+struct Neon : NeonDots {
   using Float = float32x4_t;
-  using Int = int32x4_t;
-  static constexpr int kLanes = 4;
 #if defined(__aarch64__)
   // Of 32 registers.
   static constexpr int kFloatRows = 5;
-  static constexpr int kInt8Rows = 4;
-  static constexpr int kIntegerRows = 2;
   // Products take one lane of a vector as their factor.
   static constexpr bool kLaneProducts = true;
 #else
   static constexpr bool kLaneProducts = false;
   static constexpr int kFloatRows = 3;
-  static constexpr int kInt8Rows = 2;
-  static constexpr int kIntegerRows = 1;
 #endif
 
   static Float Set(float value) { return vdupq_n_f32(value); }
@@ -110,42 +104,6 @@ struct Neon {
   static Int ZeroInt() { return vdupq_n_s32(0); }
   static Float ToFloat(Int a) { return vcvtq_f32_s32(a); }
 
-  using Quad = int8x16_t;
-  using Weights = int8x16_t;
-  // Four consecutive values for every lane.
-  static Quad LoadQuad(const int8_t* values) {
-    int32_t bits;
-    std::memcpy(&bits, values, 4);
-    return vreinterpretq_s8_s32(vdupq_n_s32(bits));
-  }
-  static Weights LoadWeights(const int8_t* from) { return vld1q_s8(from); }
-#if defined(__ARM_FEATURE_DOTPROD)
-  static constexpr bool kQuadLanes = true;
-  using Quads = int8x16_t;
-  static Quads LoadQuads(const int8_t* values) { return vld1q_s8(values); }
-  template <int kLane>
-  static Int AddDotLane(Int sum, Weights weights, Quads quads) {
-    return vdotq_laneq_s32(sum, weights, quads, kLane);
-  }
-  static Int AddDot(Int sum, Weights weights, Quad quad) { return vdotq_s32(sum, weights, quad); }
-#else
-  static constexpr bool kQuadLanes = false;
-  // Weights are within [-127, 127]: sums of two products fit into 16 bits.
-  static Int AddDot(Int sum, Weights weights, Quad quad) {
-    const int16x8_t low = vmull_s8(vget_low_s8(weights), vget_low_s8(quad));
-#if defined(__aarch64__)
-    const int16x8_t high = vmull_high_s8(weights, quad);
-    return vpadalq_s16(sum, vpaddq_s16(low, high));
-#else
-    const int16x8_t high = vmull_s8(vget_high_s8(weights), vget_high_s8(quad));
-    return vpadalq_s16(sum, vcombine_s16(vpadd_s16(vget_low_s16(low), vget_high_s16(low)),
-                                         vpadd_s16(vget_low_s16(high), vget_high_s16(high))));
-#endif
-  }
-#endif
-  static constexpr uint8_t kWeightBias = 0;
-  static int32_t DotCorrection(const int8_t*, int64_t) { return 0; }
-
   // kLanes values, rounded to nearest with halves away from zero and cut to [lowest, 127].
   static void StoreRounded(int8_t* to, Float value, int lowest) {
 #if defined(__aarch64__)
@@ -158,101 +116,6 @@ struct Neon {
     const int8x8_t bytes = vmovn_s16(vcombine_s16(words, words));
     const int32_t bits = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
     std::memcpy(to, &bits, 4);
-  }
-
-  // --- 16-bit lanes, for integer arithmetic ---
-
-  using Words = int16x8_t;
-  struct Pair {
-    Int first, second;
-  };
-  static constexpr int WordOf(int half, int lane) { return half * kLanes + lane; }
-
-  static Words SetWords(int16_t value) { return vdupq_n_s16(value); }
-  static Words LoadWords(const int16_t* from) { return vld1q_s16(from); }
-  static void StoreWords(int16_t* to, Words value) { vst1q_s16(to, value); }
-  static void StoreBytes(int8_t* to, Words value) { vst1_s8(to, vqmovn_s16(value)); }
-  static Words AddWords(Words a, Words b) { return vaddq_s16(a, b); }
-  static Words SubWords(Words a, Words b) { return vsubq_s16(a, b); }
-  static Words AddSaturated(Words a, Words b) { return vqaddq_s16(a, b); }
-  static Words AndWords(Words a, Words b) { return vandq_s16(a, b); }
-  static Words MinWords(Words a, Words b) { return vminq_s16(a, b); }
-  static Words MaxWords(Words a, Words b) { return vmaxq_s16(a, b); }
-  static Words EqualWords(Words a, Words b) { return vreinterpretq_s16_u16(vceqq_s16(a, b)); }
-  static Words GreaterWords(Words a, Words b) { return vreinterpretq_s16_u16(vcgtq_s16(a, b)); }
-  static Words ChooseWords(Words mask, Words yes, Words no) {
-    return vbslq_s16(vreinterpretq_u16_s16(mask), yes, no);
-  }
-  static Words ShiftLeftWords(Words a, int bits) {
-    return vshlq_s16(a, vdupq_n_s16(static_cast<int16_t>(bits)));
-  }
-  // a / 2^kBits to nearest, halves away from zero.
-  template <int kBits>
-  static Words RoundedWords(Words a) {
-    return vrshrq_n_s16(vaddq_s16(a, vshrq_n_s16(a, 15)), kBits);
-  }
-  static Words MulHigh(Words a, Words b) { return vqrdmulhq_s16(a, b); }
-  // (a + 2^15) / 2 for a >= 0.
-  static Words HalfOfOnePlus(Words a) { return vrhaddq_s16(a, SetWords(INT16_MAX)); }
-  static Pair Product(Words a, Words b) {
-    return {vmull_s16(vget_low_s16(a), vget_low_s16(b)),
-            vmull_s16(vget_high_s16(a), vget_high_s16(b))};
-  }
-  static Pair Widen(Words a) { return {vmovl_s16(vget_low_s16(a)), vmovl_s16(vget_high_s16(a))}; }
-  static Words Narrow(Pair pair) {
-    return vcombine_s16(vqmovn_s32(pair.first), vqmovn_s32(pair.second));
-  }
-  static Words RoundedProduct(Words a, Words b, int bits) {
-    const Int right = vdupq_n_s32(-bits);
-    const Pair product = Product(a, b);
-    return Narrow({RoundedAway(product.first, right), RoundedAway(product.second, right)});
-  }
-
-  static Int SetInt(int32_t value) { return vdupq_n_s32(value); }
-  static Int LoadInt(const int32_t* from) { return vld1q_s32(from); }
-  static Int LoadHalf(const int32_t* from, int half) { return vld1q_s32(from + half * kLanes); }
-  static Int AddInt(Int a, Int b) { return vaddq_s32(a, b); }
-  static Int SubInt(Int a, Int b) { return vsubq_s32(a, b); }
-  static Int MulInt(Int a, Int b) { return vmulq_s32(a, b); }
-  template <int kBits>
-  static Int ShiftLeftInt(Int a) {
-    return vshlq_n_s32(a, kBits);
-  }
-  // a / 1024 to nearest, halves away from zero.
-  static Int NearestOf1024(Int a) {
-    const Int sign = vshrq_n_s32(a, 31);
-    const uint32x4_t magnitude =
-        vrshrq_n_u32(vreinterpretq_u32_s32(vsubq_s32(veorq_s32(a, sign), sign)), 10);
-    return vsubq_s32(veorq_s32(vreinterpretq_s32_u32(magnitude), sign), sign);
-  }
-
-  static constexpr int WidePlace(int lane, int k) { return k * kLanes + lane; }
-  static Int AddWide(Int sum, const int8_t* weights, const int16_t* x) {
-    const int16x8_t words = vmovl_s8(vld1_s8(weights));
-    return vmlal_n_s16(vmlal_n_s16(sum, vget_low_s16(words), x[0]), vget_high_s16(words), x[1]);
-  }
-  static void StoreInt(int32_t* to, Int value) { vst1q_s32(to, value); }
-
-  struct Scaling {
-    Int factor, left, right;
-  };
-  static Scaling ScalingOf(const Multiplier& by) {
-    return {SetInt(by.factor), SetInt(by.shift > 0 ? by.shift : 0),
-            SetInt(by.shift < 0 ? by.shift : 0)};
-  }
-  // Twice rounded: the high half of the doubled product, then the shift, halves away from zero.
-  static Int Scaled(Int a, const Scaling& by) {
-    return RoundedAway(vqrdmulhq_s32(vshlq_s32(a, by.left), by.factor), by.right);
-  }
-  // The same with halves up.
-  static Int ScaledUp(Int a, const Scaling& by) {
-    return vrshlq_s32(vqrdmulhq_s32(vshlq_s32(a, by.left), by.factor), by.right);
-  }
-
- private:
-  // a * 2^right for right <= 0.
-  static Int RoundedAway(Int a, Int right) {
-    return vrshlq_s32(vqaddq_s32(a, vshrq_n_s32(vandq_s32(a, right), 31)), right);
   }
 };
 

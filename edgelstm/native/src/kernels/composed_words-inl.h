@@ -1,0 +1,71 @@
+// Operations on 16-bit lanes that the int8 kernels need and some instruction sets have as one
+// instruction: here of the others of V. A vector type inherits them, and hides what it does better.
+#pragma once
+
+#include <cstdint>
+
+namespace edgelstm {
+namespace {
+
+template <class V>
+struct ComposedWords {
+  // How many k of a lane stand together in packed int8 weights, whether V has loops of its own over
+  // them, and whether its sums need no corrections.
+  static constexpr int kDotGroup = 4;
+  static constexpr bool kOwnDots = false;
+  static constexpr bool kDotsAreExact = false;
+
+  // a + b / 4 to nearest; b >= 0.
+  template <class Words>
+  static Words AddQuarter(Words a, Words b) {
+    return V::AddWords(a, V::template RoundedWords<2>(b));
+  }
+  // (a + b) / 2 to nearest, halves up; a + b >= 0.
+  template <class Words>
+  static Words Mean(Words a, Words b) {
+    return V::template RoundedWords<1>(V::AddWords(a, b));
+  }
+  // sum + MulHigh(a, b), cut to 16 bits.
+  template <class Words>
+  static Words AddMulHigh(Words sum, Words a, Words b) {
+    return V::AddSaturated(sum, V::MulHigh(a, b));
+  }
+  // a * 2^kBits, cut to 16 bits.
+  template <int kBits, class Words>
+  static Words ShiftLeftSaturated(Words a) {
+    for (int i = 0; i < kBits; ++i) a = V::AddSaturated(a, a);
+    return a;
+  }
+  // By whether `a` has any of some bits.
+  template <class Words>
+  static Words ChooseByBits(Words a, int16_t bits, Words some, Words none) {
+    const Words own = V::AndWords(a, V::SetWords(bits));
+    return V::ChooseWords(V::EqualWords(own, V::SetWords(0)), none, some);
+  }
+  // a where `sign` > 0, -a where it is below, 0 where it is 0.
+  template <class Words>
+  static Words TimesSign(Words a, Words sign) {
+    const Words zero = V::SetWords(0);
+    const Words signed_a = V::ChooseWords(V::GreaterWords(zero, sign), V::SubWords(zero, a), a);
+    return V::ChooseWords(V::EqualWords(sign, zero), zero, signed_a);
+  }
+  // a * b / 2^15 to nearest, halves away from zero; not for (-2^15)^2.
+  template <class Words>
+  static Words UnitProduct(Words a, Words b) {
+    return V::RoundedProduct(a, b, 15);
+  }
+  // a + b, cut to 16 bits once.
+  template <class Words, class Pair>
+  static Words AddNarrow(Words a, Pair b) {
+    const Pair wide = V::Widen(a);
+    return V::Narrow({V::AddInt(wide.first, b.first), V::AddInt(wide.second, b.second)});
+  }
+  // V::Scaled by a multiplier that ShiftsRight().
+  template <class Int, class Scaling>
+  static Int ScaledRight(Int a, const Scaling& by) {
+    return V::Scaled(a, by);
+  }
+};
+
+}  // namespace
+}  // namespace edgelstm
