@@ -55,8 +55,9 @@ struct NeonDots : NeonWords {
   template <int kCount>
   static constexpr int kAtOnce = kCount % 4 == 0 ? 4 : kCount % 3 == 0 ? 3 : 2;
 
-  // Vectors that stand side by side, with one instruction, and steps behind them. To be used before the next are loaded: such vectors are in neighbouring registers, of which the
-  // compiler would make copies.
+  // Loads vectors that stand side by side, with one instruction, and steps behind them. To be used
+  // before the next are loaded: they are in neighbouring registers, of which the compiler would make
+  // copies.
   template <int kCount>
   static EDGELSTM_INLINE void LoadNext(const int8_t*& from, Weights* to) {
     const auto copy = [to](const auto& vectors) {
@@ -262,7 +263,7 @@ struct NeonDots : NeonWords {
         const Weights w = LoadWeights(from), next = LoadWeights(from + (kQuads - 1) * kParts * 16);
         EDGELSTM_UNROLL
         for (int r = 0; r < kRows; ++r) {
-          const Quad *own = x + r * kQuads;
+          const Quad* own = x + r * kQuads;
           int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(own[0]));
           int16x8_t high = vmull_high_s8(w, own[0]);
           if constexpr (kQuads == 2) {

@@ -9,8 +9,8 @@
 namespace edgelstm {
 namespace {
 
-// exp(a) for a < 0 with `bits` bits before the binary point, of which kStages - 2 or more than four count;
-// 15 bits behind it in the result. For a = 0 it is anything.
+// exp(a) for a < 0 with `bits` bits before the binary point, at most kStages - 2 or, with six stages,
+// any number; 15 bits behind it in the result. For a = 0 it is anything.
 template <class V, int kStages>
 EDGELSTM_INLINE typename V::Words IntegerExp(typename V::Words a, int bits) {
   using Words = typename V::Words;

@@ -21,7 +21,12 @@ class IntegerNorm {
   // `weights` and `bias` hold four gates, each of `padded` units.
   IntegerNorm(int64_t units, int64_t padded, const IntegerScales& scales, const int16_t* weights,
               const int32_t* bias, const IntegerCell<V>& cell)
-      : units_(units), padded_(padded), scales_(scales), weights_(weights), bias_(bias), cell_(cell) {}
+      : units_(units),
+        padded_(padded),
+        scales_(scales),
+        weights_(weights),
+        bias_(bias),
+        cell_(cell) {}
 
   // The cells of one row: c in place, o tanh(c) as int8 to `hidden`; the sums are overwritten.
   template <int kGates>

@@ -1,8 +1,9 @@
 // How the int8 kernels lay out weights and scratch memory.
 //
 // A block is as many units as V has 16-bit lanes. Weights are packed as
-// [block][V::kDotGroup k][gate][half][lane][k]: each of a block's two halves fills the 32-bit lanes of one
-// vector of sums, in the order in which V::Narrow makes 16-bit lanes of two of them.
+// [block][V::kDotGroup k][gate][half][lane][k]: each of a block's two halves fills the
+// 32-bit lanes of one vector of sums, in the order in which V::Narrow makes 16-bit lanes of two of
+// them.
 #pragma once
 
 #include <cstdint>

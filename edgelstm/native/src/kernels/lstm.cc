@@ -19,8 +19,10 @@ const LstmKernels* const kKernels[] = {
 #if defined(EDGELSTM_X86)
     &kLstmAvx2,
 #endif
-#if defined(EDGELSTM_ARM64)
+#if defined(EDGELSTM_I8MM)
     &kLstmNeonI8mm,
+#endif
+#if defined(EDGELSTM_ARM64)
     &kLstmNeonDot,
 #endif
 #if defined(EDGELSTM_ARM)

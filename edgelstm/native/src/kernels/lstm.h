@@ -56,6 +56,8 @@ extern const LstmKernels kLstmNeon;
 #endif
 #if defined(EDGELSTM_ARM64)
 extern const LstmKernels kLstmNeonDot;
+#endif
+#if defined(EDGELSTM_I8MM)
 extern const LstmKernels kLstmNeonI8mm;
 #endif
 
