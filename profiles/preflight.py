@@ -69,7 +69,9 @@ class Preflight:
         if len(self.never_takes) >= len(self.may_take):
             return f"may take {_listed(self.may_take)} and nothing else here"
         but = f"may take all but {_listed(self.never_takes)}"
-        return f"{but}; it takes the whole graph or fails" if self.delegate in WHOLE_GRAPH else but
+        if self.delegate not in WHOLE_GRAPH:
+            return but
+        return f"{but}, and takes the whole graph or fails: convert with --target {self.delegate}"
 
 
 def may_take(delegate: str, ops: Iterable[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,9 +20,13 @@ from edgelstm.profiles.agent.graph import Invoke, Node, Operator, Registration
 from edgelstm.profiles.agent.messages import AgentError
 from edgelstm.profiles.agent.model import Model
 from edgelstm.profiles.agent.op_clock import NativeClock, PythonClock
+from edgelstm.profiles.devices import Device
+from edgelstm.profiles.targets.local import LocalTarget
 from edgelstm.runtime import native
+from edgelstm.runtime.model_file import read_model_file
 
 FUSED = Path(__file__).parent / "data" / "runtime" / "reset.tflite"
+CARRY = FUSED.with_name("carry.tflite")
 STEPS = 7
 CLOCKS = ("native", "python")
 
@@ -201,6 +206,48 @@ def test_an_interpreter_with_other_structures_is_not_touched() -> None:
     details = [{"op_name": "X", "outputs": [3]} for _ in model.interpreter._get_ops_details()]
     with pytest.raises(AgentError, match="structures are not known"):
         model.graph.check(model.graph.operators(), details)
+
+
+def test_where_tensors_are_is_told_and_agrees_with_the_file() -> None:
+    """States and constants as the file has them; the arena between its largest tensor and the sum
+    of all, which the interpreter lists."""
+    model = Model()
+    model.load({"path": str(CARRY), "delegate": "cpu", "threads": 1, "watch": True})
+    model.allocate({"time": STEPS, "seed": 0})
+    sizes = model.operators({"n": 5, "library": None})["tensor_bytes"]
+    file = read_model_file(CARRY)
+    details = {d["index"]: d for d in model.interpreter.get_tensor_details()}
+    nbytes = {
+        i: int(np.prod(d["shape"])) * np.dtype(d["dtype"]).itemsize for i, d in details.items()
+    }
+    assert sizes["states"] == sum(nbytes[i] for i in file.variables[0])
+    assert 0 < sizes["constants"] < file.bytes
+    held = {i for detail in model.interpreter.get_input_details() for i in [detail["index"]]}
+    assert max(nbytes[i] for i in held) <= sizes["arena"] <= 2 * sum(nbytes.values())
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "tflite-runtime"])
+def test_other_interpreters_graphs_are_read_as_well(backend: str) -> None:
+    """The structures are the same: operators, names and calls as LiteRT has them."""
+    python = sys.executable
+    if backend == "tflite-runtime":
+        python = os.environ.get("EDGELSTM_TFLITE_RUNTIME_PYTHON", "")
+        if not python:
+            pytest.skip("needs tflite-runtime; EDGELSTM_TFLITE_RUNTIME_PYTHON may name a Python")
+    else:
+        pytest.importorskip("tensorflow", reason="needs tensorflow")
+    target = LocalTarget(Device("here", "local", python=python))
+    with target.connect(), target.run() as session:
+        limit = {"time_limit_s": 120.0}
+        session.ask(
+            "load", path=str(FUSED), backend=backend, delegate="cpu", threads=1, watch=True, **limit
+        )
+        session.ask("allocate", time=STEPS, seed=0, **limit)
+        found = session.ask("operators", n=5, library=library("native"), **limit)
+    here = answer(FUSED, "native", n=5)
+    assert found["operators"] == here["operators"]
+    assert found["calls"] == here["calls"]
+    assert found["tensor_bytes"] == here["tensor_bytes"]
 
 
 @pytest.mark.parametrize(

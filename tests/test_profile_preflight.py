@@ -38,7 +38,8 @@ def test_each_delegate_is_set_beside_the_operators_of_the_model() -> None:
     assert ours.lines() == ["edgelstm may take UNIDIRECTIONAL_SEQUENCE_LSTM and nothing else here"]
     (line,) = gpu.lines()
     assert line == (
-        "gpu may take all but UNIDIRECTIONAL_SEQUENCE_LSTM; it takes the whole graph or fails"
+        "gpu may take all but UNIDIRECTIONAL_SEQUENCE_LSTM, and takes the whole graph or fails: "
+        "convert with --target gpu"
     )
 
 

@@ -17,6 +17,9 @@ DELEGATE_CODE = 51
 
 _ALLOW_DYNAMIC_TENSORS = 1
 
+# TfLiteAllocationType.
+_FILE, _ARENA, _PERSISTENT, _DYNAMIC = 1, 2, 3, 4
+
 
 class IntArray(ctypes.Structure):
     """TfLiteIntArray."""
@@ -180,6 +183,30 @@ class Graph:
                 found.append(op)
                 wanted += [i for i in op.inputs if i not in inputs]
         return sorted(found, key=lambda op: op.index)
+
+    def tensor_bytes(self) -> Message:
+        """Where the tensors are, in bytes over all graphs: `arena`, from the first to the last byte
+        in use, as it is planned with reuse; `states` (variables), `constants` of the file, and
+        `dynamic` ones. What a delegate keeps for itself is not in it."""
+        arena = 0
+        sums = {_FILE: 0, _PERSISTENT: 0, _DYNAMIC: 0}
+        for address, _, _ in self._contexts:
+            context = Context.from_address(address)
+            tensors = [context.tensors[i] for i in range(context.tensors_size)]
+            # Tensors without data belong to a delegate, or to nobody.
+            tensors = [each for each in tensors if each.data and each.bytes]
+            spans = [(t.data, t.data + t.bytes) for t in tensors if t.allocation_type == _ARENA]
+            if spans:
+                arena += max(end for _, end in spans) - min(start for start, _ in spans)
+            for each in tensors:
+                if each.allocation_type in sums:
+                    sums[each.allocation_type] += int(each.bytes)
+        return {
+            "arena": arena,
+            "states": sums[_PERSISTENT],
+            "constants": sums[_FILE],
+            "dynamic": sums[_DYNAMIC],
+        }
 
     def check(self, operators: list[Operator], details: list[Message]) -> None:
         """That the structures are as this file has them: the interpreter tells the same outputs.

@@ -102,7 +102,8 @@ def measure(
 
     Returns:
         `operators`, described; `spent_ns` of each by run, `calls` of each in one run; the whole
-        runs' `watched_ns` and, without clocks, `plain_ns`; which `clock` it was.
+        runs' `watched_ns` and, without clocks, `plain_ns`; which `clock` it was; `tensor_bytes`,
+        where the tensors are.
     """
     details = interpreter._get_ops_details()
     operators = graph.operators()
@@ -131,6 +132,7 @@ def measure(
         "watched_ns": watched,
         "plain_ns": plain,
         "clock": clock.name,
+        "tensor_bytes": graph.tensor_bytes(),
     }
 
 

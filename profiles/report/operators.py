@@ -44,6 +44,7 @@ def to_document(times: OpTimes | None, missing: str | None) -> dict[str, Any] | 
             }
             for op in times.ops
         ],
+        "tensor_bytes": dict(times.tensor_bytes),
         "watched_ns": list(times.watched_ns),
         "plain_ns": list(times.plain_ns),
     }
@@ -76,6 +77,10 @@ def notes(measurement: Measurement) -> Iterator[str]:
             f"{name}: operators make up {1 - times.residual:.1%} of a run; their clocks "
             f"({times.clock}) make it {max(0.0, times.slowdown):.1%} longer, {times.clock_ns:.0f} ns "
             "per call"
+        )
+        sizes = times.tensor_bytes
+        yield f"{name}: tensors: " + ", ".join(
+            f"{what} {sizes[what] / 1e3:.1f} kB" for what in sizes if sizes[what]
         )
     elif measurement.op_times_missing is not None:
         yield f"{name}: no time per operator: {measurement.op_times_missing}"

@@ -264,7 +264,7 @@ def _op_bars(rows: Sequence[Mapping[str, Any]]) -> Any:
     for row in rows:
         ops = _timed_ops(row)
         figure.add_bar(
-            x=[f"{k} {op['kind']}" for k, op in enumerate(ops)],
+            x=[escaped(f"{k} {op['kind']}") for k, op in enumerate(ops)],
             y=[op["p50_ms"] for op in ops],
             hovertext=[
                 f"{', '.join(op['layers'])}<br>{op['output']}<br>{op['share']:.1%}, "
@@ -293,14 +293,16 @@ def _layer_bars(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _op_notes(rows: Sequence[Mapping[str, Any]]) -> str:
-    heads = ["", "operators, ms", "of a run", "clocks lengthen it by", "ns per call", "clock"]
+    heads = ["", "operators, ms", "of a run", "clocks lengthen it by", "ns per call", "clock",
+             "arena, kB", "states, kB", "constants, kB", "dynamic, kB"]  # fmt: skip
     lines: list[list[object]] = []
     for row in rows:
         times = row["op_times"]
         if _timed_ops(row):
             lines.append(
                 [name_of(row), times["total_ms"], 1 - times["residual"], times["slowdown"],
-                 times["clock_ns_per_call"], times["clock"]]
+                 times["clock_ns_per_call"], times["clock"],
+                 *(size / 1e3 for size in times["tensor_bytes"].values())]
             )  # fmt: skip
     return table(heads, lines)
 

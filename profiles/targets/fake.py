@@ -207,6 +207,7 @@ class FakeSession:
             "watched_ns": [whole] * 10,
             "plain_ns": [whole] * 10,
             "clock": "native",
+            "tensor_bytes": {"arena": 4096, "states": 256, "constants": 8192, "dynamic": 0},
         }
 
     def _memory(self) -> dict[str, Any]:
