@@ -1,9 +1,11 @@
 """Our quantized files beside those of TensorFlow's own quantizers, on the same weights and data.
 
-    python -m edgelstm.converters.quantize.compare [MODEL DATA.npz]... [--speed]
+    python -m edgelstm.converters.quantize.compare [MODEL DATA.npz]... [--inputs T] [--outputs T]
+    python -m edgelstm.converters.quantize.compare --corpus FOLDER | --speed
 
 Without arguments: one layer, two stacked layers and a bidirectional one with random weights and
-data. MODEL is any source with one input. Half of the data calibrates, the other half is measured.
+data. MODEL is any source with one input. --corpus takes every model of a folder that `recorded.py`
+can read. Half of the data calibrates, the other half is measured.
 The stock files of Keras models are made as users must make them: the layers in tf_keras, batch 1,
 fixed time; once by TFLiteConverter's int8 path and once by the flatbuffer calibrator. rms errors
 are against float32; "int16 activations" against float32 layers with the int16 file's own weights.
@@ -12,6 +14,7 @@ are against float32; "int16 activations" against float32 layers with the int16 f
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from edgelstm import arguments
 from edgelstm.converters import pipeline
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.frameworks import tensorflow
@@ -28,52 +32,78 @@ from edgelstm.converters.options import ConvertOptions, OverwritePolicy
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.emulate import EmulatedSession
 from edgelstm.converters.quantize.observer import ObserverKind
+from edgelstm.converters.quantize.recorded import Call, recorded_models
+from edgelstm.converters.quantize.stock import run_stock, stock_files
 from edgelstm.converters.spec import Array, Precision
+from edgelstm.errors import EdgeLstmError
 from edgelstm.quiet import quiet
 from edgelstm.runtime import Delegate, Session
 
 _ANY = 100.0  # a tolerance that every finite output meets: this measures, it does not judge
-_KEPT = frozenset(
-    "name units activation recurrent_activation use_bias return_sequences go_backwards filters "
-    "kernel_size padding strides rate epsilon input_dim output_dim merge_mode".split()
-)
 _SPEED_UNITS, _SPEED_ROWS, _SPEED_STEPS = 256, 1000, 100
 
 
-def compare(path: Path, data: Array) -> dict[str, float]:
+def compare(
+    path: Path, calls: list[Call], options: ConvertOptions | None = None
+) -> dict[str, float]:
     """rms error of every way, and sizes in bytes under `float32 bytes` and `int8 bytes`.
 
     Args:
-        path: a model with one input and one output.
-        data: [N, T, F] or [N, T].
+        calls: inputs by name, or under an empty name for a model of one input; the first half
+            calibrates. Each starts from zero states.
+        options: how to convert; precision and calibration in it do not count.
     """
-    half = len(data) // 2
-    calibration, fresh = data[:half], data[half:]
+    half = len(calls) // 2
+    calibration, fresh = calls[:half], calls[half:]
+    options = options or ConvertOptions()
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="edgelstm-compare-") as folder:
-        plain = _ours(path, Path(folder), Precision.FLOAT32, calibration)
-        (name,) = [info.name for info in Session(plain).inputs]
-        expected = _only(Session(plain).run({name: fresh}))
+
+        def ours(precision: Precision, observer: ObserverKind = ObserverKind.AUTO) -> bytes:
+            return _ours(path, Path(folder), precision, calibration, observer, options)
+
+        plain = ours(Precision.FLOAT32)
+        expected = _run(Session(plain), fresh)
         found["signal"] = float(expected.std())
         found["float32 bytes"] = len(plain)
         for precision in (Precision.FLOAT16, Precision.DYNAMIC):
-            content = _ours(path, Path(folder), precision, calibration)
-            session = Session(content, delegate=Delegate.CPU)
-            found[precision.value] = _rms(_only(session.run({name: fresh})), expected)
+            found[precision.value] = _rms(_run(_session(ours(precision)), fresh), expected)
         for observer in ObserverKind:
-            content = _ours(path, Path(folder), Precision.INT8, calibration, observer)
-            session = Session(content, delegate=Delegate.CPU)
-            found[f"int8 {observer.value}"] = _rms(_only(session.run({name: fresh})), expected)
+            content = ours(Precision.INT8, observer)
+            found[f"int8 {observer.value}"] = _rms(_run(_session(content), fresh), expected)
             found["int8 bytes"] = len(content)
-        content = _ours(path, Path(folder), Precision.INT16, calibration)
-        wide = _only(EmulatedSession(content).run({name: fresh}))
+        content = ours(Precision.INT16)
+        wide = _run(EmulatedSession(content), fresh)
         found["int16"] = _rms(wide, expected)
-        exact = Session(_with_weights_of(plain, content), delegate=Delegate.CPU)
-        found["int16 activations"] = _rms(wide, _only(exact.run({name: fresh})))
-    if path.suffix in (".keras", ".h5"):
-        for title, made in _stock(path, calibration):
-            found[title] = _rms(_run_stock(made, fresh), expected)
+        exact = _session(_with_weights_of(plain, content))
+        found["int16 activations"] = _rms(wide, _run(exact, fresh))
+    if path.suffix in (".keras", ".h5") and len(calls[0]) == 1:
+        try:
+            for title, made in stock_files(path, _rows(calibration)):
+                found[title] = _rms(run_stock(made, _rows(fresh)), expected)
+        except Exception as error:  # whatever a model that tf_keras cannot rebuild leads to
+            print(f"  no stock file: {str(error).splitlines()[0][:100]}")
     return found
+
+
+def _rows(calls: list[Call]) -> Array:
+    return np.concatenate([array for call in calls for array in call.values()])
+
+
+def _session(content: bytes) -> Session:
+    return Session(content, delegate=Delegate.CPU)
+
+
+def _run(session: Session | EmulatedSession, calls: list[Call]) -> Array:
+    """All outputs of all calls, one after another; of a single output in its own shape."""
+    outputs: list[list[Array]] = []
+    for call in calls:
+        session.reset()
+        given = {name or session.inputs[0].name: array for name, array in call.items()}
+        outputs.append(list(session.run(given).values()))
+    if len(outputs[0]) == 1:
+        return np.concatenate([one for (one,) in outputs])
+    return np.concatenate([array.reshape(-1) for call in outputs for array in call])
 
 
 def _with_weights_of(plain: bytes, wide: bytes) -> bytes:
@@ -93,11 +123,13 @@ def _ours(
     path: Path,
     folder: Path,
     precision: Precision,
-    calibration: Array,
-    observer: ObserverKind = ObserverKind.AUTO,
+    calibration: list[Call],
+    observer: ObserverKind,
+    options: ConvertOptions,
 ) -> bytes:
-    data = CalibrationData("the data", lambda: iter([{"": calibration}]))
-    options = ConvertOptions(
+    data = CalibrationData("the data", lambda: iter(calibration))
+    options = dataclasses.replace(
+        options,
         precision=precision,
         calibration=data,
         observer=observer,
@@ -110,78 +142,8 @@ def _ours(
     return out.read_bytes()
 
 
-def _only(outputs: dict[str, Array]) -> Array:
-    (array,) = outputs.values()
-    return array
-
-
 def _rms(actual: Array, expected: Array) -> float:
     return float(np.sqrt(np.mean((actual.astype(np.float64) - expected) ** 2)))
-
-
-def _stock(path: Path, calibration: Array) -> Iterator[tuple[str, bytes]]:
-    """Files of the stock quantizers; nothing for layers that tf_keras cannot rebuild."""
-    tf = tensorflow()
-    from tensorflow.lite.python.optimize import calibrator
-
-    model = _in_tf_keras(path, calibration)
-
-    def samples() -> Iterator[list[Array]]:
-        for row in calibration:
-            yield [row[None]]
-
-    with quiet():
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = samples
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        yield "stock converter", converter.convert()
-        plain = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-        prepared = calibrator.add_intermediate_tensors(plain)
-        made = calibrator.Calibrator(prepared).calibrate_and_quantize(
-            samples, tf.float32, tf.float32, allow_float=False, activations_type=tf.int8
-        )
-        yield "stock calibrator", bytes(made)
-
-
-def _in_tf_keras(path: Path, calibration: Array) -> Any:
-    """The same layers and weights, one after another, for a batch of 1 and fixed time."""
-    tensorflow()
-    import keras
-    import tf_keras
-
-    source = keras.models.load_model(path, compile=False)
-    x = tf_keras.Input(batch_shape=(1, *calibration.shape[1:]), dtype=calibration.dtype.name)
-    y = x
-    for layer in source.layers:
-        if type(layer).__name__ != "InputLayer":
-            y = _same_layer(tf_keras, layer)(y)
-    model = tf_keras.Model(x, y)
-    model.set_weights(source.get_weights())
-    return model
-
-
-def _same_layer(tf_keras: Any, layer: Any) -> Any:
-    made = getattr(tf_keras.layers, type(layer).__name__)
-    config = {k: v for k, v in layer.get_config().items() if k in _KEPT}
-    if hasattr(layer, "forward_layer"):
-        return made(_same_layer(tf_keras, layer.forward_layer), **config)
-    return made(**config)
-
-
-def _run_stock(content: bytes, rows: Array) -> Array:
-    from edgelstm.runtime.interpreters import open_interpreter
-
-    interpreter = open_interpreter(content)
-    interpreter.allocate_tensors()
-    (x,), (y,) = interpreter.get_input_details(), interpreter.get_output_details()
-    outputs = []
-    for row in rows:
-        interpreter.reset_all_variables()
-        interpreter.set_tensor(x["index"], row[None])
-        interpreter.invoke()
-        outputs.append(np.array(interpreter.get_tensor(y["index"])))
-    return np.concatenate(outputs)
 
 
 def _generated(folder: Path) -> Iterator[tuple[str, Path, Array]]:
@@ -236,33 +198,69 @@ def main() -> None:
     """Prints one block per model."""
     parser = argparse.ArgumentParser(prog="python -m edgelstm.converters.quantize.compare")
     parser.add_argument("files", nargs="*", type=Path, help="MODEL DATA.npz, in pairs")
+    parser.add_argument("--inputs", help="tensors of the graphs, as edgelstm convert takes them")
+    parser.add_argument("--outputs", help="the same of outputs")
+    parser.add_argument("--corpus", type=Path, help="a folder of models with recorded inputs")
     parser.add_argument("--speed", action="store_true", help="how long 2 x LSTM(256) takes")
     given = parser.parse_args()
+    if len(given.files) % 2:
+        parser.error("give a data file behind each model")
     if given.speed:
         whole, part = speed()
         print(
             f"2 x LSTM({_SPEED_UNITS}), {_SPEED_ROWS} sequences of {_SPEED_STEPS} steps: "
             f"{part:.1f} s calibrating and quantizing, {whole:.1f} s in all"
         )
-        return
+    elif given.corpus is not None:
+        _print_corpus(given.corpus)
+    else:
+        _print_pairs(given.files, given.inputs, given.outputs)
+
+
+def _print_corpus(folder: Path) -> None:
+    for model in recorded_models(folder):
+        if isinstance(model, str):
+            print(f"\n{model}: left out", flush=True)
+            continue
+        print(f"\n{model.name} ({model.data})", flush=True)
+        reasons = []
+        for options in model.options:
+            try:
+                _print(compare(model.path, model.calls, options))
+                break
+            except EdgeLstmError as error:
+                reasons.append(error.what)
+        else:
+            print(f"  left out: {reasons[0].splitlines()[0][:120]}", flush=True)
+
+
+def _print_pairs(files: list[Path], inputs: str | None, outputs: str | None) -> None:
+    options = ConvertOptions(
+        inputs=arguments.tensors("--inputs", inputs),
+        outputs=tuple(one.name for one in arguments.tensors("--outputs", outputs)),
+    )
     with tempfile.TemporaryDirectory(prefix="edgelstm-compare-") as folder:
         models: list[tuple[str, Path, Array]] = [
             (str(model), model, next(iter(np.load(data).values())))
-            for model, data in zip(given.files[::2], given.files[1::2], strict=True)
+            for model, data in zip(files[::2], files[1::2], strict=True)
         ] or list(_generated(Path(folder)))
         for title, path, data in models:
-            print(f"\n{title}")
-            found = compare(path, data)
-            stock = [v for k, v in found.items() if k.startswith("stock")]
-            for name, value in found.items():
-                print(f"  {name:18} {value:.4g}")
-            if stock:
-                print(
-                    f"  int8 auto over the better stock one: {found['int8 auto'] / min(stock):.2f}"
-                )
-            for wide in ("int16", "int16 activations"):
-                print(f"  {wide} over int8 auto: {found[wide] / found['int8 auto']:.3f}")
-            print(f"  int8 bytes over float32: {found['int8 bytes'] / found['float32 bytes']:.3f}")
+            print(f"\n{title}", flush=True)
+            half = len(data) // 2
+            _print(compare(path, [{"": data[:half]}, {"": data[half:]}], options))
+
+
+def _print(found: dict[str, float]) -> None:
+    stock = [v for k, v in found.items() if k.startswith("stock")]
+    for name, value in found.items():
+        print(f"  {name:18} {value:.4g}")
+    if stock:
+        print(f"  int8 auto over the better stock one: {found['int8 auto'] / min(stock):.2f}")
+    for wide in ("int16", "int16 activations"):
+        print(f"  {wide} over int8 auto: {found[wide] / (found['int8 auto'] or 1.0):.3f}")
+    print(
+        f"  int8 bytes over float32: {found['int8 bytes'] / found['float32 bytes']:.3f}", flush=True
+    )
 
 
 if __name__ == "__main__":
