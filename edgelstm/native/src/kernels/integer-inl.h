@@ -213,11 +213,12 @@ class IntegerLstm {
       before[r] = H(step, r);
       corrections[r] = dots_.correction(before[r], sizes_.output_depth);
     }
-    for (int64_t block = first_block_; block < end_block_; ++block) {
+    BackAndForth(step, end_block_ - first_block_, [&](int64_t i) {
       ForTiles<V::kIntegerRows>(count, [&](auto tile, int64_t r) {
-        StepTile<tile.kRows, kGates>(block, before + r, corrections + r, r, step, sums + r);
+        StepTile<tile.kRows, kGates>(first_block_ + i, before + r, corrections + r, r, step,
+                                     sums + r);
       });
-    }
+    });
     if (has_layer_norm_) {
       for (int64_t r = 0; r < count; ++r) {
         norm_.template Finish<kGates>(Sums(sums + r), C(r), Hidden(r, step));

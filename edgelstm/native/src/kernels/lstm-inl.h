@@ -170,36 +170,39 @@ class Lstm {
       }
     } else {
       if (V::kHasHalf && sizes_.half) {
-        AllRecurrent<kGates, uint16_t>(before, count, sums, c, hidden);
+        AllRecurrent<kGates, uint16_t>(before, count, step, sums, c, hidden);
       } else {
-        AllRecurrent<kGates, float>(before, count, sums, c, hidden);
+        AllRecurrent<kGates, float>(before, count, step, sums, c, hidden);
       }
     }
     if (has_projection_) ProjectHidden(first, count, step, hidden);
   }
 
   template <int kGates, class Element>
-  void AllRecurrent(const float* const* before, int64_t count, const float* sums, float* c,
-                    float* const* hidden) {
+  void AllRecurrent(const float* const* before, int64_t count, int64_t step, const float* sums,
+                    float* c, float* const* hidden) {
     const Element* weights = reinterpret_cast<const Element*>(packed_ + sizes_.recurrent);
     ForTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
       constexpr int kRows = tile.kRows;
-      Recurrent<kRows, kRows == 1 ? 2 : 1, kGates>(weights, before + r, r, sums, c, hidden);
+      Recurrent<kRows, kRows == 1 ? 2 : 1, kGates>(weights, before + r, r, step, sums, c,
+                                                   hidden);
     });
   }
 
   // The recurrent part of kRows rows from row `r`, its gates finished while in registers.
   template <int kRows, int kBlocks, int kGates, class Element>
-  void Recurrent(const Element* weights, const float* const* before, int64_t r, const float* sums,
-                 float* c, float* const* hidden) {
+  void Recurrent(const Element* weights, const float* const* before, int64_t r, int64_t step,
+                 const float* sums, float* c, float* const* hidden) {
     const int64_t depth = layer_.outputs;
-    int64_t block = first_block_;
-    for (; block + kBlocks <= end_block_; block += kBlocks) {
-      FinishTile<kRows, kBlocks, kGates>(weights, depth, before, r, block, sums, c, hidden);
-    }
-    if (kBlocks > 1 && block < end_block_) {
-      FinishTile<kRows, 1, kGates>(weights, depth, before, r, block, sums, c, hidden);
-    }
+    const int64_t tiles = (end_block_ - first_block_ + kBlocks - 1) / kBlocks;
+    BackAndForth(step, tiles, [&](int64_t tile) {
+      const int64_t block = first_block_ + tile * kBlocks;
+      if (block + kBlocks <= end_block_) {
+        FinishTile<kRows, kBlocks, kGates>(weights, depth, before, r, block, sums, c, hidden);
+      } else {
+        FinishTile<kRows, 1, kGates>(weights, depth, before, r, block, sums, c, hidden);
+      }
+    });
   }
 
   template <int kRows, int kBlocks, int kGates, class Element>

@@ -5,7 +5,7 @@
 
 #include "kernels/lstm.h"
 
-#define EDGELSTM_UNROLL _Pragma("GCC unroll 16")
+#define EDGELSTM_UNROLL _Pragma("GCC unroll 32")
 #define EDGELSTM_NOINLINE __attribute__((noinline))
 #define EDGELSTM_INLINE inline __attribute__((always_inline))
 // Runs once: small instead of fast.
@@ -40,6 +40,13 @@ inline void ForTiles(int64_t count, Tile tile) {
     for (; row + 2 <= count; row += 2) tile(Rows<2>(), row);
   }
   for (; row < count; ++row) tile(Rows<1>(), row);
+}
+
+// Calls `tile(index)` for every index below `count`, in odd steps from the end: of weights that exceed
+// a cache those that the step before read last are still in it.
+template <class Tile>
+inline void BackAndForth(int64_t step, int64_t count, Tile tile) {
+  for (int64_t i = 0; i < count; ++i) tile((step & 1) == 0 ? i : count - 1 - i);
 }
 
 // Gives arrays their places one after the other, each aligned.
