@@ -21,7 +21,7 @@ struct Avx512 : ComposedWords<Avx512> {
   // Of 32 registers.
   static constexpr int kFloatRows = 6;
   static constexpr int kInt8Rows = 4;
-  static constexpr int kIntegerRows = 3;
+  static constexpr int kIntegerRows = 2;
 
   static Float Set(float value) { return _mm512_set1_ps(value); }
   static Float Load(const float* from) { return _mm512_loadu_ps(from); }
