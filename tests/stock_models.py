@@ -51,6 +51,22 @@ def _over_open_time() -> Any:
     return _unlike(keras.Model(x, keras.layers.Dense(3, activation="gelu")(y)))
 
 
+def _among_layers() -> Any:
+    """A GRU and an LSTM among layers whose operators are told as TensorFlow's."""
+    import keras
+
+    keras.utils.set_random_seed(7)
+    k = keras.layers
+    x = keras.Input((STEPS, FEATURES))
+    y = k.Conv1D(8, 3, padding="same", activation="relu")(x)
+    y = k.SeparableConv1D(8, 3, padding="same", activation="gelu")(y)
+    y = k.LayerNormalization()(k.GRU(8, return_sequences=True)(y))
+    y = k.LeakyReLU()(k.MaxPooling1D(2)(y))
+    y = k.AveragePooling1D(2)(k.LSTM(10, return_sequences=True)(y))
+    y = k.Dense(4, activation="hard_silu")(k.LSTM(6)(y))
+    return _unlike(keras.Model(x, k.Activation("log_softmax")(y)))
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "single": lambda: _stack(lambda k: [k.LSTM(10), k.Dense(3)]),
     "stacked": lambda: _stack(lambda k: [k.LSTM(10, return_sequences=True), k.LSTM(7), k.Dense(2)]),
@@ -67,6 +83,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "open time": _over_open_time,
     "masked": lambda: _stack(lambda k: [k.Masking(), k.LSTM(10)]),
     "gru": lambda: _stack(lambda k: [k.GRU(10)]),
+    "among layers": _among_layers,
     "large": lambda: _stack(lambda k: [k.LSTM(40, return_sequences=True), k.LSTM(40)], features=40),
 }
 FUSED = {"single": 1, "stacked": 2, "bidirectional": 4, "states": 1, "unrolled": 2}

@@ -165,6 +165,28 @@ def test_what_is_no_plain_lstm_stays_as_it_is_with_the_reason(
     np.testing.assert_array_equal(outputs(source, x)[0][0], outputs(output, x)[0][0])
 
 
+@pytest.mark.parametrize(
+    ("name", "fused", "loops"),
+    [
+        ("among layers", 2, 1),
+        pytest.param("gru", 0, 1, marks=pytest.mark.slow),
+        pytest.param("masked", 1, 0, marks=pytest.mark.slow),
+    ],
+)
+def test_no_flex_is_left_where_not_all_can_be_fused(
+    name: str, fused: int, loops: int, tmp_path: Path
+) -> None:
+    """Such a file ran in next to no interpreter; the truth is the Keras model itself."""
+    report, output = convert(stock_file(tmp_path, name, batch=None, flex=True))
+    assert report.fused == fused
+    assert report.ops.get("WHILE", 0) == loops
+    assert not [op for op in report.ops if op.startswith("Flex")]
+    for batch in (1, 3):
+        x = samples(batch)[0]
+        (found,) = outputs(output, x)
+        np.testing.assert_allclose(found[0], np.asarray(model(name)(x)), rtol=0, atol=2e-5)
+
+
 def basic_chain(steps: int = 4, units: int = 5, features: int = 3) -> bytes:
     """Unrolled LSTM(BASIC) steps, each reading what the one before gave; from zero."""
     rng = np.random.default_rng(2)

@@ -12,7 +12,8 @@ import enum
 import math
 from collections.abc import Sequence
 
-from edgelstm.converters.flatbuffer import Model, Op, Subgraph
+from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.lowering.dead_loops import drop_dead_loops
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.lowering.state import copy
@@ -148,9 +149,8 @@ class _Refusal:
         }
         writer = IrWriter(self._main, tensors, self._sizes_of, self._port)
         self._writer = writer
-        results = self._imported.graph.outputs.values()
-        nodes = ordered(results)
-        read = {value for node in nodes for value in node.inputs} | set(results)
+        nodes = ordered(self._imported.graph.outputs.values())
+        read = {*self._imported.graph.outputs.values(), *(v for n in nodes for v in n.inputs)}
         scans = [node for node in nodes if node.op == SCAN]
         for node in scans:
             self._plan(node)
@@ -169,7 +169,7 @@ class _Refusal:
         for old, new_index in moves:
             self._replace(old, new_index)
         self._report(scans)
-        _drop_dead(self._main)
+        drop_dead_loops(self._main)
         self._model.drop_unread_subgraphs()
         lower_markers(self._model, self._specs, policy=StatePolicy.RESET)
         self._keep_stored()
@@ -468,35 +468,3 @@ def _plain(name: str) -> str:
 
 
 _LARGEST = 2**24  # elements of what one step reads; probes hold some copies of it
-_DROPPED = ("WHILE", "FlexTensorListReserve", "FlexTensorListStack", "FlexTensorListSetItem")
-
-
-def _drop_dead(main: Subgraph) -> None:
-    """Removes loops and list operators whose results nobody reads."""
-    while True:
-        read = {i for op in main.ops for i in op.inputs} | set(main.outputs)
-        dead = [
-            op
-            for op in main.ops
-            if (op.custom_code or op.name) in _DROPPED and read.isdisjoint(op.outputs) and _pure(op)
-        ]
-        if not dead:
-            return
-        for op in dead:
-            main.remove_op(op)
-
-
-def _pure(op: Op) -> bool:
-    """Whether an operator does nothing but compute its outputs."""
-    model = op.subgraph.model
-    allowed = {"WHILE", "IF"}
-    for index in op.called_subgraphs():
-        for inner in model.subgraphs[index].ops:
-            name = inner.custom_code or inner.name
-            if name in ("ASSIGN_VARIABLE", "CALL_ONCE", "HASHTABLE_IMPORT"):
-                return False
-            if inner.custom_code and name not in _DROPPED:
-                return False
-            if name in allowed and not _pure(inner):
-                return False
-    return True

@@ -23,6 +23,7 @@ from edgelstm.converters.recurrence.ir import (
     argument,
     constant,
 )
+from edgelstm.converters.recurrence.tflite_layers import LAYERS
 from edgelstm.converters.recurrence.tflite_lists import told_as_lists
 from edgelstm.converters.recurrence.tflite_ops import TELLERS, NotTold, Telling
 from edgelstm.converters.spec import Array
@@ -38,6 +39,7 @@ class Loops(enum.Enum):
 
 # attrs "op": the operator's name in the file; "place": its subgraph and its position there
 OPAQUE = "TFLiteOp"
+_PLAIN = ("float32", "int32", "int64", "bool")
 # Loops in loops; deeper ones are opaque, which also ends files whose loops run themselves.
 _DEEPEST = 8
 
@@ -115,6 +117,8 @@ class _Importer:
         key = (subgraph.index, tensor.index)
         if key not in self._constants:
             data = _numbers(tensor)
+            if data is None and 0 in tensor.shape and tensor.dtype in _PLAIN:
+                data = np.zeros(tensor.shape, tensor.dtype)  # files hold no bytes for it
             if data is None:
                 return None
             value = constant(data, tensor.name or f"tensor {tensor.index}")
@@ -129,7 +133,7 @@ class _Importer:
             return self._while(op, values, depth)
         if op.name == "DEQUANTIZE":
             return [self._widened(op, values)]
-        teller = TELLERS.get(op.name)
+        teller = TELLERS.get(op.name) or LAYERS.get(op.name)
         if teller is None and name.startswith("Flex"):
             teller = TELLERS["Flex"]
         if teller is None:

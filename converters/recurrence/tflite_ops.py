@@ -59,7 +59,7 @@ def _int(value: int) -> Value:
     return constant(np.asarray(value, np.int32))
 
 
-def _activated(telling: Telling, value: Value) -> Value:
+def activated(telling: Telling, value: Value) -> Value:
     """The value behind the operator's fused activation."""
     name = schema.activation_name(int(telling.op.option("fused_activation_function")))
     plain = {"RELU": "Relu", "RELU6": "Relu6", "TANH": "Tanh"}
@@ -93,7 +93,7 @@ def _sum(name: str) -> Teller:
 
     def tell(telling: Telling) -> Sequence[Value]:
         node = telling.node(name, [telling.value(0), telling.value(1)])
-        return [_activated(telling, node.out)]
+        return [activated(telling, node.out)]
 
     return tell
 
@@ -119,7 +119,7 @@ def _fully_connected(telling: Telling) -> Sequence[Value]:
     product = matmul.out
     if bias is not None:
         product = telling.node("BiasAdd", [product, bias], data_format="NHWC", T="float32").out
-    product = _activated(telling, product)
+    product = activated(telling, product)
     if telling.op.option("keep_num_dims") and rank != 2:
         lead = telling.sizes[0][:-1]
         if sum(size is None for size in lead) > 1:
@@ -141,7 +141,7 @@ def _concatenation(telling: Telling) -> Sequence[Value]:
     parts = [telling.value(i) for i in range(len(telling.inputs))]
     axis = int(telling.op.option("axis"))
     node = telling.node("ConcatV2", [*parts, _int(axis)], N=len(parts))
-    return [_activated(telling, node.out)]
+    return [activated(telling, node.out)]
 
 
 def _split(telling: Telling) -> Sequence[Value]:
@@ -301,6 +301,23 @@ TELLERS: dict[str, Teller] = {
     "SQRT": _same("Sqrt"),
     "RSQRT": _same("Rsqrt"),
     "SQUARE": _same("Square"),
+    "SQUARED_DIFFERENCE": _same("SquaredDifference"),
+    "POW": _same("Pow"),
+    "LOG": _same("Log"),
+    "SIN": _same("Sin"),
+    "COS": _same("Cos"),
+    "FLOOR": _same("Floor"),
+    "CEIL": _same("Ceil"),
+    "ROUND": _same("Round"),
+    "SIGN": _same("Sign"),
+    "FLOOR_DIV": _same("FloorDiv"),
+    "FLOOR_MOD": _same("FloorMod"),
+    "LOG_SOFTMAX": _same("LogSoftmax"),
+    "RANGE": _same("Range"),
+    "RANK": _same("Rank"),
+    "PAD": _same("Pad"),
+    "PADV2": _same("PadV2"),
+    "GATHER_ND": _same("GatherNd"),
     "SOFTMAX": _softmax,
     "MAXIMUM": _same("Maximum"),
     "MINIMUM": _same("Minimum"),
@@ -337,6 +354,8 @@ TELLERS: dict[str, Teller] = {
     "MEAN": _reduction("Mean"),
     "SUM": _reduction("Sum"),
     "REDUCE_MAX": _reduction("Max"),
+    "REDUCE_MIN": _reduction("Min"),
+    "REDUCE_PROD": _reduction("Prod"),
     "REDUCE_ANY": _reduction("Any"),
     "REDUCE_ALL": _reduction("All"),
     "LSTM": _basic_lstm,

@@ -10,7 +10,7 @@ from edgelstm.converters.sources.keras.source import KerasSource
 from edgelstm.converters.sources.onnx.source import OnnxSource
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.converters.sources.source import ConvertibleSource, FinishedSource
-from edgelstm.converters.sources.tflite import TfliteSource
+from edgelstm.converters.sources.tflite.open import open_tflite
 from edgelstm.errors import OptionError, UnreadableModelError, UnsupportedModelError
 
 # Formats that are recognised and cannot be converted yet.
@@ -73,5 +73,5 @@ def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource | Fini
             cure="leave these options out; they are for TensorFlow graphs and ONNX models",
         )
     if kind is SourceKind.TFLITE:
-        return TfliteSource(path, options)
+        return open_tflite(path, options)
     return KerasSource(path, options)

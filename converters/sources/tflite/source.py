@@ -10,7 +10,7 @@ from pathlib import Path
 from edgelstm.converters.flatbuffer import Model, Op, Tensor
 from edgelstm.converters.inspect import read_file
 from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
-from edgelstm.converters.lowering.refuse import Int8Weights, refuse
+from edgelstm.converters.lowering.refuse import Int8Weights, Refused, refuse
 from edgelstm.converters.options import ClipPolicy, ConvertOptions, Size
 from edgelstm.converters.recurrence.import_tflite import import_tflite
 from edgelstm.converters.recurrence.ir import LOOP, topological
@@ -18,7 +18,7 @@ from edgelstm.converters.recurrence.pairing import check_told, pair_steps
 from edgelstm.converters.report import FUSED_OPS, SourceReport
 from edgelstm.converters.sources.keras.names import StateHome, StateSlot
 from edgelstm.converters.sources.source import Finished
-from edgelstm.converters.sources.tflite_reference import GraphReference, SessionReference
+from edgelstm.converters.sources.tflite.reference import GraphReference, SessionReference
 from edgelstm.converters.spec import (
     Lowering,
     Precision,
@@ -51,7 +51,7 @@ class TfliteSource:
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.notes: list[str] = []
         model = Model.read(content, where=str(path))
-        self._flex = any(op.custom_code.startswith(_FLEX) for s in model.subgraphs for op in s.ops)
+        self._flex = any(_flex_ops(model))
         clipped = _default_clips(model)
         if clipped and options.clip is ClipPolicy.DROP_DEFAULT:
             for op in clipped:
@@ -189,8 +189,7 @@ class TfliteSource:
         next to nowhere, int8 weights that the fused op cannot take are widened.
         """
         _check_options(self._options)
-        model = Model.read(self._content, where=str(self.path))
-        done = refuse(model, Int8Weights.WIDEN if self._flex else Int8Weights.KEEP)
+        model, done = self._refused()
         notes = list(done.notes)
         made = {r.name for r in done.recurrences if r.spec is not None}
         kept = [_kept(op) for op in _fused_ops(model) if layer_name(op) not in made]
@@ -207,6 +206,24 @@ class TfliteSource:
             self.verified_as,
             (*notes, *told),
             states=states,
+        )
+
+    def _refused(self) -> tuple[Model, Refused]:
+        model = Model.read(self._content, where=str(self.path))
+        return model, refuse(model, Int8Weights.WIDEN if self._flex else Int8Weights.KEEP)
+
+    @functools.cached_property
+    def needs_flex_after(self) -> bool:
+        """Whether operators of TensorFlow's are left when its recurrences are fused."""
+        return self._flex and any(_flex_ops(self._refused()[0]))
+
+    @property
+    def ends(self) -> tuple[list[tuple[TensorSpec, int]], list[tuple[TensorSpec, int]]]:
+        """Inputs and outputs with their tensor indices."""
+        inputs, outputs = self._names(True), self._names(False)
+        return (
+            [(spec, inputs[spec.name]) for spec in self.inputs],
+            [(spec, outputs[spec.name]) for spec in self.outputs],
         )
 
     @functools.cached_property
@@ -240,6 +257,10 @@ class TfliteSource:
 def _quantized(tensor: Tensor) -> bool:
     found = tensor.quantization
     return found is not None and any(found.scale)
+
+
+def _flex_ops(model: Model) -> list[Op]:
+    return [o for s in model.subgraphs for o in s.ops if o.custom_code.startswith(_FLEX)]
 
 
 def _fused_ops(model: Model) -> list[Op]:
