@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 import edgelstm
-from edgelstm import cli_app, cli_bench, cli_doctor, cli_profile, cli_quantize
+from edgelstm import (
+    cli_app,
+    cli_bench,
+    cli_doctor,
+    cli_profile,
+    cli_quantize,
+    cli_study,
+)
 from edgelstm.cli_types import (
     AllowCodeOption,
     AllowNanOption,
@@ -73,11 +80,8 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-cli_profile.add_to(app)
-cli_bench.add_to(app)
-cli_doctor.add_to(app)
-cli_quantize.add_to(app)
-cli_app.add_to(app)
+for commands in (cli_profile, cli_bench, cli_doctor, cli_quantize, cli_app, cli_study):
+    commands.add_to(app)
 
 
 @app.callback()

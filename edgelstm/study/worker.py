@@ -1,0 +1,133 @@
+"""A process that runs one model, in TensorFlow or in a TFLite interpreter, when it is told to.
+
+`python -m edgelstm.study.worker KIND MODEL X.npy THREADS`; requests and answers are lines of JSON
+on stdin and stdout. It ends with its stdin.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+INTERPRETED = {"stock": "xnnpack", "edgelstm": "edgelstm"}
+TENSORFLOW = "tensorflow"
+_STATUS = Path("/proc/self/status")
+_FORGET_PEAK = Path("/proc/self/clear_refs")
+
+Call = Callable[[], Any]
+
+
+def main(kind: str, model: str, given: str, threads: int) -> None:
+    """Loads, then answers requests until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what frameworks print is no answer
+    x = np.load(given)
+    open_call = _tensorflow if kind == TENSORFLOW else _interpreter(kind)
+    prepare = open_call(threads)
+    gc.collect()
+    before = _forget_peak()
+    call = prepare(Path(model), x)
+    call()
+
+    def answer(content: dict[str, Any]) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    answer({"ready": True})
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "turn":
+            answer({"ns": _turn(call, int(request["calls"]))})
+        elif request["do"] == "memory":
+            answer({"runtime_bytes": before, "peak_bytes": _status("VmHWM")})
+        elif request["do"] == "output":
+            np.save(request["path"], np.asarray(call()))
+            answer({})
+
+
+def _turn(call: Call, calls: int) -> float:
+    gc.disable()
+    started = time.perf_counter_ns()
+    for _ in range(calls):
+        call()
+    took = (time.perf_counter_ns() - started) / calls
+    gc.enable()
+    return took
+
+
+def _tensorflow(threads: int) -> Callable[[Path, Any], Call]:
+    """As users run it: with its optimiser and oneDNN."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    config = v1.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
+    )
+    with tf.Graph().as_default(), v1.Session(config=config) as session:
+        session.run(tf.constant(0.0))
+
+    def prepare(model: Path, x: Any) -> Call:
+        graph = tf.Graph()
+        with graph.as_default():
+            definition = v1.GraphDef.FromString(model.read_bytes())
+            result, given = tf.import_graph_def(definition, return_elements=["y:0", "x:0"])
+            session = v1.Session(graph=graph, config=config)
+        run = session.make_callable(result, feed_list=[given])
+        return lambda: run(x)
+
+    return prepare
+
+
+def _interpreter(kind: str) -> Callable[[int], Callable[[Path, Any], Call]]:
+    def opened(threads: int) -> Callable[[Path, Any], Call]:
+        from edgelstm.runtime.interpreters import Delegate, choose_backend, open_interpreter
+
+        choose_backend()
+        delegate = Delegate(INTERPRETED[kind])
+
+        def prepare(model: Path, x: Any) -> Call:
+            interpreter = open_interpreter(model, delegate=delegate, threads=threads)
+            interpreter.allocate_tensors()
+            (given,) = interpreter.get_input_details()
+            (result,) = interpreter.get_output_details()
+
+            def call() -> Any:
+                interpreter.set_tensor(given["index"], x)
+                interpreter.invoke()
+                return interpreter.get_tensor(result["index"])
+
+            return call
+
+        return prepare
+
+    return opened
+
+
+def _forget_peak() -> int | None:
+    """Memory of the process with its framework and no model; its high-water mark starts anew."""
+    try:
+        _FORGET_PEAK.write_text("5")
+    except OSError:
+        return None
+    return _status("VmRSS")
+
+
+def _status(key: str) -> int | None:
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
