@@ -23,7 +23,7 @@ class Placement:
         libraries: paths on the device of external delegates. options: theirs.
         processors: the only ones to run on; () for all.
         clock: path on the device of our library, for the time per operator; None where there is
-            none for its processor.
+            none for its processor, and then `clock_missing` says why.
     """
 
     kind: str
@@ -31,6 +31,7 @@ class Placement:
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processors: tuple[int, ...] = ()
     clock: str | None = None
+    clock_missing: str | None = None
 
 
 def check(settings: ProfileSettings, device: Device) -> None:
@@ -65,9 +66,9 @@ def place(
     """
     processors = _processors(configuration, device)
     name = configuration.delegate
-    clock = _clock(target, device, facts, settings)
+    clock, reason = _clock(target, device, facts, settings)
     if name in ("cpu", "xnnpack", "gpu"):
-        return Placement(name, processors=processors, clock=clock)
+        return Placement(name, processors=processors, clock=clock, clock_missing=reason)
     if name == "edgelstm":
         library = device_library.library_for(device, facts)
         options = {"claim": "required"}
@@ -81,17 +82,17 @@ def place(
                 cure="give the path of a library here that was built for the device",
             )
     kind = "edgelstm" if name == "edgelstm" else "external"
-    return Placement(kind, (target.push(library.resolve()),), options, processors, clock)
+    return Placement(kind, (target.push(library.resolve()),), options, processors, clock, reason)
 
 
 def _clock(
     target: Target, device: Device, facts: DeviceFacts, settings: ProfileSettings
-) -> str | None:
-    """Our library on the device, for its clocks; None where there is none for that processor."""
+) -> tuple[str | None, str | None]:
+    """Our library on the device, for its clocks; or None and why there is none."""
     if settings.ops is OpPolicy.SKIP:
-        return None
-    library = device_library.library_if_any(device, facts)
-    return None if library is None else target.push(library.resolve())
+        return None, None
+    library, reason = device_library.library_or_reason(device, facts)
+    return None if library is None else target.push(library.resolve()), reason
 
 
 def _processors(configuration: Configuration, device: Device) -> tuple[int, ...]:

@@ -66,12 +66,12 @@ def library_for(device: Device, facts: DeviceFacts) -> Path:
     return library
 
 
-def library_if_any(device: Device, facts: DeviceFacts) -> Path | None:
-    """The same, None where there is none."""
+def library_or_reason(device: Device, facts: DeviceFacts) -> tuple[Path | None, str | None]:
+    """The same, or None and why there is none."""
     try:
-        return library_for(device, facts)
-    except (MissingPackageError, OptionError):
-        return None
+        return library_for(device, facts), None
+    except (MissingPackageError, OptionError) as error:
+        return None, error.what
 
 
 def _same_machine(facts: DeviceFacts) -> bool:

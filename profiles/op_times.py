@@ -60,7 +60,8 @@ class OpTimes:
 
     Attributes:
         watched_ns: whole runs with clocks. plain_ns: without, in turns with those.
-        clock: `native`, of our library on the device, or `python`.
+        clock: `native`, of our library on the device, or `python`; then `clock_missing` says why
+            there is no library.
         tensor_bytes: where the graph's tensors are: `arena` (as planned, with reuse), `states`,
             `constants` of the file, `dynamic`; without what a delegate keeps for itself.
     """
@@ -69,6 +70,7 @@ class OpTimes:
     watched_ns: tuple[int, ...]
     plain_ns: tuple[int, ...]
     clock: str
+    clock_missing: str | None = None
     tensor_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -116,8 +118,8 @@ def runs_for(operators: int) -> int:
     return max(FEWEST_RUNS, min(RUNS, MOST_SAMPLES // max(1, operators)))
 
 
-def read(answer: Mapping[str, Any]) -> OpTimes:
-    """The agent's answer to `operators`."""
+def read(answer: Mapping[str, Any], clock_missing: str | None = None) -> OpTimes:
+    """The agent's answer to `operators`; `clock_missing` as in `OpTimes`."""
     return OpTimes(
         ops=tuple(
             OpTime(
@@ -135,6 +137,7 @@ def read(answer: Mapping[str, Any]) -> OpTimes:
         watched_ns=tuple(answer["watched_ns"]),
         plain_ns=tuple(answer["plain_ns"]),
         clock=str(answer["clock"]),
+        clock_missing=clock_missing,
         tensor_bytes={name: int(size) for name, size in answer["tensor_bytes"].items()},
     )
 

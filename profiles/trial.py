@@ -169,7 +169,7 @@ class Trial:
                     library=self._placement.clock,
                     variables=self._settings.variables.value,
                 )
-                self._op_times = op_times.read(answer)
+                self._op_times = op_times.read(answer, self._placement.clock_missing)
                 self.own_cpu_ns += self._ask(session, "memory")["cpu_ns"]
         except EdgeLstmError as error:
             self._op_times_missing = error.what

@@ -130,7 +130,8 @@ def test_one_command_profiles_on_a_pi_that_has_only_python(
     assert (cpu["delegate"], ours["delegate"]) == ("cpu", "edgelstm")
     assert ours["taken"]["ops"] > 0
     assert "EdgeLstm" in {op["kind"] for op in ours["op_times"]["ops"]}
-    assert {row["op_times"]["clock"] for row in (cpu, ours)} == {"native"}
+    for row in (cpu, ours):
+        assert row["op_times"]["clock"] == "native", row["op_times"]["clock_missing"]
     assert running_pi.shell("ls -A ~ ~/.cache 2>/dev/null | grep -v :").split() == [".cache"]
     assert "edgelstm" not in running_pi.shell("ps -eo args | grep -v grep")
 

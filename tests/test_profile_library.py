@@ -53,7 +53,9 @@ def test_without_a_cross_compiler_the_message_names_the_package(
     assert caught.value.cure is not None
     assert "sudo apt install cmake g++-" in caught.value.cure
     assert "delegates.edgelstm" in caught.value.cure
-    assert device_library.library_if_any(DEVICE, PI) is None
+    library, reason = device_library.library_or_reason(DEVICE, PI)
+    assert library is None
+    assert reason is not None and "is not installed" in reason
 
 
 def test_android_and_unknown_processors_are_not_tried() -> None:

@@ -25,6 +25,7 @@ def to_document(times: OpTimes | None, missing: str | None) -> dict[str, Any] | 
         return None if missing is None else {"missing": missing}
     return {
         "clock": times.clock,
+        "clock_missing": times.clock_missing,
         "total_ms": times.total_ns / 1e6,
         "residual": times.residual,
         "slowdown": times.slowdown,
@@ -78,6 +79,8 @@ def notes(measurement: Measurement) -> Iterator[str]:
             f"({times.clock}) make it {max(0.0, times.slowdown):.1%} longer, {times.clock_ns:.0f} ns "
             "per call"
         )
+        if times.clock_missing is not None:
+            yield f"{name}: clocks of Python, not of the library: {times.clock_missing}"
         sizes = times.tensor_bytes
         yield f"{name}: tensors: " + ", ".join(
             f"{what} {sizes[what] / 1e3:.1f} kB" for what in sizes if sizes[what]
