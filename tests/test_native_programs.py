@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,38 @@ def test_every_set_of_kernels_equals_the_reference(name: str, tmp_path: Path) ->
         assert all(int(layers) > 300 for _, layers in ran)
         if chosen:
             assert f"chosen {chosen}\n" in done.stdout
+
+
+def test_arm_kernels_execute_as_few_instructions_as_is_claimed(tmp_path: Path) -> None:
+    """Counted in an emulator, beside the counts of the stock interpreters there."""
+    for tool in ("cmake", "cc", "aarch64-linux-gnu-g++", "qemu-aarch64"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"there is no {tool} here")
+    script = Path(__file__).with_name("arm_instructions.py")
+    command = [sys.executable, str(script), "--build", str(tmp_path), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ABOVE" not in done.stdout and "neoni8mm" in done.stdout
+
+
+def test_the_static_analyzer_of_clang_finds_nothing(tmp_path: Path) -> None:
+    """Every file of the library, with the flags of its build."""
+    if shutil.which("clang++") is None:
+        pytest.skip("there is no clang++ here")
+    configure = [
+        *("cmake", "-S", str(NATIVE), "-B", str(tmp_path), "-DCMAKE_CXX_COMPILER=clang++"),
+        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
+    ]
+    subprocess.run(configure, check=True, capture_output=True)
+    files = json.loads((tmp_path / "compile_commands.json").read_text())
+    assert len(files) > 15
+    found = []
+    for file in files:
+        command = shlex.split(file["command"])
+        command[command.index("-o") + 1] = str(tmp_path / "report")
+        done = subprocess.run(
+            [*command, "--analyze"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found += [line for line in done.stderr.splitlines() if "warning:" in line]
+    assert found == []

@@ -24,7 +24,7 @@ float* Allocated(const TfLiteTensor& tensor, size_t bytes) {
 }
 
 TfLiteStatus Resize(TfLiteContext* context, int tensor, int rows, int columns) {
-  auto* dims = static_cast<TfLiteIntArray*>(std::malloc(3 * sizeof(int)));
+  auto* dims = static_cast<TfLiteIntArray*>(std::malloc(sizeof(TfLiteIntArray) + sizeof(int)));
   if (dims == nullptr) return kTfLiteError;
   dims->size = 2;
   int* sizes = dims->data;

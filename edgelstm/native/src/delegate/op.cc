@@ -41,7 +41,7 @@ TfLiteStatus PrepareNode(TfLiteContext* context, const LstmNode& node) {
                          static_cast<int>(batch));
     return kTfLiteError;
   }
-  auto* dims = static_cast<TfLiteIntArray*>(std::malloc(4 * sizeof(int)));
+  auto* dims = static_cast<TfLiteIntArray*>(std::malloc(sizeof(TfLiteIntArray) + 2 * sizeof(int)));
   if (dims == nullptr) return kTfLiteError;
   dims->size = axes;
   int* sizes = dims->data;
