@@ -17,6 +17,7 @@ from edgelstm.converters.lowering.step import write_steps
 from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.sources import open_source
+from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.converters.sources.source import FinishedSource
 from edgelstm.converters.spec import StatePolicy, StreamingForms
 from edgelstm.converters.targets.write import PLAIN, write_plain
@@ -26,6 +27,22 @@ from edgelstm.errors import OptionError, UnsupportedModelError
 CHUNK, STEP = "chunk", "step"
 # What `stream_entry` writes, for the C runtime.
 STREAM_ENTRY = "edgelstm.stream"
+
+
+_CURE = "save it with the number of time steps left open (None)"
+_GRAPH = (
+    "build the graph again with dynamic_rnn in place of static_rnn and the number of steps of its "
+    "placeholder left open, restore the weights and freeze it; or leave --streaming out"
+)
+# Steps that a graph has unrolled, or that its placeholder counts, cannot be opened afterwards.
+_CURES = {
+    SourceKind.GRAPHDEF: _GRAPH,
+    SourceKind.GRAPHDEF_TEXT: _GRAPH,
+    SourceKind.META_GRAPH: _GRAPH,
+    SourceKind.CHECKPOINT: _GRAPH,
+    SourceKind.ONNX: "export it with the number of time steps as a dynamic axis, or leave "
+    "--streaming out",
+}
 
 
 def settled(options: ConvertOptions) -> ConvertOptions:
@@ -48,7 +65,7 @@ def settled(options: ConvertOptions) -> ConvertOptions:
             where="--streaming",
             cure="give the number of rows, or leave --batch out for one",
         )
-    batch = 1 if options.batch is Size.SOURCE else options.batch
+    batch = Size.ONE if options.batch is Size.SOURCE else options.batch
     if options.streaming.forms is StreamingForms.STEP:
         if options.state not in (None, StatePolicy.EXPLICIT) or options.time not in (
             Size.SOURCE,
@@ -132,6 +149,18 @@ def stream_entry(
     return "\n".join("\t".join(line) for line in lines).encode()
 
 
+def _fixed_steps(path: Path, options: ConvertOptions) -> tuple[str, int] | None:
+    """An input that a source fixes the steps of, and how many; None where it fixes none."""
+    plain = dataclasses.replace(options, state=None, time=Size.SOURCE, streaming=None)
+    source = open_source(path, plain)
+    for spec in source.inputs:
+        axis = source.time_axes.get(spec.name)
+        size = None if axis is None else spec.shape[axis]
+        if size not in (None, 1):
+            return spec.name, int(size)
+    return None
+
+
 def _converted(path: Path, options: ConvertOptions) -> tuple[Model, dict[str, Any]]:
     """One form of the source, and what the metadata say of it."""
     from edgelstm.converters import pipeline
@@ -139,10 +168,14 @@ def _converted(path: Path, options: ConvertOptions) -> tuple[Model, dict[str, An
     try:
         source = open_source(path, options)
     except OptionError as error:
+        fixed = _fixed_steps(path, options)
+        reason = (
+            error.what if fixed is None else f"it takes {fixed[1]} steps of {fixed[0]!r} a call."
+        )
         raise UnsupportedModelError(
-            f"The model cannot be run one frame a time: {error.what}",
+            f"The model cannot be run one frame a time: {reason}",
             where=str(path),
-            cure="save it with the number of time steps left open (None)",
+            cure=_CURES.get(sniff(path), _CURE),
         ) from None
     if isinstance(source, FinishedSource):
         raise UnsupportedModelError(

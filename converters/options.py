@@ -30,6 +30,7 @@ class Size(enum.Enum):
 
     SOURCE = "source"  # as the source has it
     DYNAMIC = "dynamic"
+    ONE = "one"  # 1 where the source leaves it open
 
 
 class CodePolicy(enum.Enum):

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from edgelstm import terminal
 from edgelstm.converters.inspect import written_by_us
-from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.quantize.fidelity import QuantizationReport
 from edgelstm.converters.quantize.fidelity.render import print_quantization
 from edgelstm.converters.render import print_verification
@@ -28,7 +28,9 @@ def proof(source: Path, model: Path, options: ConvertOptions) -> StreamingProof:
     if halves_of(model) is not None:
         return prove_split(source, model, options)
     allowed = tolerance_for(written_by_us(model).precision, options.tolerance)
-    opened = open_source(source, dataclasses.replace(options, batch=1, state=StatePolicy.RESET))
+    opened = open_source(
+        source, dataclasses.replace(options, batch=Size.ONE, state=StatePolicy.RESET)
+    )
     reference = opened.reference(StatePolicy.RESET)
     return prove(model, opened.inputs, allowed, data=options.data, source=reference.run)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fused_models import marker_model, random_spec
+from graph_files import CORPUS
 from lstm_reference import lstm
 
 from edgelstm.cli import run
@@ -316,6 +317,32 @@ def test_what_cannot_be_streamed_says_why(keras: Any, tmp_path: Path) -> None:
         ["--step-only", "--step", "fused"],
     ):
         assert run(["convert", str(plain), "-o", str(output), *arguments]) == 2
+    assert not output.exists()
+
+
+def test_a_source_that_fixes_its_rows_keeps_them(keras: Any, tmp_path: Path) -> None:
+    """Two rows of their own; nobody has to say so."""
+    x = keras.Input(batch_shape=(2, None, FEATURES), name="signal")
+    source = tmp_path / "rows.keras"
+    keras.Model(x, keras.layers.LSTM(4, return_sequences=True)(x)).save(source)
+    path = tmp_path / "m.tflite"
+    assert run(["convert", str(source), "-o", str(path), "--streaming"]) == 0
+    assert Stream(path).states[0].shape == (2, 4)
+    assert run(["verify", str(source), str(path), "--streaming"]) == 0
+
+
+@pytest.mark.parametrize("cell", ["basic-static", "basic-dynamic"])
+def test_a_graph_that_fixes_its_steps_says_how_to_open_them(
+    cell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unrolled, or counted by its placeholder."""
+    path = CORPUS / "tf1" / "1.15.5" / cell / "frozen.pb"
+    if not path.exists():
+        pytest.skip(f"there is no corpus graph at {path}")
+    output = tmp_path / "m.tflite"
+    assert run(["convert", str(path), "-o", str(output), "--streaming"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "takes 5 steps of 'x' a call" in said and "dynamic_rnn" in said
     assert not output.exists()
 
 

@@ -17,6 +17,8 @@ def asked_size(
     Raises:
         OptionError: the model fixes another size.
     """
+    if asked is Size.ONE:
+        asked = 1 if len(shape) > axis and shape[axis] is None else Size.SOURCE
     if asked is Size.SOURCE or len(shape) <= axis or asked == shape[axis]:
         return shape
     if asked is Size.DYNAMIC and shape[axis] is None:

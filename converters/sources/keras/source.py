@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.converters.options import ConvertOptions, RangeSource
+from edgelstm.converters.options import ConvertOptions, RangeSource, Size
 from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.keras.hook import HALF, recurrent_layers
 from edgelstm.converters.sources.keras.load import LoadedKeras, load_keras
@@ -273,8 +273,9 @@ def _input_spec(model: Any, tensor: Any, name: str, options: ConvertOptions) -> 
 def _fixed(shape: tuple[int | None, ...], options: ConvertOptions) -> tuple[int | None, ...]:
     """An output's shape once batch and time are fixed."""
     sizes = list(shape)
-    if sizes and sizes[0] is None and isinstance(options.batch, int):
-        sizes[0] = options.batch
+    batch = 1 if options.batch is Size.ONE else options.batch
+    if sizes and sizes[0] is None and isinstance(batch, int):
+        sizes[0] = batch
     if len(sizes) >= 3 and sizes[1] is None and isinstance(options.time, int):
         sizes[1] = options.time
     return tuple(sizes)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.frameworks import tensorflow
-from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.sources.graph.axes import Axes
 from edgelstm.converters.sources.graph.frozen import FrozenGraph, GraphTensor, MutableVariable
 from edgelstm.converters.sources.graph.nodes import Nodes, parse_ref
@@ -178,11 +178,14 @@ def _with_states(
         for spec in inputs
         for axis, size in enumerate(spec.shape)
     ):
-        raise OptionError(
-            "States that are kept from call to call have a fixed number of rows.",
-            where="--state",
-            cure="give it: --batch 1",
-        )
+        if options.batch is Size.ONE:
+            rows = 1
+        else:
+            raise OptionError(
+                "States that are kept from call to call have a fixed number of rows.",
+                where="--state",
+                cure="give it: --batch 1",
+            )
     return opened(model, rows, values, file.where)
 
 
