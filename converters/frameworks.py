@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextvars import ContextVar
 from typing import Any
 
 from edgelstm.errors import MissingPackageError
@@ -20,6 +21,23 @@ _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "KERAS_BACKEND": "tensorflow",
 }
+
+
+# Whether sources run as their users run them, instead of as references.
+_OPTIMISED: ContextVar[bool] = ContextVar("_OPTIMISED", default=False)
+
+
+def run_as_users_do() -> None:
+    """Makes sources that are opened from now on run with their frameworks' optimisers, for timing.
+
+    As references they run without: optimisers change roundings, and the epsilon of layer norm.
+    """
+    _OPTIMISED.set(True)
+
+
+def optimised() -> bool:
+    """Whether sources run with optimisers."""
+    return _OPTIMISED.get()
 
 
 def tensorflow() -> Any:

@@ -86,6 +86,14 @@ def profile(
         int,
         typer.Option(min=0, metavar="RUNS", help="Also run so often in one process; watch memory."),
     ] = 0,
+    as_source: Annotated[
+        bool,
+        typer.Option(
+            "--as-source",
+            help="MODEL is a source (Keras, TensorFlow graph, ONNX): profile it in its own "
+            "framework, and converted, in one report.",
+        ),
+    ] = False,
     ops: Annotated[
         bool, typer.Option("--ops/--no-ops", help="Also measure the time of each operator.")
     ] = True,
@@ -147,8 +155,9 @@ def profile(
         time_limit_s=time_limit,
         budget=limits.parse(budget) if budget is not None else (),
     )
-    read_model_file(model)  # a damaged one is no fault of the device's
-    if runner is RunnerName.BENCHMARK_MODEL:
+    if not as_source:
+        read_model_file(model)  # a damaged one is no fault of the device's
+    if runner is RunnerName.BENCHMARK_MODEL and not as_source:
         from edgelstm.profiles.benchmark_model import print_report
         from edgelstm.profiles.runner import profile_with_tool
 
@@ -157,7 +166,12 @@ def profile(
             files.write_atomically(json_to, terminal.document(figures.to_json()).encode())
         terminal.show(figures.to_json(), to_stdout, lambda console: print_report(figures, console))
         return
-    report = measure(model, settings, progress=terminal.progress)
+    if as_source:
+        from edgelstm.before_after import profile_with_source
+
+        report = profile_with_source(model, settings, progress=terminal.progress)
+    else:
+        report = measure(model, settings, progress=terminal.progress)
     if json_to is not None and not to_stdout:
         files.write_atomically(json_to, terminal.document(report.to_json()).encode())
     if html is not None:

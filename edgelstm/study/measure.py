@@ -174,7 +174,7 @@ class _Case:
             "median_ns": median,
             "interval_ns": None if interval is None else [interval.low, interval.high],
             "step_ns": median / self._setting.steps,
-            **worker.memory(),
+            **{k: v for k, v in worker.memory().items() if k.endswith("_bytes")},
         }
 
 

@@ -44,8 +44,13 @@ class Worker:
         """Mean time of a call in ns, over so many calls."""
         return float(self._ask(do="turn", calls=calls)["ns"])
 
-    def memory(self) -> dict[str, int | None]:
-        """`runtime_bytes` before the model, `peak_bytes` since then."""
+    def samples(self, calls: int) -> list[int]:
+        """Times of so many calls in ns, the clock directly around each."""
+        return list(self._ask(do="samples", calls=calls)["ns"])
+
+    def memory(self) -> dict[str, Any]:
+        """`runtime_bytes` before the model, `peak_bytes` since then; `load_ns`, `first_ns`, and
+        `framework` with its version."""
         return self._ask(do="memory")
 
     def output(self, path: Path) -> None:

@@ -6,6 +6,7 @@ on stdin and stdout. It ends with its stdin.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+SOURCE, ONNX = "source", "onnx"
 INTERPRETED = {"stock": "xnnpack", "edgelstm": "edgelstm"}
 TENSORFLOW = "tensorflow"
 _STATUS = Path("/proc/self/status")
@@ -30,12 +32,21 @@ def main(kind: str, model: str, given: str, threads: int) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what frameworks print is no answer
     x = np.load(given)
-    open_call = _tensorflow if kind == TENSORFLOW else _interpreter(kind)
+    open_call = _OPENERS.get(kind) or _interpreter(kind)
     prepare = open_call(threads)
     gc.collect()
     before = _forget_peak()
+    clock = [time.perf_counter_ns()]
     call = prepare(Path(model), x)
+    clock.append(time.perf_counter_ns())
     call()
+    clock.append(time.perf_counter_ns())
+    facts: dict[str, Any] = {
+        "runtime_bytes": before,
+        "load_ns": clock[1] - clock[0],
+        "first_ns": clock[2] - clock[1],
+        "framework": _framework(kind),
+    }
 
     def answer(content: dict[str, Any]) -> None:
         answers.write(json.dumps(content) + "\n")
@@ -47,7 +58,9 @@ def main(kind: str, model: str, given: str, threads: int) -> None:
         if request["do"] == "turn":
             answer({"ns": _turn(call, int(request["calls"]))})
         elif request["do"] == "memory":
-            answer({"runtime_bytes": before, "peak_bytes": _status("VmHWM")})
+            answer({**facts, "peak_bytes": _status("VmHWM")})
+        elif request["do"] == "samples":
+            answer({"ns": _samples(call, int(request["calls"]))})
         elif request["do"] == "output":
             np.save(request["path"], np.asarray(call()))
             answer({})
@@ -61,6 +74,69 @@ def _turn(call: Call, calls: int) -> float:
     took = (time.perf_counter_ns() - started) / calls
     gc.enable()
     return took
+
+
+def _samples(call: Call, calls: int) -> list[int]:
+    clock, found = time.perf_counter_ns, []
+    gc.disable()
+    for _ in range(calls):
+        started = clock()
+        call()
+        found.append(clock() - started)
+    gc.enable()
+    return found
+
+
+def _source(threads: int) -> Callable[[Path, Any], Call]:
+    """A Keras model or a TensorFlow graph, opened as for a conversion, run as users run it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for kind in ("INTRAOP", "INTEROP"):
+        os.environ[f"TF_NUM_{kind}_THREADS"] = str(threads)
+    import tensorflow  # noqa: F401  # before ours, which would switch oneDNN off
+
+    from edgelstm.converters.frameworks import run_as_users_do
+    from edgelstm.converters.options import ConvertOptions
+    from edgelstm.converters.pipeline import state_policy
+    from edgelstm.converters.sources import open_source
+
+    run_as_users_do()
+
+    def prepare(model: Path, given: Any) -> Call:
+        source = open_source(model, ConvertOptions())
+        reference = source.reference(state_policy(source.slots))
+        inputs = dict(given)
+        return lambda: reference.run(inputs)
+
+    return prepare
+
+
+def _onnx(threads: int) -> Callable[[Path, Any], Call]:
+    """ONNX Runtime with its optimisers."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 4
+
+    def prepare(model: Path, given: Any) -> Call:
+        session = onnxruntime.InferenceSession(
+            str(model), options, providers=["CPUExecutionProvider"]
+        )
+        inputs = {each.name: given[each.name] for each in session.get_inputs()}
+        return lambda: session.run(None, inputs)
+
+    return prepare
+
+
+def _framework(kind: str) -> str:
+    from importlib import metadata
+
+    package = "onnxruntime" if kind == ONNX else "tensorflow"
+    if kind in INTERPRETED:
+        return kind
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return f"{package} {metadata.version(package)}"
+    return package
 
 
 def _tensorflow(threads: int) -> Callable[[Path, Any], Call]:
@@ -110,6 +186,9 @@ def _interpreter(kind: str) -> Callable[[int], Callable[[Path, Any], Call]]:
         return prepare
 
     return opened
+
+
+_OPENERS = {TENSORFLOW: _tensorflow, SOURCE: _source, ONNX: _onnx}
 
 
 def _forget_peak() -> int | None:

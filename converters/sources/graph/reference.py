@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.frameworks import optimised, tensorflow
 from edgelstm.converters.sources.graph.frozen import Original
 from edgelstm.converters.sources.graph.loop_states import LoopEnds, LoopState
 from edgelstm.converters.sources.graph.normal import WIDE
@@ -29,7 +29,7 @@ class OriginalSession:
         self._graph = original.graph
         options = tf.compat.v1.ConfigProto(allow_soft_placement=True)
         # oneDNN's rewriting replaces the epsilon of layer normalisation; nothing else is needed.
-        options.graph_options.rewrite_options.disable_meta_optimizer = True
+        options.graph_options.rewrite_options.disable_meta_optimizer = not optimised()
         self._session = tf.compat.v1.Session(graph=self._graph, config=options)
         self._assign: dict[str, tuple[Any, Any]] = {}
         self._read: dict[str, Any] = {}
