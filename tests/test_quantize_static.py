@@ -22,7 +22,7 @@ from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate
 from edgelstm.converters.quantize.calibration_data import CalibrationData, Continuity
-from edgelstm.converters.quantize.choose import CANDIDATES, choose
+from edgelstm.converters.quantize.choose import CANDIDATES, choose, surest
 from edgelstm.converters.quantize.emulate import EmulatedSession
 from edgelstm.converters.quantize.integer import IntegerLstm
 from edgelstm.converters.quantize.observer import Observer, ObserverKind
@@ -562,6 +562,17 @@ def test_the_way_to_choose_ranges_is_the_one_nearest_to_float() -> None:
     assert set(errors) == set(CANDIDATES) and errors[best] == min(errors.values())
     assert best.inputs is not ObserverKind.MINMAX
     assert errors[best] < 0.5 * errors[Observers()]
+
+
+def test_clipping_that_few_rows_speak_for_is_not_chosen() -> None:
+    """A gain in one row is as likely a loss in new ones; the same gain in every row is none."""
+    plain, clipped = CANDIDATES[0], CANDIDATES[-1]
+    even = np.full(20, 1.0)
+    once = np.full(20, 1.01)
+    once[3] = 0.2
+    assert surest({plain: even, clipped: once}) is plain
+    noise = np.random.default_rng(0).uniform(0.9, 1.1, 20)
+    assert surest({plain: even, clipped: 0.8 * noise}) is clipped
 
 
 def test_digits_are_recognised_as_well_in_integers_as_in_float(tmp_path: Path) -> None:

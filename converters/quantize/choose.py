@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.quantize.calibrate import Calibration
@@ -17,7 +18,10 @@ from edgelstm.converters.spec import Array, Precision
 from edgelstm.converters.verify.axes import ModelAxes
 from edgelstm.runtime import Delegate, Session
 
+Wide = npt.NDArray[np.float64]
+
 _ROWS = 64
+_SURE = 2.0  # standard errors of the mean gain
 _MINMAX, _PERCENTILE, _MSE = ObserverKind.MINMAX, ObserverKind.PERCENTILE, ObserverKind.MSE
 
 # Clipping pays for inputs with long tails; for states, whose error returns in every step, seldom.
@@ -41,7 +45,8 @@ def choose(
 ) -> tuple[Observers, dict[Observers, float]]:
     """The best of `CANDIDATES`, and the rms error of each, relative to the outputs' ranges.
 
-    Measured on the first calibration data, in the interpreter.
+    Measured on the first calibration data, in the interpreter. Clipping is chosen only where it is
+    better row by row: where few rows say so, new data are as likely to be clipped in turn.
 
     Args:
         pairs: explicit states, input to output by name; their outputs do not count.
@@ -49,11 +54,12 @@ def choose(
     """
     taken = list(_first(data, axes))
     expected = _run(model, taken, pairs)
-    errors = {}
+    squares = {}
     for candidate in CANDIDATES:
         made, _ = quantize_static(model, calibration, precision, candidate)
-        errors[candidate] = _error(expected, _run(made, taken, pairs))
-    return min(errors, key=lambda one: errors[one]), errors
+        squares[candidate] = squares_by_row(expected, _run(made, taken, pairs))
+    errors = {one: float(np.sqrt(np.mean(values))) for one, values in squares.items()}
+    return surest(squares), errors
 
 
 def _first(data: CalibrationData, axes: ModelAxes) -> Iterator[Call]:
@@ -81,12 +87,36 @@ def _run(model: Model, taken: list[Call], pairs: Mapping[str, str]) -> list[dict
     return outputs
 
 
-def _error(expected: list[dict[str, Array]], actual: list[dict[str, Array]]) -> float:
-    """Root of the mean squared error over outputs, each relative to its range."""
-    shares = []
-    for name in expected[0]:
-        wanted = np.concatenate([one[name].reshape(-1) for one in expected]).astype(np.float64)
-        found = np.concatenate([one[name].reshape(-1) for one in actual]).astype(np.float64)
-        span = float(np.ptp(wanted)) or 1.0
-        shares.append(float(np.mean(((found - wanted) / span) ** 2)))
-    return float(np.sqrt(np.mean(shares)))
+def squares_by_row(
+    expected: Sequence[Mapping[str, Array]], actual: Sequence[Mapping[str, Array]]
+) -> Wide:
+    """Mean squared errors of outputs, relative to their ranges, by row of the calls' batches."""
+    spans = {
+        name: float(np.ptp(np.concatenate([one[name].reshape(-1) for one in expected]))) or 1.0
+        for name in expected[0]
+    }
+    rows: list[Wide] = []
+    for wanted, found in zip(expected, actual, strict=True):
+        batch = max(len(value) if value.ndim else 1 for value in wanted.values())
+        shares = []
+        for name, value in wanted.items():
+            off = ((found[name].astype(np.float64) - value) / spans[name]) ** 2
+            split = off.ndim and len(off) == batch
+            each = off.reshape(batch, -1).mean(1) if split else np.full(batch, off.mean())
+            shares.append(each)
+        rows.append(np.mean(shares, axis=0))
+    return np.concatenate(rows)
+
+
+def surest(squares: Mapping[Observers, Wide]) -> Observers:
+    """The candidate of the least error, or the first one where it is not surely better.
+
+    Args:
+        squares: errors of the same rows by each candidate.
+    """
+    plain = next(iter(squares))
+    best = min(squares, key=lambda one: float(np.mean(squares[one])))
+    gain = squares[plain] - squares[best]
+    if len(gain) < 2:
+        return plain
+    return best if gain.mean() > _SURE * gain.std(ddof=1) / np.sqrt(len(gain)) else plain
