@@ -25,6 +25,7 @@ from edgelstm import cli
 from edgelstm.converters import pipeline
 from edgelstm.converters.sources.keras import weights as keras_weights
 from edgelstm.converters.sources.keras.engine import KerasEngine
+from edgelstm.converters.targets import settle
 
 FIXED = Path(__file__).parent / "data" / "runtime" / "reset.tflite"
 INTERRUPTED = 130
@@ -463,7 +464,8 @@ def test_an_interruption_leaves_nothing_behind(
     if stage == "write":
         monkeypatch.setattr(os, "replace", interrupt)
     else:
-        monkeypatch.setattr(pipeline, stage, interrupt)
+        module = settle if stage == "open_source" else pipeline
+        monkeypatch.setattr(module, stage, interrupt)
     call = ["convert", str(good / "model.keras"), "-o", str(folder / "out.tflite")]
     assert cli.run(call) == INTERRUPTED
     assert capsys.readouterr().err == "error: interrupted\n"

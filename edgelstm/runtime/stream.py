@@ -343,7 +343,10 @@ class Stream:
         except BaseException as error:
             self._take_back(call, error)
             raise
-        call = self._engine.settle()
+        try:
+            call = self._engine.settle()
+        except ValueError as error:  # a file whose states come out in other sizes than they go in
+            raise self._failed("carrying the states on", error, shapes) from None
         if len(self.inputs) == 1:
             self._call, self._plain_shape = call, shapes[0]
             self._step = call.stepper(calls[0][0], self._nan)
