@@ -95,6 +95,13 @@ def _cut(arrays: dict[str, Array], axes: ModelAxes, continuity: Continuity) -> I
     count = arrays[counted[0].spec.name].shape[counted[0].batch or 0] if counted else 1
     size = ROWS if axes.batch_varies else axes.batch or 1
     if continuity is Continuity.STREAM:
+        if size == 1 and not axes.batch_varies and all(i.time is None for i in axes.inputs):
+            # The model is one step: the rows are its frames, one after another.
+            for row in range(count):
+                taken = np.asarray([row])
+                inputs = {i.spec.name: _take(arrays[i.spec.name], i, taken) for i in axes.inputs}
+                yield Call(inputs, row == 0, 1)
+            return
         if not axes.batch_varies and count != size:
             raise DataError(
                 f"the recording has {count} rows, the model takes {size} at a time",

@@ -15,7 +15,7 @@ from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE
 from edgelstm.converters.lowering.state import COPY_OP
 from edgelstm.converters.quantize.integer import IntegerLstm, IntegerState, MicroLstm
 from edgelstm.converters.spec import Array
-from edgelstm.errors import MissingPackageError
+from edgelstm.errors import MissingPackageError, UnsupportedModelError
 from edgelstm.runtime import Delegate, Session, TensorInfo, native
 
 _SEQUENCE, _CELL = "emulated sequence", "emulated cell"
@@ -54,8 +54,10 @@ class EmulatedSession:
             watcher: told of every fused operator before it runs.
 
         Raises:
-            UnsupportedModelError: a fused operator has a part that no 16-bit kernel has.
+            UnsupportedModelError: a fused operator has a part that no 16-bit kernel has, or
+                another operator keeps what it gives for the next call.
         """
+        _check_states(Model.read(model))
         count = len(_wide_ops(Model.read(model)))
         self._stages = [_stage(model, number) for number in range(count)]
         self._last = Session(_cut(model, count), delegate=Delegate.CPU)
@@ -98,13 +100,37 @@ def _taken(arrays: Mapping[str, Array], session: Session) -> dict[str, Array]:
 
 def wide_sessions(model: bytes) -> dict[str, EmulatedSession | Session]:
     """Whatever runs a 16x8 file here, by its name: numpy, and the native delegate where it is."""
-    found: dict[str, EmulatedSession | Session] = {
-        "numpy kernels of TensorFlow Lite Micro": EmulatedSession(model)
-    }
+    found: dict[str, EmulatedSession | Session] = {}
+    obstacle: UnsupportedModelError | None = None
+    try:
+        found["numpy kernels of TensorFlow Lite Micro"] = EmulatedSession(model)
+    except UnsupportedModelError as error:
+        obstacle = error
     with contextlib.suppress(MissingPackageError):
         native.load()
         found["the native delegate"] = Session(model, delegate=Delegate.EDGELSTM)
+    if obstacle is not None and not found:
+        raise obstacle
     return found
+
+
+def _check_states(model: Model) -> None:
+    """Raises where a state that is no fused operator's own is made of what a wide one gives.
+
+    Cut before that operator, the model would never update it.
+    """
+    wide = _wide_ops(model)
+    made = {i for op in wide for i in (*op.outputs, op.inputs[H_STATE], op.inputs[C_STATE])}
+    for op in model.main.ops:
+        if op.name == FUSED_OP or made.isdisjoint(op.inputs):
+            continue
+        made.update(op.outputs)
+        for index in op.inputs:
+            if index >= 0 and model.main.tensor(index).is_variable and index not in made:
+                raise UnsupportedModelError(
+                    f"{model.main.tensor(index).name} keeps what a 16-bit LSTM gave, which only "
+                    "the native delegate runs here"
+                )
 
 
 def _wide_ops(model: Model) -> list[Op]:
