@@ -14,7 +14,8 @@ from edgelstm import files
 from edgelstm.converters import forms, measured, normalisation
 from edgelstm.converters.clock import Clock
 from edgelstm.converters.flatbuffer import Model, compact
-from edgelstm.converters.lowering.bind_state import StatePair, bind_states
+from edgelstm.converters.lowering.bind_state import StatePair as Bound
+from edgelstm.converters.lowering.bind_state import bind_states
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.lowering.loop import written_out
 from edgelstm.converters.lowering.own_states import own_states
@@ -26,6 +27,7 @@ from edgelstm.converters.options import (
     Target,
 )
 from edgelstm.converters.quantize import quantize_fused
+from edgelstm.converters.quantize.calibration_data import Continuity
 from edgelstm.converters.quantize.finished import quantize_finished
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
 from edgelstm.converters.quantize.learned import learned_ranges
@@ -52,7 +54,7 @@ from edgelstm.converters.sources.source import (
     FinishedSource,
     OpenedSource,
 )
-from edgelstm.converters.spec import Lowering, StatePolicy
+from edgelstm.converters.spec import Lowering, StatePair, StatePolicy
 from edgelstm.converters.targets import run
 from edgelstm.converters.targets.settle import opened, settled
 from edgelstm.converters.targets.write import PLAIN, write_for
@@ -223,10 +225,11 @@ def _finished(
         check_rules(model, plan)
         check_fit(model, plan)
         plain = measured.copy_for(model, options)
+        own = tuple(StatePair(**state) for state in own_states(model))  # integers hide them
     static = None
     if plan.calibrated:
         with clock.stage("quantize", progress, "calibrating"):
-            static = _with_data(model, source, marked, policy, options, progress)
+            static = _with_data(model, source, marked, policy, own, options, progress)
             model = static.model
     quantized = [*(static.records if static else ()), *quantize_fused(model, plan, options.rows)]
     choices = outcomes(marked.recurrences, plan, quantized)
@@ -243,6 +246,7 @@ def _finished(
         tuple(notes),
         None if static is None else static.samples,
         choices,
+        states=own,
         pair=measured.pair_of(plain, model, source, explicit_states(marked), options.precision),
         static=static,
     )
@@ -269,19 +273,24 @@ def _with_data(
     source: ConvertibleSource,
     marked: MarkedModel,
     policy: StatePolicy,
+    own: Sequence[StatePair],
     options: ConvertOptions,
     progress: Progress,
 ) -> QuantizedModel:
+    pairs = explicit_states(marked)
+    data = options.calibration
+    if data is not None and data.continuity is Continuity.STREAM:
+        pairs |= {pair.input: pair.output for pair in own}
     learned = None
     if options.ranges is RangeSource.MODEL:
         learned = learned_ranges(marked.recurrences, options.quantization)
     return quantize_with_data(
         model,
         source,
-        explicit_states(marked),
+        pairs,
         policy,
         options.quantization,
-        options.calibration,
+        data,
         options.observer,
         progress,
         learned,
@@ -342,7 +351,7 @@ def bind_carried(model: Model, marked: MarkedModel) -> None:
     """Keep the states that live in the file, outside its fused ops, from call to call."""
     (signature,) = model.signatures
     pairs = [
-        StatePair(
+        Bound(
             s.pair.name,
             signature.inputs[s.pair.input],
             signature.outputs[s.pair.output],

@@ -99,7 +99,8 @@ def quantize_with_data(
         put_learned(calibration, learned)
         made, records = quantize_static(model, calibration, precision, Observers())
         return QuantizedModel(made, records, calibration, None, ())
-    check_stream(data, policy)
+    if not pairs:
+        check_stream(data, policy)
     plan = Plan.of(precision)
     axes = axes_of(model, source, pairs)
     notes = []
