@@ -23,7 +23,7 @@ def compact(model: Model) -> None:
     """Makes the file smaller without changing what it computes; tensor indices change.
 
     Inputs, outputs, weights, states and activations keep their names. Sizes, intermediates and the
-    zeros of states lose theirs.
+    zeros of states get short ones: other tools, as AI Edge Quantizer, want every tensor named.
     """
     for name in _FOREIGN_METADATA:
         model.set_metadata(name, None)
@@ -34,8 +34,11 @@ def compact(model: Model) -> None:
             pass
     model.prune()
     for subgraph in model.subgraphs:
+        taken = {tensor.name for tensor in subgraph.tensors}
         for tensor in _unnamed(subgraph):
-            tensor.name = None
+            short = f"t{tensor.index}"
+            if short not in taken:
+                tensor.name = short
 
 
 def _merge_constants(subgraph: Subgraph) -> None:
@@ -68,7 +71,7 @@ def _merge_ops(subgraph: Subgraph) -> bool:
 
 
 def _unnamed(subgraph: Subgraph) -> Iterator[Tensor]:
-    """Tensors whose names say nothing to anyone."""
+    """Tensors whose names need say nothing to anyone."""
     named = _named(subgraph)
     filled = {tensor.index for tensor in _filled(subgraph)}
     inside = {index for op in subgraph.ops for index in op.intermediates}

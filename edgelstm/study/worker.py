@@ -7,6 +7,7 @@ on stdin and stdout. It ends with its stdin.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import json
 import os
@@ -27,6 +28,21 @@ _FORGET_PEAK = Path("/proc/self/clear_refs")
 Call = Callable[[], Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A model ready to run.
+
+    Attributes:
+        exact: the same without optimisers that change numbers, where the framework has such.
+    """
+
+    call: Call
+    exact: Call | None = None
+
+
+Prepare = Callable[[Path, Any], Opened]
+
+
 def main(kind: str, model: str, given: str, threads: int) -> None:
     """Loads, then answers requests until stdin ends."""
     answers = os.fdopen(os.dup(1), "w")
@@ -37,7 +53,8 @@ def main(kind: str, model: str, given: str, threads: int) -> None:
     gc.collect()
     before = _forget_peak()
     clock = [time.perf_counter_ns()]
-    call = prepare(Path(model), x)
+    opened = prepare(Path(model), x)
+    call = opened.call
     clock.append(time.perf_counter_ns())
     call()
     clock.append(time.perf_counter_ns())
@@ -62,7 +79,7 @@ def main(kind: str, model: str, given: str, threads: int) -> None:
         elif request["do"] == "samples":
             answer({"ns": _samples(call, int(request["calls"]))})
         elif request["do"] == "output":
-            np.save(request["path"], np.asarray(call()))
+            np.save(request["path"], np.asarray((opened.exact or call)()))
             answer({})
 
 
@@ -87,7 +104,7 @@ def _samples(call: Call, calls: int) -> list[int]:
     return found
 
 
-def _source(threads: int) -> Callable[[Path, Any], Call]:
+def _source(threads: int) -> Prepare:
     """A Keras model or a TensorFlow graph, opened as for a conversion, run as users run it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for kind in ("INTRAOP", "INTEROP"):
@@ -101,16 +118,16 @@ def _source(threads: int) -> Callable[[Path, Any], Call]:
 
     run_as_users_do()
 
-    def prepare(model: Path, given: Any) -> Call:
+    def prepare(model: Path, given: Any) -> Opened:
         source = open_source(model, ConvertOptions())
         reference = source.reference(state_policy(source.slots))
         inputs = dict(given)
-        return lambda: reference.run(inputs)
+        return Opened(lambda: reference.run(inputs))
 
     return prepare
 
 
-def _onnx(threads: int) -> Callable[[Path, Any], Call]:
+def _onnx(threads: int) -> Prepare:
     """ONNX Runtime with its optimisers."""
     import onnxruntime
 
@@ -118,12 +135,12 @@ def _onnx(threads: int) -> Callable[[Path, Any], Call]:
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.log_severity_level = 4
 
-    def prepare(model: Path, given: Any) -> Call:
+    def prepare(model: Path, given: Any) -> Opened:
         session = onnxruntime.InferenceSession(
             str(model), options, providers=["CPUExecutionProvider"]
         )
         inputs = {each.name: given[each.name] for each in session.get_inputs()}
-        return lambda: session.run(None, inputs)
+        return Opened(lambda: session.run(None, inputs))
 
     return prepare
 
@@ -139,7 +156,7 @@ def _framework(kind: str) -> str:
     return package
 
 
-def _tensorflow(threads: int) -> Callable[[Path, Any], Call]:
+def _tensorflow(threads: int) -> Prepare:
     """As users run it: with its optimiser and oneDNN."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
@@ -151,26 +168,34 @@ def _tensorflow(threads: int) -> Callable[[Path, Any], Call]:
     with tf.Graph().as_default(), v1.Session(config=config) as session:
         session.run(tf.constant(0.0))
 
-    def prepare(model: Path, x: Any) -> Call:
+    def prepare(model: Path, x: Any) -> Opened:
         graph = tf.Graph()
         with graph.as_default():
             definition = v1.GraphDef.FromString(model.read_bytes())
             result, given = tf.import_graph_def(definition, return_elements=["y:0", "x:0"])
             session = v1.Session(graph=graph, config=config)
         run = session.make_callable(result, feed_list=[given])
-        return lambda: run(x)
+
+        def exact() -> Any:
+            # The optimiser replaces the epsilon of layer normalisation by oneDNN's.
+            plain = v1.ConfigProto()
+            plain.graph_options.rewrite_options.disable_meta_optimizer = True
+            with v1.Session(graph=graph, config=plain) as unchanged:
+                return unchanged.run(result, {given: x})
+
+        return Opened(lambda: run(x), exact)
 
     return prepare
 
 
-def _interpreter(kind: str) -> Callable[[int], Callable[[Path, Any], Call]]:
-    def opened(threads: int) -> Callable[[Path, Any], Call]:
+def _interpreter(kind: str) -> Callable[[int], Prepare]:
+    def opened(threads: int) -> Prepare:
         from edgelstm.runtime.interpreters import Delegate, choose_backend, open_interpreter
 
         choose_backend()
         delegate = Delegate(INTERPRETED[kind])
 
-        def prepare(model: Path, x: Any) -> Call:
+        def prepare(model: Path, x: Any) -> Opened:
             interpreter = open_interpreter(model, delegate=delegate, threads=threads)
             interpreter.allocate_tensors()
             (given,) = interpreter.get_input_details()
@@ -181,7 +206,7 @@ def _interpreter(kind: str) -> Callable[[int], Callable[[Path, Any], Call]]:
                 interpreter.invoke()
                 return interpreter.get_tensor(result["index"])
 
-            return call
+            return Opened(call)
 
         return prepare
 
