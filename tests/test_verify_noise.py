@@ -18,7 +18,7 @@ from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.pipeline import convert
 from edgelstm.converters.report import ConversionReport
 from edgelstm.converters.spec import Array
-from edgelstm.converters.verify.noise import LARGEST, accepted, own_noise
+from edgelstm.converters.verify.noise import LARGEST, SEEDS, accepted, off_by_rounding, own_noise
 from edgelstm.errors import VerificationFailed
 
 STEPS, FEATURES, UNITS = 12, 4, 8
@@ -44,11 +44,24 @@ class Scaled:
 
 
 def test_noise_is_the_largest_move_over_all_draws_and_calls() -> None:
-    """Three draws, the second call twice the first; whole numbers have no noise."""
+    """The last draw is the largest, the second call twice the first; whole numbers have no noise."""
     source = Scaled()
     noise = own_noise(source, source.run, source.run())
-    assert noise == {"y": pytest.approx(0.03 * 4.0)}
+    assert noise == {"y": pytest.approx(0.01 * SEEDS * 4.0)}
     assert source.weight == 1.0
+
+
+def test_weights_are_off_by_as_much_as_summing_their_products_rounds() -> None:
+    """Against products summed one after another in float32, beside double."""
+    rng = np.random.default_rng(0)
+    n = 1024
+    x, w = rng.standard_normal((200, n)), rng.standard_normal((n, n)).astype(np.float32)
+    x = x.astype(np.float32)
+    exact = x.astype(np.float64) @ w.astype(np.float64)
+    summed = np.cumsum(x[:, :, None] * w[None, :, :64], axis=1, dtype=np.float32)[:, -1]
+    moved = x.astype(np.float64) @ off_by_rounding(w, rng).astype(np.float64) - exact
+    ratio = np.std(moved) / np.std(summed - exact[:, :64])
+    assert 0.5 < ratio < 2.0
 
 
 def test_noise_excuses_a_few_times_itself_and_never_much() -> None:

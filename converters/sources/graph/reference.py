@@ -15,6 +15,7 @@ from edgelstm.converters.sources.graph.loop_states import LoopEnds, LoopState
 from edgelstm.converters.sources.graph.normal import WIDE
 from edgelstm.converters.sources.keras.names import StateHome, StateSlot
 from edgelstm.converters.spec import Array, StatePolicy
+from edgelstm.converters.verify.noise import off_by_rounding
 from edgelstm.errors import UnsupportedModelError
 
 _FEW_VALUES = 8  # constants that are smaller are sizes and factors rather than weights
@@ -106,17 +107,16 @@ class OriginalSession:
             if v.dtype == np.float32 and n not in states
         }
         try:
-            self._feeds = {t: _off(v, rng) for t, v in weights.items() if v.size > _FEW_VALUES}
-            self.set_variables({name: _off(value, rng) for name, value in variables.items()})
+            self._feeds = {
+                t: off_by_rounding(v, rng) for t, v in weights.items() if v.size > _FEW_VALUES
+            }
+            self.set_variables(
+                {name: off_by_rounding(value, rng) for name, value in variables.items()}
+            )
             yield
         finally:
             self._feeds = {}
             self.set_variables(variables)
-
-
-def _off(value: Array, rng: np.random.Generator) -> Array:
-    off = np.finfo(np.float32).eps * rng.uniform(-1.0, 1.0, value.shape)
-    return np.asarray(value * (1.0 + off), np.float32)
 
 
 def _narrow(value: Array) -> Array:

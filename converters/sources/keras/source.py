@@ -26,6 +26,7 @@ from edgelstm.converters.sources.keras.trace import (
 from edgelstm.converters.sources.sizes import asked_size
 from edgelstm.converters.sources.sniff import sniff
 from edgelstm.converters.spec import Recurrence, StatePair, StatePolicy, TensorSpec
+from edgelstm.converters.verify.noise import off_by_rounding
 from edgelstm.errors import EdgeLstmError, UnsupportedModelError
 
 
@@ -162,8 +163,7 @@ class KerasSource:
         kept = [(v, value) for v, value in kept if value.dtype == np.float32]
         try:
             for variable, value in kept:
-                off = np.finfo(np.float32).eps * rng.uniform(-1.0, 1.0, value.shape)
-                variable.assign((value * (1.0 + off)).astype(np.float32))
+                variable.assign(off_by_rounding(value, rng))
             yield
         finally:
             for variable, value in kept:

@@ -14,6 +14,7 @@ from edgelstm.converters.sources.onnx.batch_first import without_batch_first
 from edgelstm.converters.sources.onnx.files import graphs_of
 from edgelstm.converters.sources.onnx.package import onnx
 from edgelstm.converters.spec import Array, StatePair, StatePolicy
+from edgelstm.converters.verify.noise import off_by_rounding
 from edgelstm.errors import UnsupportedModelError
 
 _FEW_VALUES = 8  # constants that are smaller are sizes and factors rather than weights
@@ -151,8 +152,8 @@ def _round_one(tensor: Any, rng: np.random.Generator) -> None:
     value = onnx().numpy_helper.to_array(tensor)
     if value.size <= _FEW_VALUES:
         return
-    off = value * (1.0 + np.finfo(np.float32).eps * rng.uniform(-1.0, 1.0, value.shape))
-    tensor.CopyFrom(onnx().numpy_helper.from_array(off.astype(np.float32), tensor.name))
+    off = off_by_rounding(value, rng)
+    tensor.CopyFrom(onnx().numpy_helper.from_array(off, tensor.name))
 
 
 @dataclasses.dataclass(frozen=True)
