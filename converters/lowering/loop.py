@@ -122,8 +122,8 @@ def emit_steps(
         else:
             zero = tf.zeros([tf.shape(inputs[0])[1], *example.shape[1:]], example.dtype)
         if inputs or initial_state:
-            first = inputs[0].shape[1] if inputs else initial_state[0].shape[0]
-            zero.set_shape([first, *zero.shape[1:]])
+            batch = inputs[0].shape[1] if inputs else initial_state[0].shape[0]
+            zero.set_shape([batch, *zero.shape[1:]])
         buffer = tf.zeros(tf.concat([[steps], tf.shape(zero)], 0), example.dtype)
         buffer.set_shape([length, *zero.shape])
         zeros.append(zero)

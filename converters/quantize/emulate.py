@@ -57,8 +57,9 @@ class EmulatedSession:
             UnsupportedModelError: a fused operator has a part that no 16-bit kernel has, or
                 another operator keeps what it gives for the next call.
         """
-        _check_states(Model.read(model))
-        count = len(_wide_ops(Model.read(model)))
+        whole = Model.read(model)
+        _check_states(whole)
+        count = len(_wide_ops(whole))
         self._stages = [_stage(model, number) for number in range(count)]
         self._last = Session(_cut(model, count), delegate=Delegate.CPU)
         self._watcher = watcher

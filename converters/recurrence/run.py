@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,23 @@ def call(node: Node, inputs: Sequence[Any], *, wide: Mapping[str, str] | None = 
     if isinstance(result, list | tuple):
         return [t for part in result for t in (part if isinstance(part, list | tuple) else [part])]
     return [result]
+
+
+def compute(
+    wanted: Sequence[Value],
+    known: dict[Value, Any],
+    run_node: Callable[[Node, list[Any]], Sequence[Any]],
+) -> list[Any]:
+    """Values in the order of the graph, each node run once; `known` gets what was computed.
+
+    Args:
+        run_node: a node's outputs for its inputs.
+    """
+    for node in topological(wanted, stop=list(known)):
+        if not all(node[port] in known for port in range(node.outputs)):
+            results = run_node(node, [known[value] for value in node.inputs])
+            known.update((node[port], result) for port, result in enumerate(results))
+    return [known[value] for value in wanted]
 
 
 def evaluate(

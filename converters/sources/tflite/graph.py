@@ -19,8 +19,7 @@ from edgelstm.converters.inspect import read_file
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.recurrence.import_tflite import OPAQUE, Loops, import_tflite
 from edgelstm.converters.recurrence.ir import ARGUMENT, LOOP, Graph, Node, Value
-from edgelstm.converters.recurrence.ir import topological as ordered
-from edgelstm.converters.recurrence.run import call
+from edgelstm.converters.recurrence.run import call, compute
 from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.graph.axes import Axes
 from edgelstm.converters.sources.graph.frozen import FrozenGraph, GraphTensor, Original
@@ -148,20 +147,16 @@ def _traced(
 def _compute(
     wanted: Sequence[Value], known: dict[Value, Any], sizes: Sizes, where: str
 ) -> list[Any]:
-    for node in ordered(wanted, stop=list(known)):
-        if all(node[port] in known for port in range(node.outputs)):
-            continue
+    def run_node(node: Node, given: list[Any]) -> list[Any]:
         if node.op in (OPAQUE, ARGUMENT):
             told = node.attrs.get("op", "a tensor that nothing writes")
             raise UnsupportedModelError(
                 f"{told} has no equal among TensorFlow's operators.",
                 where=f"{node.name} in {where}",
             )
-        given = [known[value] for value in node.inputs]
-        results = _loop(node, given, sizes, where) if node.op == LOOP else call(node, given)
-        for port, result in enumerate(results):
-            known[node[port]] = result
-    return [known[value] for value in wanted]
+        return _loop(node, given, sizes, where) if node.op == LOOP else call(node, given)
+
+    return compute(wanted, known, run_node)
 
 
 def _loop(node: Node, given: Sequence[Any], sizes: Sizes, where: str) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,7 @@ from edgelstm.converters.flatbuffer.alone import alone
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.recurrence.import_tflite import OPAQUE, Loops, import_tflite
 from edgelstm.converters.recurrence.ir import ARGUMENT, LOOP, Node, Value
-from edgelstm.converters.recurrence.ir import topological as ordered
-from edgelstm.converters.recurrence.run import call
+from edgelstm.converters.recurrence.run import call, compute
 from edgelstm.converters.spec import Array, StatePolicy
 from edgelstm.errors import UnsupportedModelError
 from edgelstm.runtime import Delegate, Session
@@ -116,19 +115,14 @@ class GraphReference:
             for name, index in self._inputs.items()
         }
         wanted = [self._graph.outputs[str(index)] for index in self._outputs.values()]
-        results = self._compute(wanted, known)
+        results = compute(wanted, known, self._node_runner(known))
         return {n: np.asarray(r) for n, r in zip(self._outputs, results, strict=True)}
 
-    def _compute(self, wanted: Sequence[Value], known: dict[Value, Any]) -> list[Any]:
-        for node in ordered(wanted, stop=list(known)):
-            if all(node[port] in known for port in range(node.outputs)):
-                continue
-            for port, result in enumerate(self._run_node(node, known)):
-                known[node[port]] = result
-        return [known[value] for value in wanted]
+    def _node_runner(self, known: Mapping[Value, Any]) -> Callable[[Node, list[Any]], list[Any]]:
+        """Runs nodes of a graph; loops in it read constants of `known`."""
+        return lambda node, inputs: self._run_node(node, inputs, known)
 
-    def _run_node(self, node: Node, known: dict[Value, Any]) -> list[Any]:
-        inputs = [known[value] for value in node.inputs]
+    def _run_node(self, node: Node, inputs: list[Any], known: Mapping[Value, Any]) -> list[Any]:
         if node.op == LOOP:
             return self._loop(node, inputs, known)
         try:
@@ -148,7 +142,8 @@ class GraphReference:
         constants = {v: t for v, t in outer.items() if v.op == "Const"}
         while True:
             known = constants | dict(zip(loop.variables, state, strict=True))
-            (again,) = self._compute([loop.condition], known)
+            run_node = self._node_runner(known)
+            (again,) = compute([loop.condition], known, run_node)
             if not bool(again):
                 return state
-            state = self._compute(loop.next, known)
+            state = compute(loop.next, known, run_node)

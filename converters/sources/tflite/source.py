@@ -52,6 +52,7 @@ class TfliteSource:
         self.notes: list[str] = []
         model = Model.read(content, where=str(path))
         self._flex = any(_flex_ops(model))
+        self._spare: tuple[Model, Refused] | None = None  # re-fused already, for the next who asks
         clipped = _default_clips(model)
         if clipped and options.clip is ClipPolicy.DROP_DEFAULT:
             for op in clipped:
@@ -209,13 +210,20 @@ class TfliteSource:
         )
 
     def _refused(self) -> tuple[Model, Refused]:
+        """The file re-fused, for the caller to edit."""
+        if self._spare is not None:
+            done, self._spare = self._spare, None
+            return done
         model = Model.read(self._content, where=str(self.path))
         return model, refuse(model, Int8Weights.WIDEN if self._flex else Int8Weights.KEEP)
 
     @functools.cached_property
     def needs_flex_after(self) -> bool:
         """Whether operators of TensorFlow's are left when its recurrences are fused."""
-        return self._flex and any(_flex_ops(self._refused()[0]))
+        if not self._flex:
+            return False
+        self._spare = self._refused()
+        return any(_flex_ops(self._spare[0]))
 
     @property
     def ends(self) -> tuple[list[tuple[TensorSpec, int]], list[tuple[TensorSpec, int]]]:
