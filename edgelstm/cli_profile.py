@@ -51,8 +51,24 @@ def profile(
     ] = 100,
     runner: Annotated[
         RunnerName,
-        typer.Option(help="What runs there: our agent (Python), or TFLite's benchmark tool."),
+        typer.Option(
+            help="What runs there: our agent (Python), our native runner with a TensorFlow Lite "
+            "C library, or TFLite's benchmark tool."
+        ),
     ] = RunnerName.AGENT,
+    tflite_library: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="For --runner native: libtensorflowlite_c.so for the device, or the like.",
+        ),
+    ] = None,
+    native_runner: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BINARY", help="For --runner native: one that is not to be built here."
+        ),
+    ] = None,
     benchmark_model: Annotated[
         Path | None,
         typer.Option(
@@ -154,6 +170,9 @@ def profile(
         ops=options.OpPolicy.MEASURE if ops else options.OpPolicy.SKIP,
         time_limit_s=time_limit,
         budget=limits.parse(budget) if budget is not None else (),
+        runner=options.Runner.NATIVE if runner is RunnerName.NATIVE else options.Runner.AGENT,
+        tflite_library=tflite_library,
+        native_runner=native_runner,
     )
     if not as_source:
         read_model_file(model)  # a damaged one is no fault of the device's

@@ -72,6 +72,7 @@ class RunnerName(str, enum.Enum):
     """What --runner takes."""
 
     AGENT = "agent"
+    NATIVE = "native"
     BENCHMARK_MODEL = "benchmark_model"
 
 

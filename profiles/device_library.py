@@ -24,6 +24,24 @@ NAME = native.LIBRARY
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """Something that is built of the native sources.
+
+    Attributes:
+        target: CMake's target. file: what it makes. title: what messages call it.
+        options: of CMake, besides.
+    """
+
+    target: str
+    file: str
+    title: str
+    options: tuple[str, ...] = ()
+
+
+LIBRARY = Part("edgelstm_delegate", NAME, "the native library")
+
+
+@dataclasses.dataclass(frozen=True)
 class CrossCompiler:
     """The compiler for a processor that this machine's is not.
 
@@ -91,6 +109,18 @@ def _built_for(facts: DeviceFacts) -> Path:
         libc = facts.libc[0] or "no glibc"
         what = f"no native library can be built here for {facts.system} on {machine} ({libc})"
         raise MissingPackageError(what, where=where, cure=by_hand)
+    return built(LIBRARY, machine, compiler, where, by_hand)
+
+
+def built(part: Part, machine: str, compiler: CrossCompiler, where: str, by_hand: str) -> Path:
+    """A part of the native sources for a processor, built if need be; builds are kept.
+
+    Args:
+        by_hand: what to do where it cannot be built.
+
+    Raises:
+        MissingPackageError: a tool is missing here, or the build fails.
+    """
     sources = Path(edgelstm.__file__).parent / "native"
     missing = [tool for tool in ("cmake", compiler.command) if shutil.which(tool) is None]
     if missing or not (sources / "CMakeLists.txt").is_file():
@@ -98,42 +128,42 @@ def _built_for(facts: DeviceFacts) -> Path:
             f"{' and '.join(missing)} is not installed" if missing else "its sources are not here"
         )
         raise MissingPackageError(
-            f"the native library is to be built for {machine}, and {what}",
+            f"{part.title} is to be built for {machine}, and {what}",
             where=where,
             cure=f"sudo apt install cmake {compiler.package}; or {by_hand}" if missing else by_hand,
         )
     folder = cache_folder() / "native" / f"{machine}-{_fingerprint(sources, compiler)}"
-    library = folder / NAME
-    if not library.is_file():
-        _build(sources, compiler, library)
-    return library
+    file = folder / part.file
+    if not file.is_file():
+        _build(sources, compiler, part, file)
+    return file
 
 
 def _fingerprint(sources: Path, compiler: CrossCompiler) -> str:
     """Of everything that is compiled."""
     content = hashlib.sha256(compiler.command.encode())
-    for path in sorted([sources / "CMakeLists.txt", *sources.glob("src/**/*.*"),
+    for path in sorted([sources / "CMakeLists.txt", *sources.glob("src/**/*.*"), *sources.glob("runner/*.*"),
                         *sources.glob("include/**/*.h")]):  # fmt: skip
         content.update(path.name.encode() + b"\0" + path.read_bytes())
     return content.hexdigest()[:16]
 
 
-def _build(sources: Path, compiler: CrossCompiler, library: Path) -> None:
-    """By CMake in a folder that goes; the library gets its place at the end."""
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="edgelstm-build-", dir=library.parent) as folder:
+def _build(sources: Path, compiler: CrossCompiler, part: Part, file: Path) -> None:
+    """By CMake in a folder that goes; what it makes gets its place at the end."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="edgelstm-build-", dir=file.parent) as folder:
         configure = [
             "cmake", "-S", str(sources), "-B", folder, "-DCMAKE_BUILD_TYPE=Release",
             "-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={compiler.processor}",
-            f"-DCMAKE_CXX_COMPILER={compiler.command}",
+            f"-DCMAKE_CXX_COMPILER={compiler.command}", *part.options,
         ]  # fmt: skip
         build = ["cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1)]
-        for argv in (configure, [*build, "--target", "edgelstm_delegate"]):
-            _run(argv, compiler)
-        os.replace(Path(folder) / NAME, library)
+        for argv in (configure, [*build, "--target", part.target]):
+            _run(argv, part, compiler)
+        os.replace(Path(folder) / part.file, file)
 
 
-def _run(argv: list[str], compiler: CrossCompiler) -> None:
+def _run(argv: list[str], part: Part, compiler: CrossCompiler) -> None:
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=BUILD_LIMIT_S
@@ -147,7 +177,7 @@ def _run(argv: list[str], compiler: CrossCompiler) -> None:
         errors = [line for line in lines if "error" in line.lower()] or lines
         reason = " ".join(errors[0].split()) if errors else f"exit status {done.returncode}"
     raise MissingPackageError(
-        f"the native library cannot be built for the device: {reason}",
+        f"{part.title} cannot be built for the device: {reason}",
         where=f"{argv[0]} with {compiler.command}",
         cure="build it by hand to see more (edgelstm/native/README.md)",
     )

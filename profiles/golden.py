@@ -18,7 +18,7 @@ import numpy as np
 from edgelstm.errors import DataError, EdgeLstmError
 from edgelstm.profiles import devices
 from edgelstm.profiles.devices import Device
-from edgelstm.profiles.settings import ProfileSettings
+from edgelstm.profiles.settings import ProfileSettings, Runner
 from edgelstm.profiles.targets import Target
 from edgelstm.profiles.targets.local import LocalTarget
 
@@ -67,14 +67,15 @@ def prepare(
             where = str(settings.golden)
             raise DataError(f"cannot read the golden data: {error.strerror}", where=where) from None
         return _push(stack, target, content, settings.golden.name, str(settings.golden))
-    if device.target != "local":
+    if device.target != "local" or settings.runner is Runner.NATIVE:
         here = LocalTarget(devices.find("local"), time_limit_s=settings.time_limit_s)
         try:
             content = _outputs_of(here, str(model.resolve()), settings)
             return _push(stack, target, content, "the cpu of the host", "the host's outputs")
         except EdgeLstmError:
             # The host may lack an interpreter, or one that reads this model.
-            pass
+            if settings.runner is Runner.NATIVE:
+                raise
     content = _outputs_of(target, remote_model, settings)
     return _push(stack, target, content, "the cpu of the device", "the device's outputs")
 
@@ -105,7 +106,8 @@ def _push(
     steps = next((shape[1] for shape in shapes.values() if len(shape) >= 2), None)
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgelstm-"))
     local = Path(folder) / "golden.npz"
-    local.write_bytes(content)
+    # Written anew, without the compression that a user's may have: the native runner has no zlib.
+    np.savez(local, **arrays)
     return Golden(target.push(local), source, shapes, steps)
 
 

@@ -22,7 +22,7 @@ from edgelstm.errors import (
     OptionError,
     UnreadableModelError,
 )
-from edgelstm.profiles import benchmark_model, delegates, devices, golden, quirks
+from edgelstm.profiles import benchmark_model, delegates, devices, golden, native_runner, quirks
 from edgelstm.profiles.diagnosis import diagnose
 from edgelstm.profiles.measurement import (
     Configuration,
@@ -30,13 +30,18 @@ from edgelstm.profiles.measurement import (
     ModelFacts,
     ProfileReport,
 )
+from edgelstm.profiles.native_runner import NativeRunner
 from edgelstm.profiles.preflight import preflight
-from edgelstm.profiles.settings import Backend, ProfileSettings
+from edgelstm.profiles.settings import Backend, ProfileSettings, Runner
 from edgelstm.profiles.targets import DeviceFacts, DeviceState, Target
 from edgelstm.profiles.targets.adb import AdbTarget
+from edgelstm.profiles.targets.here import HOME as LOCAL_HOME
+from edgelstm.profiles.targets.here import LocalShell
 from edgelstm.profiles.targets.local import LocalTarget
+from edgelstm.profiles.targets.remote import RemoteTarget
 from edgelstm.profiles.targets.ssh import SshTarget
 from edgelstm.profiles.trial import Trial, measure_latency, memory_reading
+from edgelstm.runtime.model_file import read_model_file
 
 TARGETS: dict[str, Callable[..., Target]] = {
     "local": LocalTarget,
@@ -50,13 +55,24 @@ def open_target(settings: ProfileSettings) -> Target:
     """The target of the settings' device.
 
     Raises:
-        OptionError: the device is unknown or its file is wrong.
+        OptionError: the device is unknown or its file is wrong, or the native runner lacks a
+            library.
+        MissingPackageError: the native runner cannot be built.
     """
-    return make_target(devices.find(settings.device), settings.time_limit_s)
+    device = devices.find(settings.device)
+    native = None
+    if settings.runner is Runner.NATIVE:
+        native = native_runner.prepare(device, settings.tflite_library, settings.native_runner)
+    return make_target(device, settings.time_limit_s, native)
 
 
-def make_target(device: devices.Device, time_limit_s: float) -> Target:
+def make_target(
+    device: devices.Device, time_limit_s: float, native: NativeRunner | None = None
+) -> Target:
     """The target that a device profile names.
+
+    Args:
+        native: runs there instead of the agent.
 
     Raises:
         OptionError: there is no such target.
@@ -67,7 +83,13 @@ def make_target(device: devices.Device, time_limit_s: float) -> Target:
             where=f"device profile '{device.name}'",
             cure=f"use one of {', '.join(TARGETS)}",
         )
-    return TARGETS[device.target](device, time_limit_s=time_limit_s)
+    if native is None:
+        return TARGETS[device.target](device, time_limit_s=time_limit_s)
+    if device.target == "local":
+        return RemoteTarget(
+            device, LocalShell(), home=LOCAL_HOME, time_limit_s=time_limit_s, native=native
+        )
+    return TARGETS[device.target](device, time_limit_s=time_limit_s, native=native)
 
 
 def profile(
@@ -88,6 +110,7 @@ def profile(
             or an agent died or hung.
     """
     facts = read_model(model)
+    signature = read_signature(model)
     described = devices.find(settings.device)
     delegates.check(settings, described)
     target = open_target(settings) if target is None else target
@@ -113,7 +136,7 @@ def profile(
         for each, placement in zip(configurations(settings), placements, strict=True):
             progress(f"memory: {each.name}")
             met = [quirk for quirk in known if each.delegate in quirk.delegates]
-            trial = Trial(each, target, remote, backend, settings, placement, truth, met)
+            trial = Trial(each, target, remote, backend, settings, placement, truth, met, signature)
             with trial.failing_alone():
                 trial.measure_memory(baseline)
             trials.append(trial)
@@ -236,6 +259,19 @@ def read_model(model: Path) -> ModelFacts:
             cure="convert the source first: edgelstm convert SOURCE -o OUT.tflite",
         )
     return ModelFacts(str(model), len(content), hashlib.sha256(content).hexdigest())
+
+
+def read_signature(model: Path) -> dict[str, dict[str, int]]:
+    """Names of inputs and outputs by tensor, which the C API does not tell; none of a file that is
+    damaged, as refusing it is the interpreter's."""
+    try:
+        signatures = read_model_file(model).signatures
+    except UnreadableModelError:
+        return {}
+    main = next((each for each in signatures if each.subgraph == 0), None)
+    if main is None:
+        return {}
+    return {"inputs": dict(main.inputs), "outputs": dict(main.outputs)}
 
 
 def configurations(settings: ProfileSettings) -> tuple[Configuration, ...]:

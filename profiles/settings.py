@@ -29,6 +29,14 @@ class Backend(enum.Enum):
     TENSORFLOW = "tensorflow"
 
 
+class Runner(enum.Enum):
+    """What runs on the device: the agent, which needs Python there, or our native runner with a
+    TensorFlow Lite C library."""
+
+    AGENT = "agent"
+    NATIVE = "native"
+
+
 class Variables(enum.Enum):
     """What happens to the model's variable tensors (LSTM states) before each timed run."""
 
@@ -111,6 +119,8 @@ class ProfileSettings:
         cadence_ns: also feed frames at this period; None does not.
         soak_runs: also run so many inferences in one process and watch its memory.
         ops: about the time per operator.
+        runner: what runs there. tflite_library, native_runner: files here for the native one; None
+            takes those of the device's profile, or builds the runner.
     """
 
     device: str = "local"
@@ -133,6 +143,9 @@ class ProfileSettings:
     cadence_ns: int | None = None
     soak_runs: int = 0
     ops: OpPolicy = OpPolicy.MEASURE
+    runner: Runner = Runner.AGENT
+    tflite_library: Path | None = None
+    native_runner: Path | None = None
 
     def allocation(self) -> dict[str, Any]:
         """The arguments of the agent's `allocate`."""

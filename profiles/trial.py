@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgelstm.errors import CheckFailed, EdgeLstmError, InputError, UnsupportedModelError
-from edgelstm.profiles import op_times, statistics
+from edgelstm.profiles import op_names, op_times, statistics
 from edgelstm.profiles.delegates import Placement
 from edgelstm.profiles.golden import Golden
 from edgelstm.profiles.measurement import (
@@ -62,8 +62,13 @@ class Trial:
         placement: Placement,
         golden: Golden | None,
         quirks: Sequence[Quirk] = (),
+        signature: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        """`quirks`: known ones that this configuration meets; they explain its death."""
+        """
+        Args:
+            quirks: known ones that this configuration meets; they explain its death.
+            signature: `inputs` and `outputs`, names to tensors, for the native runner.
+        """
         self.configuration = configuration
         self.own_cpu_ns = 0
         self.error: EdgeLstmError | None = None
@@ -74,6 +79,7 @@ class Trial:
         self._placement = placement
         self._golden = golden
         self._quirks = quirks
+        self._signature = {side: dict(names) for side, names in (signature or {}).items()}
         self._load_ns: list[int] = []
         self._allocate_ns: list[int] = []
         self._first_ns: list[int] = []
@@ -238,7 +244,7 @@ class Trial:
         self._allocate_ns.append(allocated["allocate_ns"])
         self._first_ns.append(first["first_ns"])
         self._inputs = tuple(allocated["inputs"])
-        self._ops = None if allocated["ops"] is None else tuple(allocated["ops"])
+        self._ops = None if allocated["ops"] is None else tuple(map(_op_name, allocated["ops"]))
         self._taken = allocated.get("taken")
         self._refuse_idle()
 
@@ -254,6 +260,7 @@ class Trial:
             options=dict(self._placement.options),
             processors=list(self._placement.processors),
             watch=watch,
+            signature=self._signature,
         )
 
     def _refuse_idle(self) -> None:
@@ -312,6 +319,11 @@ class Trial:
 
     def _ask(self, session: Session, command: str, **arguments: Any) -> dict[str, Any]:
         return session.ask(command, time_limit_s=self._settings.time_limit_s, **arguments)
+
+
+def _op_name(op: str | int) -> str:
+    """The native runner tells operators by their codes."""
+    return op if isinstance(op, str) else op_names.name_of(op)
 
 
 def memory_reading(answer: dict[str, Any]) -> MemoryReading:

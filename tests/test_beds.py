@@ -243,6 +243,30 @@ def test_one_command_profiles_on_a_phone_and_its_gpu(
     assert phone.shell("ls -A /data/local/tmp /root/.cache 2>/dev/null | grep -v :").split() == []
 
 
+def test_a_phone_without_python_is_measured_by_the_native_runner(
+    phone: bed_vm.Machine, wheels: Path
+) -> None:
+    """Every figure that Python's agent gives; our delegate for its processor; nothing stays."""
+    library = os.environ.get("EDGELSTM_TFLITE_C_AARCH64", "")
+    if not Path(library).is_file():
+        pytest.skip("EDGELSTM_TFLITE_C_AARCH64 names no library with the TensorFlow Lite C API")
+    if shutil.which("aarch64-linux-gnu-g++") is None or shutil.which("cmake") is None:
+        pytest.skip("needs cmake and a cross-compiler: apt install cmake g++-aarch64-linux-gnu")
+    report = measured(
+        phone, wheels, MODEL, "--delegate", "cpu,edgelstm", "--runner", "native",
+        "--tflite-library", library, "--min-seconds", "0.2",
+    )  # fmt: skip
+    assert report["failures"] == []
+    assert report["device"]["backends"] == {"tflite-c": report["backend"]["version"]}
+    for row in report["configurations"]:
+        assert row["latency"]["runs"] > 10
+        assert 1e6 < row["memory"]["process"]["proportional_bytes"] < 20e6
+        assert row["accuracy"] and all(each["relative"] < 1e-5 for each in row["accuracy"])
+        assert row["op_times"]["ops"]
+    assert report["configurations"][1]["taken"] == {"ops": 1, "left": 0, "reason": ""}
+    assert phone.shell("ls -A /data/local/tmp").split() == []
+
+
 def test_a_phone_that_vanishes_is_not_taken_for_success(phone: bed_vm.Machine) -> None:
     """The client says 0 then."""
     from edgelstm.profiles.targets.adb import AdbTarget

@@ -60,6 +60,9 @@ class Device:
         python: the Python to run the agent with; None takes the target's own.
         setup: whether an interpreter may be installed there, in our own folder, and stays.
         benchmark_model: path here of TFLite's benchmark tool, built for the device.
+        tflite_library: path here of a library with the TensorFlow Lite C API, built for the
+            device, for the native runner. native_runner: of the runner, where it is not to be
+            built here.
         governors, frequencies, temperatures, batteries: globs of files to read before and after.
         cores: name -> processors, for example big = [4, 5, 6, 7].
         delegates: name -> path here of an external delegate's library, built for the device.
@@ -75,6 +78,8 @@ class Device:
     python: str | None = None
     setup: Setup = Setup.KEEP
     benchmark_model: str | None = None
+    tflite_library: str | None = None
+    native_runner: str | None = None
     governors: tuple[str, ...] = STATE_FILES["governors"]
     frequencies: tuple[str, ...] = STATE_FILES["frequencies"]
     temperatures: tuple[str, ...] = STATE_FILES["temperatures"]
@@ -167,8 +172,18 @@ def _cores(value: object) -> bool:
 
 _KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(
-        ("target", "host", "ssh_config", "serial", "python", "benchmark_model"), (_text, "a string")
-    ),
+        (
+            "target",
+            "host",
+            "ssh_config",
+            "serial",
+            "python",
+            "benchmark_model",
+            "tflite_library",
+            "native_runner",
+        ),
+        (_text, "a string"),
+    ),  # fmt: skip
     "setup": (
         lambda value: value in [each.value for each in Setup],
         "one of " + ", ".join(each.value for each in Setup),

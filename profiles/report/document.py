@@ -100,6 +100,10 @@ def _settings(settings: ProfileSettings) -> dict[str, Any]:
         "cadence_ns": settings.cadence_ns,
         "soak_runs": settings.soak_runs,
         "ops": settings.ops.value,
+        "runner": settings.runner.value,
+        "tflite_library": (
+            None if settings.tflite_library is None else str(settings.tflite_library)
+        ),
         "backend": settings.backend.value,
         "bounds": dataclasses.asdict(settings.bounds),
         "shapes": {name: list(shape) for name, shape in settings.shapes.items()},

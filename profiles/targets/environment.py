@@ -123,8 +123,7 @@ def choose(facts: DeviceFacts) -> Interpreter:
         cure=f"there are wheels of {versions}: install such a Python there and name it as `python` "
         "in the device's profile"
         if fitting
-        else "there are wheels for x86_64, aarch64 and armv7l: measure with "
-        "--runner benchmark_model",
+        else "there are wheels for x86_64, aarch64 and armv7l: measure with --runner native",
     )
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from edgelstm.errors import DeviceError, EdgeLstmError, OutputError
 from edgelstm.profiles import agent
 from edgelstm.profiles.devices import Device, Setup
+from edgelstm.profiles.native_runner import NativeRunner
 from edgelstm.profiles.targets import DeviceFacts, DeviceState, Overhead
 from edgelstm.profiles.targets.agent_calls import ask_facts, ask_overhead, ask_state
 from edgelstm.profiles.targets.environment import install
@@ -56,12 +57,23 @@ class Connection(Protocol):
 
 
 class RemoteTarget:
-    """A device with a POSIX shell and Python 3.9, reached through a `Connection`."""
+    """A device with a POSIX shell, reached through a `Connection`; it needs Python 3.9 too, unless
+    the native runner is brought."""
 
     def __init__(
-        self, device: Device, connection: Connection, *, home: str, time_limit_s: float
+        self,
+        device: Device,
+        connection: Connection,
+        *,
+        home: str,
+        time_limit_s: float,
+        native: NativeRunner | None = None,
     ) -> None:
-        """`home` is a shell word: the folder that holds all of ours on the device."""
+        """
+        Args:
+            home: a shell word: the folder that holds all of ours on the device.
+            native: runs there instead of the agent.
+        """
         self._device = device
         self._connection = connection
         self._home = home
@@ -69,8 +81,11 @@ class RemoteTarget:
         self._sessions: list[AgentProcess] = []
         self._pushed: dict[Path, str] = {}
         self._folder = ""
+        self._native = native
         self._python = ""
         self._agent = ""
+        self._program: list[str] = []  # the agent or the native runner
+        self._serve: list[str] = []  # its arguments when it measures
         self._keeper: AgentProcess | None = None
         self._lock = threading.Lock()
 
@@ -79,21 +94,28 @@ class RemoteTarget:
         """See `edgelstm.profiles.targets.Target`."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._connection)
-            self._python = self._find_python()
+            if self._native is None:
+                self._python = self._find_python()
+            else:
+                self._check_machine(self._native)
             self._folder = self._make_folder()
             stack.callback(self._remove_folder)
-            self._agent = self._unpack_agent()
+            if self._native is None:
+                self._agent = self._unpack_agent()
+                self._program = [self._python, self._agent]
+            else:
+                self._bring(self._native)
             stack.enter_context(self._kept())
             stack.callback(self._close_sessions)
             with self.run() as session:
                 facts = ask_facts(session, self._device, self._time_limit_s)
-            if (
-                not facts.backends or facts.numpy is None
-            ) and self._device.setup is not Setup.NEVER:
+            lacking = self._native is None and (not facts.backends or facts.numpy is None)
+            if lacking and self._device.setup is not Setup.NEVER:
                 environment = install(self, facts)
                 if self._device.setup is Setup.REMOVE:
                     stack.callback(self._remove, environment.folder)
                 self._python = environment.python
+                self._program = [self._python, self._agent]
                 with self.run() as session:
                     facts = ask_facts(session, self._device, self._time_limit_s)
             yield facts
@@ -140,7 +162,7 @@ class RemoteTarget:
 
     def run(self) -> AgentProcess:
         """See `edgelstm.profiles.targets.Target`."""
-        return self._start([self._python, self._agent])
+        return self._start([*self._program, *self._serve])
 
     def pull(self, remote: str, local: Path) -> None:
         """Copies a file here.
@@ -218,7 +240,7 @@ class RemoteTarget:
                 f"the device has no Python 3.9 or newer ({' or '.join(names)})",
                 where=self._device.name,
                 cure="install python3 there, name it as `python` in the device's profile, or "
-                "measure with --runner benchmark_model",
+                "measure with --runner native",
             )
         return found
 
@@ -228,6 +250,16 @@ class RemoteTarget:
         words = [self._python, "-m", "zipfile", "-e", archive, folder]
         self.call(shlex.join(words), time_limit_s=self._time_limit_s)
         return folder
+
+    def _check_machine(self, native: NativeRunner) -> None:
+        machine = self.call("uname -m", time_limit_s=self._time_limit_s).strip()
+        native.check_device(machine, self._device.name)
+
+    def _bring(self, native: NativeRunner) -> None:
+        """The runner and its library."""
+        runner = self.push(native.binary)
+        self.call(f"chmod 700 {shlex.quote(runner)}", time_limit_s=self._time_limit_s)
+        self._program, self._serve = [runner], ["serve", self.push(native.library)]
 
     def _make_folder(self) -> str:
         text = self.call(
@@ -259,7 +291,7 @@ class RemoteTarget:
             while not stop.wait(BEAT_S):
                 self._tell("beat")
 
-        words = [self._python, self._agent, "keep", self._folder]
+        words = [*self._program, "keep", self._folder]
         with self._start(words, _Keeper) as keeper:
             # Without a keeper nobody would clean up behind a lost connection.
             keeper.ask("beat", time_limit_s=self._time_limit_s)

@@ -31,6 +31,11 @@ _REFUSALS: dict[str, tuple[type[EdgeLstmError], str, str | None]] = {
     "operators": (UnsupportedModelError, "the operators cannot be watched", None),
     "input": (OptionError, "the model does not fit the call", None),
     "delegate": (OptionError, "the delegate cannot be loaded", "check the library and its options"),
+    "library": (
+        OptionError,
+        "the native runner cannot measure",
+        "give another --tflite-library, built for this device",
+    ),
     "package": (
         MissingPackageError,
         "no interpreter to measure",
