@@ -16,6 +16,7 @@ from edgelstm.converters.clock import Clock
 from edgelstm.converters.flatbuffer import Model, compact
 from edgelstm.converters.lowering.bind_state import StatePair as Bound
 from edgelstm.converters.lowering.bind_state import bind_states
+from edgelstm.converters.lowering.dense import keep_dense_axes
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.lowering.loop import written_out
 from edgelstm.converters.lowering.own_states import own_states
@@ -319,6 +320,7 @@ def state_policy(slots: Iterable[StateSlot]) -> StatePolicy:
 def write_recurrences(marked: MarkedModel) -> Model:
     """The marked model with its fused ops, its own names, and its states where they belong."""
     model = Model.read(marked.flatbuffer)
+    keep_dense_axes(model)
     name_signature(model, marked)
     specs = {r.id: r.spec for r in marked.recurrences if r.spec is not None}
     lower_markers(model, specs, policy={r.id: r.state for r in marked.recurrences})

@@ -155,5 +155,6 @@ CELLS: dict[str, tuple[Callable[[], Any], int]] = {
     "IndyLSTMCell": (indy, 1),
     "Conv3DLSTMCell": (conv3d, 0),
     "AttentionCellWrapper": (attention, 0),
+    "GRUCell": (lambda: _cells().GRUCell(6), 0),
     "ResidualWrapper and DropoutWrapper": (residual, 2),
 }

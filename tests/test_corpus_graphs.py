@@ -41,18 +41,9 @@ SAMPLE = {
 }  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not ENTRIES, reason=f"the corpus is not at {CORPUS}")
-# Measured: in a quarter of the sessions of LiteRT 2.3, XNNPACK gives other numbers from the second
-# call on (raw interpreter, the same file and inputs; its own kernels never do), and then
-# verification refuses the file as it should.
-UNSTEADY = pytest.mark.xfail(
-    reason="XNNPACK of LiteRT 2.3 computes a loop's operands from elsewhere in some sessions",
-    strict=False,
-)
-
 
 def _marks(name: str) -> list[pytest.MarkDecorator]:
-    marks = [] if name in SAMPLE else [pytest.mark.slow]
-    return [*marks, UNSTEADY] if name == "tf1pb_cutkum_gru" else marks
+    return [] if name in SAMPLE else [pytest.mark.slow]
 
 
 each_entry = pytest.mark.parametrize(

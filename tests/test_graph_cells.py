@@ -10,6 +10,7 @@ import pytest
 from graph_cells import CELLS
 
 from edgelstm.converters import pipeline
+from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions
 
@@ -57,6 +58,22 @@ def test_a_cell_is_fused_or_a_loop_and_equal_to_its_graph(
     assert report.fused == report.fused_ops == CELLS[name][1]
     assert report.fused or [r.lowering.value for r in report.not_fused] == ["loop"]
     assert np.all([r.reason for r in report.recurrences])
+
+
+def test_a_gru_computes_its_gates_once_a_step_and_their_input_part_before_the_loop(
+    tmp_path: Path,
+) -> None:
+    """Its candidate reads [x; r h]: the gate r in there is that of the output."""
+    path, out = tmp_path / "gru.pb", tmp_path / "out.tflite"
+    _frozen("GRUCell", False, False, path)
+    report = pipeline.convert(path, out, ConvertOptions(), progress=lambda line: None)
+    assert report.verification is not None
+    model = Model.read(out.read_bytes())
+    (loop,) = model.main.find("WHILE")
+    _, body = loop.called_subgraphs()
+    assert len(model.main.find("FULLY_CONNECTED")) == 2
+    assert len(model.subgraphs[body].find("FULLY_CONNECTED")) == 2
+    assert not model.subgraphs[body].find("CONCATENATION")
 
 
 @pytest.mark.parametrize("op", ["CudnnRNN", "CudnnRNNV2", "CudnnRNNV3"])

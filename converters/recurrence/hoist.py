@@ -6,7 +6,7 @@ needs no state and can be computed for all steps before the loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def hoisted(
             new.update({node[port]: same[port] for port in range(node.outputs)})
         if node not in recurrent:
             continue
-        apart = _split_product(node, inputs, recurrent, widths) or _bias_first(inputs, node)
+        apart = _split_product(node, moved, recurrent, widths) or _bias_first(inputs, node)
         if apart is not None:
             new[node.out] = apart
     return [moved(value) for value in values]
@@ -53,11 +53,14 @@ def _like(node: Node, inputs: list[Value]) -> Node:
 
 
 def _split_product(
-    node: Node, inputs: list[Value], recurrent: set[Node], widths: dict[Value, int]
+    node: Node,
+    moved: Callable[[Value], Value],
+    recurrent: set[Node],
+    widths: dict[Value, int],
 ) -> Value | None:
     if node.op not in _KERNEL_AXIS or node.attrs.get("transpose_a"):
         return None
-    joined, kernel = node.inputs[0], inputs[1].constant
+    joined, kernel = node.inputs[0], moved(node.inputs[1]).constant
     wrapper = joined.node if joined.op == "ExpandDims" else None
     if wrapper is not None:  # a one-dimensional convolution
         joined = wrapper.inputs[0]
@@ -77,8 +80,7 @@ def _split_product(
     for wanted in (False, True):
         chosen = [i for i, inner in enumerate(apart) if inner is wanted]
         rows = np.concatenate([np.arange(edges[i], edges[i + 1]) for i in chosen])
-        # The concatenation's operands as they were: a rewritten one has the same value.
-        side = concatenated([pieces[i] for i in chosen], f"{joined.node.name}/{wanted:d}")
+        side = concatenated([moved(pieces[i]) for i in chosen], f"{joined.node.name}/{wanted:d}")
         if wrapper is not None:
             side = Node(wrapper.op, side.node.name, [side, wrapper.inputs[1]], wrapper.attrs).out
         sides.append(_product(node, side, np.take(kernel, rows, axis=axis), f"{wanted:d}"))
