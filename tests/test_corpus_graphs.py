@@ -42,6 +42,7 @@ SAMPLE = {
 
 pytestmark = pytest.mark.skipif(not ENTRIES, reason=f"the corpus is not at {CORPUS}")
 
+
 def _marks(name: str) -> list[pytest.MarkDecorator]:
     return [] if name in SAMPLE else [pytest.mark.slow]
 
