@@ -14,16 +14,18 @@ struct ComposedWords {
   static constexpr int kDotGroup = 4;
   static constexpr bool kOwnDots = false;
   static constexpr bool kDotsAreExact = false;
+  // Activations that are computed side by side, as the registers allow.
+  static constexpr int kTogether = 2;
 
   // a + b / 4 to nearest; b >= 0.
   template <class Words>
   static Words AddQuarter(Words a, Words b) {
-    return V::AddWords(a, V::template RoundedWords<2>(b));
+    return V::AddWords(a, V::MulHigh(b, V::SetWords(1 << 13)));
   }
-  // (a + b) / 2 to nearest, halves up; a + b >= 0.
+  // (a + b) / 2 to nearest, halves up; a + b does not overflow.
   template <class Words>
   static Words Mean(Words a, Words b) {
-    return V::template RoundedWords<1>(V::AddWords(a, b));
+    return V::MulHigh(V::AddWords(a, b), V::SetWords(1 << 14));
   }
   // sum + MulHigh(a, b), cut to 16 bits.
   template <class Words>
@@ -38,9 +40,13 @@ struct ComposedWords {
   }
   // By whether `a` has any of some bits.
   template <class Words>
-  static Words ChooseByBits(Words a, int16_t bits, Words some, Words none) {
-    const Words own = V::AndWords(a, V::SetWords(bits));
-    return V::ChooseWords(V::EqualWords(own, V::SetWords(0)), none, some);
+  static Words ChooseByBits(Words a, Words bits, Words some, Words none) {
+    return V::ChooseWords(V::EqualWords(V::AndWords(a, bits), V::SetWords(0)), none, some);
+  }
+  // `value` where `a` has any of some bits, else MulHigh(value, factor).
+  template <class Words>
+  static Words MulHighUnless(Words a, Words bits, Words value, Words factor) {
+    return V::ChooseByBits(a, bits, value, V::MulHigh(value, factor));
   }
   // a where `sign` > 0, -a where it is below, 0 where it is 0.
   template <class Words>
@@ -49,7 +55,7 @@ struct ComposedWords {
     const Words signed_a = V::ChooseWords(V::GreaterWords(zero, sign), V::SubWords(zero, a), a);
     return V::ChooseWords(V::EqualWords(sign, zero), zero, signed_a);
   }
-  // a * b / 2^15 to nearest, halves away from zero; not for (-2^15)^2.
+  // a * b / 2^15 to nearest, halves away from zero; a >= 0.
   template <class Words>
   static Words UnitProduct(Words a, Words b) {
     return V::RoundedProduct(a, b, 15);
@@ -60,7 +66,7 @@ struct ComposedWords {
     const Pair wide = V::Widen(a);
     return V::Narrow({V::AddInt(wide.first, b.first), V::AddInt(wide.second, b.second)});
   }
-  // V::Scaled by a multiplier that ShiftsRight().
+  // V::Scaled of |a| < 2^30 by a multiplier that ShiftsRight().
   template <class Int, class Scaling>
   static Int ScaledRight(Int a, const Scaling& by) {
     return V::Scaled(a, by);

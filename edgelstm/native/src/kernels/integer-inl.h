@@ -66,6 +66,10 @@ class IntegerLstm {
         cell_(layer, scales_, Packed<int16_t>(sizes_.peephole), sizes_.units),
         norm_(layer.units, sizes_.units, scales_, Packed<int16_t>(sizes_.layer_norm),
               Packed<int32_t>(sizes_.bias), cell_) {
+    const SumBounds& bounds = *Packed<SumBounds>(sizes_.bounds);
+    kernel_shifts_right_ = bounds.small_kernel;
+    recurrent_shifts_right_ = bounds.small_recurrent;
+    recurrent_fits_words_ = bounds.recurrent_fits_words;
     for (int gate = 0; gate < 4; ++gate) {
       kernel_scaling_[gate] = V::ScalingOf(scales_.kernel[gate]);
       recurrent_scaling_[gate] = V::ScalingOf(scales_.recurrent[gate]);
@@ -215,13 +219,16 @@ class IntegerLstm {
     }
     BackAndForth(step, end_block_ - first_block_, [&](int64_t i) {
       ForTiles<V::kIntegerRows>(count, [&](auto tile, int64_t r) {
-        StepTile<tile.kRows, kGates>(first_block_ + i, before + r, corrections + r, r, step,
-                                     sums + r);
+        StepTile<tile.kRows, kGates>(first_block_ + i, before + r, corrections + r, r, sums + r);
       });
     });
-    if (has_layer_norm_) {
-      for (int64_t r = 0; r < count; ++r) {
+    for (int64_t r = 0; r < count; ++r) {
+      if (has_layer_norm_) {
         norm_.template Finish<kGates>(Sums(sums + r), C(r), Hidden(r, step));
+      } else {
+        const int64_t o = (first_block_ * kGates + kGates - 1) * kWords;
+        cell_.Hidden(Sums(sums + r) + o, kGates * kWords, C(r) + first_block_ * kWords,
+                     end_block_ - first_block_, Hidden(r, step) + first_block_ * kWords);
       }
     }
     if (has_projection_) ProjectHidden(count, step);
@@ -229,7 +236,7 @@ class IntegerLstm {
 
   template <int kRows, int kGates>
   void StepTile(int64_t block, const int8_t* const* before, const int32_t* corrections,
-                int64_t row, int64_t step, int64_t sums) {
+                int64_t row, int64_t sums) {
     Int sum[kRows * kGates * 2];
     Dot<kRows, kGates>(sizes_.recurrent, sizes_.recurrent_offsets, sizes_.output_depth, block,
                        before, corrections, sum);
@@ -240,14 +247,16 @@ class IntegerLstm {
       Words z[kGates];
       EDGELSTM_UNROLL
       for (int gate = 0; gate < kGates; ++gate) {
-        z[gate] = V::AddNarrow(V::LoadWords(from + gate * kWords), scaled[gate]);
+        const Words own = V::LoadWords(from + gate * kWords);
+        z[gate] = recurrent_fits_words_ ? V::AddSaturated(own, V::Narrow(scaled[gate]))
+                                        : V::AddNarrow(own, scaled[gate]);
       }
       if (has_layer_norm_) {
         EDGELSTM_UNROLL
         for (int gate = 0; gate < kGates; ++gate) V::StoreWords(from + gate * kWords, z[gate]);
       } else {
         cell_.template Finish<kGates>(z, block, C(row + r) + block * kWords,
-                                      Hidden(row + r, step) + block * kWords);
+                                      from + (kGates - 1) * kWords);
       }
     }
   }
@@ -304,8 +313,10 @@ class IntegerLstm {
   const char* packed_;
   char *sums_, *x_, *h_, *c_, *hidden_;
   Scaling kernel_scaling_[4], recurrent_scaling_[4];
-  // Of all gates: almost always, and cheaper.
-  bool kernel_shifts_right_ = true, recurrent_shifts_right_ = true;
+  // Of all gates, and of sums below 2^30: almost always, and cheaper.
+  bool kernel_shifts_right_, recurrent_shifts_right_;
+  // With small weights, and cheaper.
+  bool recurrent_fits_words_;
   const IntegerCell<V> cell_;
   const IntegerNorm<V> norm_;
 };

@@ -141,6 +141,45 @@ int32_t ProjectionOffset(const EdgeLstmLayer& layer, const IntegerScales& scales
   return Wrapped(IntegerAt(layer.projection_bias, output) + scales.projected_zero * sum);
 }
 
+namespace {
+
+// Of a row's offset and products with int8.
+int64_t LargestSum(const EdgeLstmWeight& weight, int64_t row, int64_t columns, int32_t offset) {
+  int64_t sum = offset < 0 ? -int64_t{offset} : offset;
+  for (int64_t k = 0; k < columns; ++k) {
+    const int32_t value = IntegerAt(weight, row * columns + k);
+    sum += 128 * (value < 0 ? -value : value);
+  }
+  return sum;
+}
+
+}  // namespace
+
+SumBounds BoundSums(const EdgeLstmLayer& layer, const IntegerScales& scales) {
+  constexpr int64_t kSmall = (int64_t{1} << 30) - 1;
+  int64_t kernel = 0;
+  SumBounds bounds = {true, true, true};
+  for (int gate = Coupled(layer) ? 1 : 0; gate < 4; ++gate) {
+    int64_t recurrent = 0;
+    for (int64_t unit = 0; unit < layer.units; ++unit) {
+      const int64_t one = LargestSum(layer.kernel[gate], unit, layer.inputs,
+                                     KernelOffset(layer, scales, gate, unit));
+      const int64_t other = LargestSum(layer.recurrent[gate], unit, layer.outputs,
+                                       RecurrentOffset(layer, scales, gate, unit));
+      kernel = one > kernel ? one : kernel;
+      recurrent = other > recurrent ? other : recurrent;
+    }
+    const Multiplier& by = scales.recurrent[gate];
+    bounds.small_recurrent = bounds.small_recurrent && recurrent <= kSmall;
+    // Rounding adds at most one.
+    bounds.recurrent_fits_words =
+        bounds.recurrent_fits_words &&
+        std::ldexp(static_cast<double>(recurrent) * by.factor, by.shift - 31) < INT16_MAX - 1;
+  }
+  bounds.small_kernel = kernel <= kSmall;
+  return bounds;
+}
+
 Multiplier InverseRoot(int32_t variance) {
   if (variance <= 1) return {INT32_MAX, 0};
   int right = 11;

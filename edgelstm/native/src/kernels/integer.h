@@ -49,6 +49,15 @@ int32_t ProjectionOffset(const EdgeLstmLayer& layer, const IntegerScales& scales
 constexpr int32_t kPeepholeGroup = 16;
 inline int32_t PeepholesRoundedUp(int32_t units) { return units / kPeepholeGroup * kPeepholeGroup; }
 
+// Whatever the input and h are.
+struct SumBounds {
+  // Offset and products of each row of a matrix have a magnitude below 2^30.
+  bool small_kernel, small_recurrent;
+  // Scaled, those of the recurrent kernel fit 16 bits.
+  bool recurrent_fits_words;
+};
+SumBounds BoundSums(const EdgeLstmLayer& layer, const IntegerScales& scales);
+
 // 1 / sqrt(variance) in fixed point, by Newton's method; variance >= 1.
 Multiplier InverseRoot(int32_t variance);
 

@@ -9,77 +9,153 @@
 namespace edgelstm {
 namespace {
 
-// exp(a) for a < 0 with `bits` bits before the binary point, at most kStages - 2 or, with six stages,
-// any number; 15 bits behind it in the result. For a = 0 it is anything.
-template <class V, int kStages>
-EDGELSTM_INLINE typename V::Words IntegerExp(typename V::Words a, int bits) {
+// Several vectors are computed side by side: each is one chain of some sixty operations that wait for
+// each other, and the next vector's are too far behind for a CPU to find them.
+template <class V>
+class IntegerActivation {
   using Words = typename V::Words;
+
+ public:
+  // c has `c_bits` bits before its binary point, gate sums three.
+  explicit IntegerActivation(int c_bits) : c_bits_(c_bits) {
+    for (int i = 0; i < kPlaces; ++i) {
+      const int place = kFirstPlace + i;
+      bits_[i] = V::SetWords(static_cast<int16_t>(place < 15 ? 1 << place : -1));
+    }
+    for (int i = 0; i < kStages; ++i) factors_[i] = V::SetWords(kFactors[i]);
+    for (int i = 0; i < kConstants; ++i) constants_[i] = V::SetWords(kValues[i]);
+    for (int bits = 0; bits < kMostBits; ++bits) {
+      powers_[bits] = V::SetWords(static_cast<int16_t>(1 << bits));
+    }
+    // From here on they are memory. Known to the compiler they were made anew wherever they are
+    // used, by two instructions each, one of them on the port of half of the arithmetic.
+    asm volatile("" : : "r"(this) : "memory");
+  }
+
+  // In place, of the gate sums `a`: the tanh of the one at kTanh, which may be none, the sigmoid of
+  // the others.
+  template <int kCount, int kTanh>
+  EDGELSTM_INLINE void Gates(Words* a) const {
+    if constexpr (kCount > V::kTogether) {
+      Gates<V::kTogether, kTanh>(a);
+      Gates<kCount - V::kTogether, kTanh - V::kTogether>(a + V::kTogether);
+    } else {
+      Words p[kCount];
+      InverseOfOnePlusExp<kCount, kTanh>(a, 3, p);
+      EDGELSTM_UNROLL
+      for (int i = 0; i < kCount; ++i) a[i] = i == kTanh ? Tanh(p[i], a[i]) : Sigmoid(p[i], a[i]);
+    }
+  }
+
+  // The tanh of kCount vectors of c.
+  template <int kCount>
+  EDGELSTM_INLINE void TanhOfC(const Words* c, Words* tanh) const {
+    Words p[kCount];
+    InverseOfOnePlusExp<kCount, kAll>(c, c_bits_, p);
+    EDGELSTM_UNROLL
+    for (int i = 0; i < kCount; ++i) tanh[i] = Tanh(p[i], c[i]);
+  }
+
+ private:
+  static constexpr int kAll = -100;
+  static constexpr int kStages = 6;
   // exp(-2^j) for j from -2, 15 bits behind the binary point.
-  constexpr int16_t kPowers[] = {25520, 19875, 12055, 4435, 600, 11};
-  // exp on [-1/4, 0), around -1/8: the lowest bits of a, less 1/4, plus 1/8.
-  const Words rest = V::AndWords(V::ShiftLeftWords(a, bits), V::SetWords((1 << 13) - 1));
-  const Words x = V::AddWords(rest, V::SetWords(-4096));
-  const Words x2 = V::MulHigh(x, x);
-  const Words x3 = V::MulHigh(x2, x);
-  const Words x4 = V::MulHigh(x2, x2);
-  const Words cubic = V::MulHigh(V::AddQuarter(x3, x4), V::SetWords(10923));
-  const Words tail = V::Mean(cubic, x2);
-  const Words eighth = V::SetWords(28918);
-  Words e = V::AddMulHigh(eighth, eighth, V::AddWords(x, tail));
-  // What is left of -a is the complement of its higher bits.
-  EDGELSTM_UNROLL
-  for (int i = 0; i < kStages; ++i) {
-    // A bit that a does not have counts as set, since a is not 0.
-    const int place = 13 - bits + i;
-    const auto bit = static_cast<int16_t>(place < 15 ? 1 << place : -1);
-    e = V::ChooseByBits(a, bit, e, V::MulHigh(e, V::SetWords(kPowers[i])));
+  static constexpr int16_t kFactors[kStages] = {25520, 19875, 12055, 4435, 600, 11};
+  // Of bits that exponents are made of; `bits` of an exponent are at most 7.
+  static constexpr int kFirstPlace = 6, kPlaces = 13, kMostBits = 8;
+  enum Constant { kLowBits, kEighth, kThird, kExpOfEighth, kFirst, kSlope, kOne, kConstants };
+  // 13 low bits; 1/8 with 15 bits behind the binary point; 1/3; exp(-1/8); 48/17 and -32/17, and 1,
+  // with 13 bits.
+  static constexpr int16_t kValues[kConstants] = {8191, -4096, 10923, 28918, 23130, -15420, 8192};
+
+  // 1 / (1 + exp(-|a|)) with 13 bits behind the binary point, at kTanh (or for all) of -2 |a|; `a`
+  // has `bits` bits before the binary point. For a = 0 it is anything.
+  template <int kCount, int kTanh>
+  EDGELSTM_INLINE void InverseOfOnePlusExp(const Words* a, int bits, Words* x) const {
+    Words e[kCount];
+    {
+      Words negative[kCount];
+      EDGELSTM_UNROLL
+      for (int i = 0; i < kCount; ++i) {
+        negative[i] = V::MinWords(a[i], V::SubWords(V::SetWords(0), a[i]));
+      }
+      Exp<kCount, kTanh>(negative, bits, e);
+    }
+    // By Newton's method.
+    Words half[kCount];
+    EDGELSTM_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      half[i] = V::HalfOfOnePlus(e[i]);
+      x[i] = V::AddMulHigh(constants_[kFirst], half[i], constants_[kSlope]);
+    }
+    EDGELSTM_UNROLL
+    for (int round = 0; round < 3; ++round) {
+      EDGELSTM_UNROLL
+      for (int i = 0; i < kCount; ++i) {
+        const Words error = V::SubWords(constants_[kOne], V::MulHigh(half[i], x[i]));
+        // |error| is below 1/16: nothing is cut.
+        x[i] = V::AddWords(x[i], V::template ShiftLeftWords<2>(V::MulHigh(x[i], error)));
+      }
+    }
   }
-  if (bits > 4) e = V::ChooseByBits(a, static_cast<int16_t>(1 << (19 - bits)), e, V::SetWords(0));
-  if (bits > 5) {
-    const Words limit = V::SetWords(static_cast<int16_t>(-(1 << (20 - bits))));
-    e = V::ChooseWords(V::GreaterWords(limit, a), V::SetWords(0), e);
+
+  // exp(a) for a < 0 with 15 bits behind the binary point.
+  template <int kCount, int kTanh>
+  EDGELSTM_INLINE void Exp(const Words* a, int bits, Words* e) const {
+    EDGELSTM_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      // exp on [-1/4, 0), around -1/8: the lowest bits of a, less 1/4, plus 1/8.
+      const Words low = V::MulLow(a[i], powers_[Doubled(i, kTanh) ? bits + 1 : bits]);
+      const Words x = V::AddWords(V::AndWords(low, constants_[kLowBits]), constants_[kEighth]);
+      const Words x2 = V::MulHigh(x, x);
+      const Words x3 = V::MulHigh(x2, x);
+      const Words x4 = V::MulHigh(x2, x2);
+      const Words cubic = V::MulHigh(V::AddQuarter(x3, x4), constants_[kThird]);
+      const Words tail = V::Mean(cubic, x2);
+      const Words eighth = constants_[kExpOfEighth];
+      e[i] = V::AddMulHigh(eighth, eighth, V::AddWords(x, tail));
+    }
+    // What is left of -a is the complement of its higher bits. A bit that a does not have counts as
+    // set, since a is not 0.
+    EDGELSTM_UNROLL
+    for (int stage = 0; stage < kStages; ++stage) {
+      EDGELSTM_UNROLL
+      for (int i = 0; i < kCount; ++i) {
+        // Gate sums have no such bit.
+        if (stage == kStages - 1 && !Doubled(i, kTanh)) continue;
+        const int before = Doubled(i, kTanh) ? bits + 1 : bits;
+        e[i] = V::MulHighUnless(a[i], bits_[13 - before + stage - kFirstPlace], e[i],
+                                factors_[stage]);
+      }
+    }
+    if (kTanh != kAll || bits < 4) return;
+    EDGELSTM_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      const Words last = V::SetWords(static_cast<int16_t>(1 << (18 - bits)));
+      e[i] = V::ChooseByBits(a[i], last, e[i], V::SetWords(0));
+      if (bits == 4) continue;
+      const Words limit = V::SetWords(static_cast<int16_t>(-(1 << (19 - bits))));
+      e[i] = V::ChooseWords(V::GreaterWords(limit, a[i]), V::SetWords(0), e[i]);
+    }
   }
-  return e;
-}
 
-// 1 / (1 + e) for e >= 0, 13 bits behind the binary point.
-template <class V>
-EDGELSTM_INLINE typename V::Words InverseOfOnePlus(typename V::Words e) {
-  using Words = typename V::Words;
-  const Words half = V::HalfOfOnePlus(e);
-  Words x = V::AddMulHigh(V::SetWords(23130), half, V::SetWords(-15420));
-  EDGELSTM_UNROLL
-  for (int i = 0; i < 3; ++i) {
-    const Words error = V::SubWords(V::SetWords(8192), V::MulHigh(half, x));
-    x = V::AddWords(x, V::template ShiftLeftSaturated<2>(V::MulHigh(x, error)));
+  static constexpr bool Doubled(int i, int tanh) { return tanh == kAll || i == tanh; }
+
+  static EDGELSTM_INLINE Words Sigmoid(Words p, Words a) {
+    const Words zero = V::SetWords(0);
+    p = V::template ShiftLeftSaturated<1>(p);
+    const Words negative = V::SubWords(V::SetWords(INT16_MAX), p);
+    const Words nonzero = V::ChooseWords(V::GreaterWords(a, zero), p, negative);
+    return V::ChooseWords(V::EqualWords(a, zero), V::SetWords(1 << 14), nonzero);
   }
-  return x;
-}
 
-template <class V>
-EDGELSTM_INLINE typename V::Words MinusMagnitude(typename V::Words a) {
-  return V::MinWords(a, V::SubWords(V::SetWords(0), a));
-}
+  EDGELSTM_INLINE Words Tanh(Words p, Words a) const {
+    return V::TimesSign(V::template ShiftLeftSaturated<2>(V::SubWords(p, constants_[kOne])), a);
+  }
 
-// Of a gate sum, which has three bits before the binary point.
-template <class V>
-EDGELSTM_INLINE typename V::Words IntegerSigmoid(typename V::Words a) {
-  using Words = typename V::Words;
-  const Words zero = V::SetWords(0);
-  const Words inverse = InverseOfOnePlus<V>(IntegerExp<V, 5>(MinusMagnitude<V>(a), 3));
-  const Words p = V::template ShiftLeftSaturated<1>(inverse);
-  const Words negative = V::SubWords(V::SetWords(INT16_MAX), p);
-  const Words nonzero = V::ChooseWords(V::GreaterWords(a, zero), p, negative);
-  return V::ChooseWords(V::EqualWords(a, zero), V::SetWords(1 << 14), nonzero);
-}
-
-template <class V>
-EDGELSTM_INLINE typename V::Words IntegerTanh(typename V::Words a, int bits) {
-  using Words = typename V::Words;
-  const Words p = InverseOfOnePlus<V>(IntegerExp<V, 6>(MinusMagnitude<V>(a), bits + 1));
-  const Words quarter = V::SubWords(p, V::SetWords(8192));
-  return V::TimesSign(V::template ShiftLeftSaturated<2>(quarter), a);
-}
+  Words bits_[kPlaces], factors_[kStages], constants_[kConstants], powers_[kMostBits];
+  const int c_bits_;
+};
 
 }  // namespace
 }  // namespace edgelstm

@@ -24,10 +24,12 @@ class IntegerCell {
               int64_t padded)
       : has_peephole(HasPeephole(layer)),
         scales_(scales),
+        activation_(scales.c_bits),
         peephole_(peephole),
         padded_(padded),
         rounded_up_(PeepholesRoundedUp(layer.units)),
-        hidden_scaling_(V::ScalingOf(scales.hidden)) {
+        hidden_scaling_(V::ScalingOf(scales.hidden)),
+        hidden_shifts_right_(ShiftsRight(scales.hidden)) {
     for (int gate = 0; gate < 4; ++gate) {
       peephole_scaling_[gate] = V::ScalingOf(scales.peephole[gate]);
     }
@@ -55,51 +57,84 @@ class IntegerCell {
     return V::LoadWords(lanes);
   }
 
-  // The next c from finished sums.
-  template <int kGates>
-  EDGELSTM_INLINE Words NextC(const Words* z, Words c) const {
-    const Words f = IntegerSigmoid<V>(z[kGates - 3]);
-    const Words i =
-        kGates == 4 ? IntegerSigmoid<V>(z[0]) : V::SubWords(V::SetWords(INT16_MAX), f);
-    const Words g = IntegerTanh<V>(z[kGates - 2], 3);
+  // The next c from finished sums, of which the first kActive become their gates.
+  template <int kGates, int kActive>
+  EDGELSTM_INLINE Words NextC(Words* z, Words c) const {
+    activation_.template Gates<kActive, kGates - 2>(z);
+    const Words f = z[kGates - 3];
+    const Words i = kGates == 4 ? z[0] : V::SubWords(V::SetWords(INT16_MAX), f);
     const Words next = V::AddSaturated(V::UnitProduct(f, c),
-                                       V::RoundedProduct(i, g, 15 + scales_.c_bits));
+                                       V::RoundedProduct(i, z[kGates - 2], 15 + scales_.c_bits));
     if (scales_.cell_clip == 0) return next;
     const auto limit = static_cast<int16_t>(scales_.cell_clip);
     return V::MinWords(V::MaxWords(next, V::SetWords(static_cast<int16_t>(-limit))),
                        V::SetWords(limit));
   }
 
-  // o tanh(c), not yet cut to 8 bits.
-  EDGELSTM_INLINE Words Hidden(Words output_sum, Words c) const {
-    const Words o = IntegerSigmoid<V>(output_sum);
-    const Pair product = V::Product(o, IntegerTanh<V>(c, scales_.c_bits));
-    const Words offset = V::SetWords(static_cast<int16_t>(scales_.hidden_offset));
-    return V::AddSaturated(offset, V::Narrow({V::Scaled(product.first, hidden_scaling_),
-                                              V::Scaled(product.second, hidden_scaling_)}));
+  Words Sigmoid(Words z) const {
+    activation_.template Gates<1, -1>(&z);
+    return z;
   }
 
-  // The whole cell of a block: the next c to `c`, o tanh(c) as int8 to `hidden`.
-  template <int kGates>
-  void Finish(Words* z, int64_t block, int16_t* c, int8_t* hidden) const {
-    const Words old = V::LoadWords(c);
-    if (has_peephole) {
-      for (int gate = 0; gate < kGates - 2; ++gate) {
-        z[gate] = WithPeephole(z[gate], gate + 4 - kGates, block, old);
-      }
+  // o tanh(c) of all blocks of a row as int8; o of a block stands `stride` behind that of the last.
+  void Hidden(const int16_t* o, int64_t stride, const int16_t* c, int64_t blocks,
+              int8_t* hidden) const {
+    int64_t block = 0;
+    for (; block + kTogether <= blocks; block += kTogether) {
+      HiddenOf<kTogether>(o + block * stride, stride, c + block * kWords, hidden + block * kWords);
     }
-    const Words next = NextC<kGates>(z, old);
+    for (; block < blocks; ++block) {
+      HiddenOf<1>(o + block * stride, stride, c + block * kWords, hidden + block * kWords);
+    }
+  }
+
+  // The cell of a block but for tanh(c): the next c to `c`, o to `o`.
+  template <int kGates>
+  void Finish(Words* z, int64_t block, int16_t* c, int16_t* o) const {
+    const Words old = V::LoadWords(c);
+    if (!has_peephole) {
+      V::StoreWords(c, NextC<kGates, kGates>(z, old));
+      V::StoreWords(o, z[kGates - 1]);
+      return;
+    }
+    for (int gate = 0; gate < kGates - 2; ++gate) {
+      z[gate] = WithPeephole(z[gate], gate + 4 - kGates, block, old);
+    }
+    const Words next = NextC<kGates, kGates - 1>(z, old);
     V::StoreWords(c, next);
-    if (has_peephole) z[kGates - 1] = WithPeephole(z[kGates - 1], 3, block, next);
-    V::StoreBytes(hidden, Hidden(z[kGates - 1], next));
+    V::StoreWords(o, Sigmoid(WithPeephole(z[kGates - 1], 3, block, next)));
   }
 
  private:
+  static constexpr int kTogether = V::kTogether;
+
+  template <int kCount>
+  EDGELSTM_INLINE void HiddenOf(const int16_t* o, int64_t stride, const int16_t* c,
+                                int8_t* hidden) const {
+    Words cells[kCount], tanh[kCount];
+    EDGELSTM_UNROLL
+    for (int i = 0; i < kCount; ++i) cells[i] = V::LoadWords(c + i * kWords);
+    activation_.template TanhOfC<kCount>(cells, tanh);
+    const Words offset = V::SetWords(static_cast<int16_t>(scales_.hidden_offset));
+    EDGELSTM_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      const Pair product = V::Product(V::LoadWords(o + i * stride), tanh[i]);
+      const Pair scaled = hidden_shifts_right_
+                              ? Pair{V::ScaledRight(product.first, hidden_scaling_),
+                                     V::ScaledRight(product.second, hidden_scaling_)}
+                              : Pair{V::Scaled(product.first, hidden_scaling_),
+                                     V::Scaled(product.second, hidden_scaling_)};
+      V::StoreBytes(hidden + i * kWords, V::AddSaturated(offset, V::Narrow(scaled)));
+    }
+  }
+
   const IntegerScales& scales_;
+  const IntegerActivation<V> activation_;
   const int16_t* peephole_;
   const int64_t padded_, rounded_up_;
   Scaling peephole_scaling_[4];
   const Scaling hidden_scaling_;
+  const bool hidden_shifts_right_;
 };
 
 }  // namespace

@@ -42,15 +42,16 @@ class IntegerNorm {
         z[gate] = V::LoadWords(sums + (block * kGates + gate) * kWords);
       }
       int16_t* at = c + block * kWords;
-      V::StoreWords(at, cell_.template NextC<kGates>(z, V::LoadWords(at)));
+      V::StoreWords(at, cell_.template NextC<kGates, kGates - 1>(z, V::LoadWords(at)));
     }
     if (cell_.has_peephole) AddPeephole<kGates>(kGates - 1, c, sums);
     Normalize<kGates>(kGates - 1, sums);
+    int16_t* o = sums + (kGates - 1) * kWords;
     for (int64_t block = 0; block < blocks; ++block) {
-      V::StoreBytes(hidden + block * kWords,
-                    cell_.Hidden(V::LoadWords(sums + (block * kGates + kGates - 1) * kWords),
-                                 V::LoadWords(c + block * kWords)));
+      int16_t* at = o + block * kGates * kWords;
+      V::StoreWords(at, cell_.Sigmoid(V::LoadWords(at)));
     }
+    cell_.Hidden(o, kGates * kWords, c, blocks, hidden);
   }
 
  private:

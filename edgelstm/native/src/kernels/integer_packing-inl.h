@@ -34,6 +34,7 @@ class IntegerPacking {
       Layout layout;
       layout.Place(sizeof(IntegerScales));
       dots = layout.Place(sizeof(DotFunctions*));
+      bounds = layout.Place(sizeof(SumBounds));
       kernel = layout.Place(units * gates * input_depth);
       recurrent = layout.Place(units * gates * output_depth);
       kernel_offsets = layout.Place(units * gates * 4);
@@ -59,7 +60,7 @@ class IntegerPacking {
 
     int gates;
     int64_t units, outputs, input_depth, output_depth, unit_depth;
-    int64_t dots, kernel, recurrent, kernel_offsets, recurrent_offsets, peephole, layer_norm, bias;
+    int64_t dots, bounds, kernel, recurrent, kernel_offsets, recurrent_offsets, peephole, layer_norm, bias;
     int64_t projection, projection_offsets, packed;
     int64_t sums_row, chunk_rows, sums, x, h_row, h, c, hidden, scratch;
   };
@@ -80,6 +81,8 @@ class IntegerPacking {
     std::memcpy(to, &scales, sizeof scales);
     const DotFunctions* at = &dots;
     std::memcpy(to + sizes.dots, &at, sizeof at);
+    const SumBounds bounds = BoundSums(layer, scales);
+    std::memcpy(to + sizes.bounds, &bounds, sizeof bounds);
     const int first = 4 - sizes.gates;
     PackMatrix(dots, layer.kernel + first, sizes.gates, layer.units, layer.inputs, sizes.input_depth,
                to + sizes.kernel);

@@ -185,18 +185,20 @@ struct Avx2 : ComposedWords<Avx2> {
   static Words ChooseWords(Words mask, Words yes, Words no) {
     return _mm256_blendv_epi8(no, yes, mask);
   }
-  static Words ShiftLeftWords(Words a, int bits) {
-    return _mm256_sll_epi16(a, _mm_cvtsi32_si128(bits));
-  }
-  // a / 2^kBits to nearest, halves away from zero; a + 2^kBits does not overflow.
   template <int kBits>
-  static Words RoundedWords(Words a) {
-    const Words half = _mm256_set1_epi16(1 << (kBits - 1));
-    const Words sum = _mm256_add_epi16(_mm256_add_epi16(a, half), _mm256_srai_epi16(a, 15));
-    return _mm256_srai_epi16(sum, kBits);
+  static Words ShiftLeftWords(Words a) {
+    return _mm256_slli_epi16(a, kBits);
   }
+  // The lowest 16 bits of a * b.
+  static Words MulLow(Words a, Words b) { return _mm256_mullo_epi16(a, b); }
   // a * b / 2^15 to nearest, halves up; not both are -2^15.
   static Words MulHigh(Words a, Words b) { return _mm256_mulhrs_epi16(a, b); }
+  static Words TimesSign(Words a, Words sign) { return _mm256_sign_epi16(a, sign); }
+  static Words UnitProduct(Words a, Words b) {
+    const Words product = _mm256_mulhrs_epi16(a, _mm256_abs_epi16(b));
+    // -2^15 has no magnitude: the product has its sign already.
+    return _mm256_min_epi16(product, _mm256_sign_epi16(product, b));
+  }
   // (a + 2^15) / 2 for a >= 0.
   static Words HalfOfOnePlus(Words a) { return _mm256_avg_epu16(a, SetWords(INT16_MAX)); }
   static Pair Product(Words a, Words b) {
@@ -209,16 +211,14 @@ struct Avx2 : ComposedWords<Avx2> {
   }
   // Cut to 16 bits.
   static Words Narrow(Pair pair) { return _mm256_packs_epi32(pair.first, pair.second); }
-  // a * b / 2^bits to nearest, halves away from zero; bits > 0, and the result has 16 bits.
+  // a * b / 2^bits to nearest, halves away from zero; a >= 0, b > -2^15, bits >= 15.
   static Words RoundedProduct(Words a, Words b, int bits) {
-    const __m128i count = _mm_cvtsi32_si128(bits);
-    const Int half = _mm256_set1_epi32(1 << (bits - 1));
-    const Pair product = Product(a, b);
-    const auto rounded = [half, count](Int part) {
-      const Int sum = _mm256_add_epi32(_mm256_add_epi32(part, half), _mm256_srai_epi32(part, 31));
-      return _mm256_sra_epi32(sum, count);
-    };
-    return Narrow({rounded(product.first), rounded(product.second)});
+    const Words magnitude = _mm256_abs_epi16(b);
+    const Words product =
+        bits == 15 ? _mm256_mulhrs_epi16(a, magnitude)
+                   : _mm256_mulhrs_epi16(_mm256_mulhi_epu16(_mm256_add_epi16(a, a), magnitude),
+                                         SetWords(static_cast<int16_t>(1 << (30 - bits))));
+    return _mm256_sign_epi16(product, b);
   }
 
   static Int SetInt(int32_t value) { return _mm256_set1_epi32(value); }
@@ -260,14 +260,29 @@ struct Avx2 : ComposedWords<Avx2> {
   }
 
   struct Scaling {
-    Int factor, mask, half;
+    Int factor, mask, half, nudge;
     __m128i left, right;
   };
   static Scaling ScalingOf(const Multiplier& by) {
     const int right = by.shift < 0 ? -by.shift : 0;
     const auto mask = static_cast<int32_t>((int64_t{1} << right) - 1);
-    return {SetInt(by.factor), SetInt(mask), SetInt(mask >> 1),
-            _mm_cvtsi32_si128(by.shift > 0 ? by.shift : 0), _mm_cvtsi32_si128(right)};
+    const int64_t nudge = (int64_t{1} << 31) + (right > 0 ? int64_t{1} << (31 + right) : 0);
+    return {SetInt(by.factor),
+            SetInt(mask),
+            SetInt(mask >> 1),
+            _mm256_set1_epi64x(nudge),
+            _mm_cvtsi32_si128(by.shift > 0 ? by.shift : 0),
+            _mm_cvtsi32_si128(right)};
+  }
+  // Both roundings in one addition before the shifts, to the doubled product.
+  static Int ScaledRight(Int a, const Scaling& by) {
+    const Int twice = _mm256_add_epi32(a, a);
+    const Int even = _mm256_add_epi64(_mm256_mul_epi32(twice, by.factor), by.nudge);
+    const Int odd = _mm256_add_epi64(
+        _mm256_mul_epi32(_mm256_srli_epi64(twice, 32), by.factor), by.nudge);
+    const Int high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    // Halves away from zero: one less where a is negative.
+    return _mm256_sra_epi32(_mm256_add_epi32(high, _mm256_srai_epi32(a, 31)), by.right);
   }
   // Twice rounded: the high half of the doubled product, then the shift, halves away from zero.
   static Int Scaled(Int a, const Scaling& by) {

@@ -22,6 +22,7 @@ struct Avx512 : ComposedWords<Avx512> {
   static constexpr int kFloatRows = 6;
   static constexpr int kInt8Rows = 4;
   static constexpr int kIntegerRows = 2;
+  static constexpr int kTogether = 4;
 
   static Float Set(float value) { return _mm512_set1_ps(value); }
   static Float Load(const float* from) { return _mm512_loadu_ps(from); }
@@ -160,18 +161,29 @@ struct Avx512 : ComposedWords<Avx512> {
   static Words ChooseWords(WordMask mask, Words yes, Words no) {
     return _mm512_mask_blend_epi16(mask, no, yes);
   }
-  static Words ShiftLeftWords(Words a, int bits) {
-    return _mm512_sll_epi16(a, _mm_cvtsi32_si128(bits));
-  }
-  // a / 2^kBits to nearest, halves away from zero; a + 2^kBits does not overflow.
   template <int kBits>
-  static Words RoundedWords(Words a) {
-    const Words half = SetWords(1 << (kBits - 1));
-    const Words sum = _mm512_add_epi16(_mm512_add_epi16(a, half), _mm512_srai_epi16(a, 15));
-    return _mm512_srai_epi16(sum, kBits);
+  static Words ShiftLeftWords(Words a) {
+    return _mm512_slli_epi16(a, kBits);
   }
+  // The lowest 16 bits of a * b.
+  static Words MulLow(Words a, Words b) { return _mm512_mullo_epi16(a, b); }
   // a * b / 2^15 to nearest, halves up; not both are -2^15.
   static Words MulHigh(Words a, Words b) { return _mm512_mulhrs_epi16(a, b); }
+  static Words ChooseByBits(Words a, Words bits, Words some, Words none) {
+    return _mm512_mask_mov_epi16(some, _mm512_testn_epi16_mask(a, bits), none);
+  }
+  static Words MulHighUnless(Words a, Words bits, Words value, Words factor) {
+    return _mm512_mask_mulhrs_epi16(value, _mm512_testn_epi16_mask(a, bits), value, factor);
+  }
+  static Words TimesSign(Words a, Words sign) {
+    return _mm512_mullo_epi16(a, MaxWords(MinWords(sign, SetWords(1)), SetWords(-1)));
+  }
+  static Words UnitProduct(Words a, Words b) {
+    const Words product = _mm512_mulhrs_epi16(a, _mm512_abs_epi16(b));
+    const Words negative = SubWords(SetWords(0), product);
+    // -2^15 has no magnitude: the product has its sign already.
+    return _mm512_mask_min_epi16(product, _mm512_movepi16_mask(b), product, negative);
+  }
   // (a + 2^15) / 2 for a >= 0.
   static Words HalfOfOnePlus(Words a) { return _mm512_avg_epu16(a, SetWords(INT16_MAX)); }
   static Pair Product(Words a, Words b) {
@@ -184,16 +196,14 @@ struct Avx512 : ComposedWords<Avx512> {
   }
   // Cut to 16 bits.
   static Words Narrow(Pair pair) { return _mm512_packs_epi32(pair.first, pair.second); }
-  // a * b / 2^bits to nearest, halves away from zero; bits > 0, and the result has 16 bits.
+  // a * b / 2^bits to nearest, halves away from zero; a >= 0, b > -2^15, bits >= 15.
   static Words RoundedProduct(Words a, Words b, int bits) {
-    const __m128i count = _mm_cvtsi32_si128(bits);
-    const Int half = SetInt(1 << (bits - 1));
-    const Pair product = Product(a, b);
-    const auto rounded = [half, count](Int part) {
-      const Int sum = _mm512_add_epi32(_mm512_add_epi32(part, half), _mm512_srai_epi32(part, 31));
-      return _mm512_sra_epi32(sum, count);
-    };
-    return Narrow({rounded(product.first), rounded(product.second)});
+    const Words magnitude = _mm512_abs_epi16(b);
+    const Words product =
+        bits == 15 ? _mm512_mulhrs_epi16(a, magnitude)
+                   : _mm512_mulhrs_epi16(_mm512_mulhi_epu16(_mm512_add_epi16(a, a), magnitude),
+                                         SetWords(static_cast<int16_t>(1 << (30 - bits))));
+    return _mm512_mask_sub_epi16(product, _mm512_movepi16_mask(b), SetWords(0), product);
   }
 
   static Int SetInt(int32_t value) { return _mm512_set1_epi32(value); }
@@ -230,14 +240,25 @@ struct Avx512 : ComposedWords<Avx512> {
   static void StoreInt(int32_t* to, Int value) { _mm512_storeu_si512(to, value); }
 
   struct Scaling {
-    Int factor, mask, half;
-    __m128i left, right;
+    Int factor, mask, half, right, nudge;
+    __m128i left;
   };
   static Scaling ScalingOf(const Multiplier& by) {
     const int right = by.shift < 0 ? -by.shift : 0;
     const auto mask = static_cast<int32_t>((int64_t{1} << right) - 1);
-    return {SetInt(by.factor), SetInt(mask), SetInt(mask >> 1),
-            _mm_cvtsi32_si128(by.shift > 0 ? by.shift : 0), _mm_cvtsi32_si128(right)};
+    const int64_t nudge = (int64_t{1} << 31) + (right > 0 ? int64_t{1} << (31 + right) : 0);
+    return {SetInt(by.factor),         SetInt(mask), SetInt(mask >> 1), SetInt(right),
+            _mm512_set1_epi64(nudge), _mm_cvtsi32_si128(by.shift > 0 ? by.shift : 0)};
+  }
+  // Both roundings in one addition before the shifts, to the doubled product.
+  static Int ScaledRight(Int a, const Scaling& by) {
+    const Int twice = _mm512_add_epi32(a, a);
+    const Int even = _mm512_add_epi64(_mm512_mul_epi32(twice, by.factor), by.nudge);
+    const Int odd = _mm512_add_epi64(
+        _mm512_mul_epi32(_mm512_srli_epi64(twice, 32), by.factor), by.nudge);
+    const Int high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_CDAB);
+    // Halves away from zero: one less where a is negative.
+    return _mm512_srav_epi32(_mm512_add_epi32(high, _mm512_srai_epi32(a, 31)), by.right);
   }
   // Twice rounded: the high half of the doubled product, then the shift, halves away from zero.
   static Int Scaled(Int a, const Scaling& by) {
@@ -253,7 +274,7 @@ struct Avx512 : ComposedWords<Avx512> {
  private:
   // high * 2^-right, one more where what is shifted out exceeds `limit`.
   static Int Shifted(Int high, Int limit, const Scaling& by) {
-    const Int whole = _mm512_sra_epi32(high, by.right);
+    const Int whole = _mm512_srav_epi32(high, by.right);
     const __mmask16 up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(high, by.mask), limit);
     return _mm512_mask_sub_epi32(whole, up, whole, _mm512_set1_epi32(-1));
   }

@@ -139,12 +139,13 @@ struct Generic : ComposedWords<Generic> {
   static Words EqualWords(Words a, Words b) { return a == b; }
   static Words GreaterWords(Words a, Words b) { return a > b; }
   static Words ChooseWords(Words mask, Words yes, Words no) { return (yes & mask) | (no & ~mask); }
-  static Words ShiftLeftWords(Words a, int bits) {
-    return reinterpret_cast<Words>(reinterpret_cast<UnsignedWords>(a) << bits);
-  }
   template <int kBits>
-  static Words RoundedWords(Words a) {
-    return AddWords(AddWords(a, SetWords(1 << (kBits - 1))), a >> 15) >> kBits;
+  static Words ShiftLeftWords(Words a) {
+    return reinterpret_cast<Words>(reinterpret_cast<UnsignedWords>(a) << kBits);
+  }
+  static Words MulLow(Words a, Words b) {
+    return reinterpret_cast<Words>(reinterpret_cast<UnsignedWords>(a) *
+                                   reinterpret_cast<UnsignedWords>(b));
   }
   static Words MulHigh(Words a, Words b) {
     Words high;

@@ -35,14 +35,12 @@ struct NeonWords : ComposedWords<NeonWords> {
   static Words ChooseWords(Words mask, Words yes, Words no) {
     return vbslq_s16(vreinterpretq_u16_s16(mask), yes, no);
   }
-  static Words ShiftLeftWords(Words a, int bits) {
-    return vshlq_s16(a, vdupq_n_s16(static_cast<int16_t>(bits)));
-  }
-  // a / 2^kBits to nearest, halves away from zero.
   template <int kBits>
-  static Words RoundedWords(Words a) {
-    return vrshrq_n_s16(vaddq_s16(a, vshrq_n_s16(a, 15)), kBits);
+  static Words ShiftLeftWords(Words a) {
+    return vshlq_n_s16(a, kBits);
   }
+  // The lowest 16 bits of a * b.
+  static Words MulLow(Words a, Words b) { return vmulq_s16(a, b); }
   static Words MulHigh(Words a, Words b) { return vqrdmulhq_s16(a, b); }
   static Words AddMulHigh(Words sum, Words a, Words b) {
 #if defined(__ARM_FEATURE_QRDMX)
@@ -57,8 +55,8 @@ struct NeonWords : ComposedWords<NeonWords> {
   static Words ShiftLeftSaturated(Words a) {
     return vqshlq_n_s16(a, kBits);
   }
-  static Words ChooseByBits(Words a, int16_t bits, Words some, Words none) {
-    return vbslq_s16(vtstq_s16(a, SetWords(bits)), some, none);
+  static Words ChooseByBits(Words a, Words bits, Words some, Words none) {
+    return vbslq_s16(vtstq_s16(a, bits), some, none);
   }
   static Words TimesSign(Words a, Words sign) {
     return vmulq_s16(a, vminq_s16(vmaxq_s16(sign, SetWords(-1)), SetWords(1)));
