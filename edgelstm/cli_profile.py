@@ -102,6 +102,13 @@ def profile(
         int,
         typer.Option(min=0, metavar="RUNS", help="Also run so often in one process; watch memory."),
     ] = 0,
+    energy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="10s",
+            help="Also run each so long and read the device's energy meter or battery.",
+        ),
+    ] = None,
     as_source: Annotated[
         bool,
         typer.Option(
@@ -167,6 +174,7 @@ def profile(
         golden=golden,
         cadence_ns=None if cadence is None else limits.nanoseconds("--cadence", cadence),
         soak_runs=soak,
+        energy_s=0.0 if energy is None else limits.nanoseconds("--energy", energy) / 1e9,
         ops=options.OpPolicy.MEASURE if ops else options.OpPolicy.SKIP,
         time_limit_s=time_limit,
         budget=limits.parse(budget) if budget is not None else (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgelstm.profiles import statistics
+from edgelstm.profiles.energy import FEW_STEPS
 from edgelstm.profiles.measurement import Measurement
 from edgelstm.profiles.settings import ProfileSettings
 from edgelstm.profiles.targets import DeviceFacts, DeviceState, Overhead
@@ -45,6 +46,7 @@ def diagnose(
     for measurement in measurements:
         found.extend(_of_outputs(settings, measurement))
         found.extend(_of_soak(measurement))
+        found.extend(_of_energy(measurement))
         found.extend(_of_median(settings, measurement))
         found.extend(_of_samples(measurement, overhead))
         found.extend(_of_configuration(device, measurement))
@@ -108,6 +110,14 @@ def _of_soak(measurement: Measurement) -> Iterator[ProfileWarning]:
         "all_runs": soak.runs,
     }
     yield ProfileWarning(WarningKind.MEMORY_GROWS, measurement.configuration.name, values)
+
+
+def _of_energy(measurement: Measurement) -> Iterator[ProfileWarning]:
+    if measurement.energy is None or measurement.energy.used.steps >= FEW_STEPS:
+        return
+    steps = measurement.energy.used.steps
+    values: dict[str, Value] = {"steps": steps, "share": 1 / steps}
+    yield ProfileWarning(WarningKind.COARSE_ENERGY, measurement.configuration.name, values)
 
 
 def _hotter(before: DeviceState, after: DeviceState) -> float | None:

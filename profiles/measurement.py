@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgelstm.profiles import statistics
+from edgelstm.profiles.energy import Energy
 from edgelstm.profiles.op_times import OpTimes
 from edgelstm.profiles.preflight import Preflight
 from edgelstm.profiles.settings import ProfileSettings
@@ -200,6 +201,7 @@ class Measurement:
             of other delegates.
         accuracy: per output, beside the golden data; () where there were none.
         counts, cadence, soak: None where they were not asked for.
+        energy: None where it was not asked for or cannot be told; then `energy_missing` says why.
         op_times: None where they were not asked for or cannot be told; then `op_times_missing`
             says why.
         ops: names of the graph's nodes, one `DELEGATE` more per partition that a delegate took;
@@ -221,6 +223,8 @@ class Measurement:
     counts: Counts | None = None
     cadence: Cadence | None = None
     soak: Soak | None = None
+    energy: Energy | None = None
+    energy_missing: str | None = None
     op_times: OpTimes | None = None
     op_times_missing: str | None = None
 

@@ -22,7 +22,15 @@ from edgelstm.errors import (
     OptionError,
     UnreadableModelError,
 )
-from edgelstm.profiles import benchmark_model, delegates, devices, golden, native_runner, quirks
+from edgelstm.profiles import (
+    benchmark_model,
+    delegates,
+    devices,
+    energy,
+    golden,
+    native_runner,
+    quirks,
+)
 from edgelstm.profiles.diagnosis import diagnose
 from edgelstm.profiles.measurement import (
     Configuration,
@@ -141,10 +149,13 @@ def profile(
                 trial.measure_memory(baseline)
             trials.append(trial)
         measure_latency(trials, settings.bounds, progress)
+        at_rest = measure_idle(target, described, settings, progress)
         for trial in trials:
             trial.time_operators()
             with trial.failing_alone():
                 trial.soak()
+            with trial.failing_alone():
+                trial.measure_energy(described, at_rest)
         after = _last_state(target)
     results = [trial.result() for trial in trials]
     measurements = tuple(result for result in results if result is not None)
@@ -193,6 +204,7 @@ def profile_with_tool(
         "--golden": settings.golden,
         "--cadence": settings.cadence_ns,
         "--soak": settings.soak_runs,
+        "--energy": settings.energy_s,
         "--cores": settings.cores,
     }
     for option, value in beyond.items():
@@ -212,6 +224,22 @@ def profile_with_tool(
     tool = Path(named).expanduser()
     ways = configurations(settings)
     return benchmark_model.measure(model, facts, device, tool, ways, settings, progress)
+
+
+def measure_idle(
+    target: Target,
+    device: devices.Device,
+    settings: ProfileSettings,
+    progress: Callable[[str], None],
+) -> energy.Consumption | None:
+    """What the device uses by itself; None where that was not asked for, or is not told."""
+    if not settings.energy_s:
+        return None
+    progress("energy of the device at rest")
+    try:
+        return energy.idle(target, device, settings.energy_s, settings.time_limit_s)
+    except DeviceError:
+        return None
 
 
 def enforce_complete(report: ProfileReport) -> None:

@@ -118,6 +118,7 @@ class ProfileSettings:
         tolerance: largest error that is agreement, as a fraction of an output's range.
         cadence_ns: also feed frames at this period; None does not.
         soak_runs: also run so many inferences in one process and watch its memory.
+        energy_s: also run each configuration so long and read the device's energy counters.
         ops: about the time per operator.
         runner: what runs there. tflite_library, native_runner: files here for the native one; None
             takes those of the device's profile, or builds the runner.
@@ -142,6 +143,7 @@ class ProfileSettings:
     tolerance: float = 1e-3
     cadence_ns: int | None = None
     soak_runs: int = 0
+    energy_s: float = 0.0
     ops: OpPolicy = OpPolicy.MEASURE
     runner: Runner = Runner.AGENT
     tflite_library: Path | None = None
@@ -165,6 +167,8 @@ class ProfileSettings:
             raise OptionError("a cadence of no time", where="--cadence", cure="write 10ms")
         if self.soak_runs < 0:
             raise OptionError(f"{self.soak_runs} runs are no soak", where="--soak")
+        if not 0 <= self.energy_s < 86_400:
+            raise OptionError(f"{self.energy_s:g} s are no time to measure", where="--energy")
         if not 0 <= self.tolerance < 1:
             raise OptionError(f"a tolerance of {self.tolerance:g} is no fraction of a range")
         for count in self.threads:

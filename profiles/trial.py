@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgelstm.errors import CheckFailed, EdgeLstmError, InputError, UnsupportedModelError
-from edgelstm.profiles import op_names, op_times, statistics
+from edgelstm.profiles import energy, op_names, op_times, statistics
 from edgelstm.profiles.delegates import Placement
+from edgelstm.profiles.devices import Device
+from edgelstm.profiles.energy import Consumption, Energy
 from edgelstm.profiles.golden import Golden
 from edgelstm.profiles.measurement import (
     Accuracy,
@@ -43,6 +45,9 @@ CADENCE_S = 2.0
 """How long frames are fed at their own rate."""
 
 COUNTED_RUNS = 5
+
+MOST_RUNS = 1_000_000
+"""Of one answer, whose samples are one line."""
 
 
 class Trial:
@@ -94,6 +99,8 @@ class Trial:
         self._counts: Counts | None = None
         self._cadence: Cadence | None = None
         self._soak: Soak | None = None
+        self._energy: Energy | None = None
+        self._energy_missing: str | None = None
         self._op_times: OpTimes | None = None
         self._op_times_missing: str | None = None
         self._session: Session | None = None
@@ -196,6 +203,31 @@ class Trial:
                 readings.extend(new[1:] if readings else new)
         self._soak = Soak(runs, every, tuple(readings))
 
+    def measure_energy(self, device: Device, idle: Consumption | None) -> None:
+        """A long run in a fresh process, with the device's counters read along the way."""
+        seconds = self._settings.energy_s
+        if not seconds or self.error is not None:
+            return
+        limit = self._settings.time_limit_s
+        with self._target.run() as session:
+            self._start(session)
+            readings, runs = [energy.read(session, device, limit)], 0
+            self._energy_missing = energy.missing(readings)
+            if self._energy_missing is not None:
+                return
+            part_ns = round(seconds / energy.READINGS * 1e9)
+            for _ in range(energy.READINGS):
+                runs += len(self._warm(session, MOST_RUNS, limit_ns=part_ns)["samples_ns"])
+                readings.append(energy.read(session, device, limit))
+            self.own_cpu_ns += self._ask(session, "memory")["cpu_ns"]
+        used = energy.consumption(readings)
+        if used is not None:
+            self._energy = Energy(runs, used, idle)
+            return
+        self._energy_missing = energy.missing(readings) or (
+            f"the counter did not move in {seconds:g} s: raise --energy"
+        )
+
     def result(self) -> Measurement | None:
         """What is known so far; None before the first batch."""
         if self._memory is None or not self._batches:
@@ -216,6 +248,8 @@ class Trial:
             counts=self._counts,
             cadence=self._cadence,
             soak=self._soak,
+            energy=self._energy,
+            energy_missing=self._energy_missing,
             op_times=self._op_times,
             op_times_missing=self._op_times_missing,
         )

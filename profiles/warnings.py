@@ -31,6 +31,7 @@ class WarningKind(enum.Enum):
     DIFFERENT_OUTPUT = "different_output"
     MEMORY_GROWS = "memory_grows"
     THROTTLED = "throttled"
+    COARSE_ENERGY = "coarse_energy"
     DEVICE_LOST = "device_lost"
 
 
@@ -88,6 +89,9 @@ _TEXTS: dict[WarningKind, str] = {
     WarningKind.THROTTLED: (
         "the device got {degrees:.0f} degrees hotter and its clock fell by {share:.0%}"
     ),
+    WarningKind.COARSE_ENERGY: (
+        "the energy counter moved {steps} times only: energy per run is known to ±{share:.0%}"
+    ),
     WarningKind.DEVICE_LOST: "the device was lost: what it had measured until then is shown",
 }
 
@@ -137,5 +141,7 @@ def _advice(warning: ProfileWarning, settings: ProfileSettings) -> str | None:
             return "measure cpu beside it, and make a new interpreter from time to time until then"
         case WarningKind.THROTTLED:
             return "cool the device, or read p99 and the drift as its sustained speed"
+        case WarningKind.COARSE_ENERGY:
+            return f"raise --energy (now {settings.energy_s:g}s)"
         case WarningKind.NO_PROPORTIONAL_MEMORY | WarningKind.DEVICE_LOST:
             return None

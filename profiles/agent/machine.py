@@ -160,7 +160,7 @@ def texts(patterns: list[str]) -> dict[str, str]:
     return found
 
 
-STATE_FILES = ("governors", "frequencies", "temperatures", "batteries")
+STATE_FILES = ("governors", "frequencies", "temperatures", "batteries", "energies")
 
 
 def state(request: Message) -> Message:

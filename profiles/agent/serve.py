@@ -10,8 +10,8 @@ A request is one line `{"command": NAME, ...}`, its answer one line `{"ok": true
 
     hello                                   Python, machine, interpreters found
     state     governors, frequencies,       processor time, load, and the given files' texts
-              temperatures, batteries
-              (globs)
+              temperatures, batteries,
+              energies (globs)
     overhead  runs                          cost of the clock around a call that does nothing
     import    backend                       import the interpreter
     load      path, delegate, libraries,    build the interpreter; libraries are external

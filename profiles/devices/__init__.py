@@ -41,6 +41,13 @@ STATE_FILES: dict[str, tuple[str, ...]] = {
         "/sys/class/power_supply/*/charge_counter",
         "/sys/class/power_supply/*/energy_now",
         "/sys/class/power_supply/*/voltage_now",
+        "/sys/class/power_supply/*/current_now",
+        "/sys/class/power_supply/*/status",
+    ),
+    "energies": (
+        "/sys/class/powercap/*/energy_uj",
+        "/sys/class/powercap/*/name",
+        "/sys/class/powercap/*/max_energy_range_uj",
     ),
 }
 """Where Linux tells its state; absent files are left out."""
@@ -63,7 +70,7 @@ class Device:
         tflite_library: path here of a library with the TensorFlow Lite C API, built for the
             device, for the native runner. native_runner: of the runner, where it is not to be
             built here.
-        governors, frequencies, temperatures, batteries: globs of files to read before and after.
+        governors, frequencies, temperatures, batteries, energies: globs of files to read before and after.
         cores: name -> processors, for example big = [4, 5, 6, 7].
         delegates: name -> path here of an external delegate's library, built for the device.
         quirks: of this device alone, besides the known ones.
@@ -84,6 +91,7 @@ class Device:
     frequencies: tuple[str, ...] = STATE_FILES["frequencies"]
     temperatures: tuple[str, ...] = STATE_FILES["temperatures"]
     batteries: tuple[str, ...] = STATE_FILES["batteries"]
+    energies: tuple[str, ...] = STATE_FILES["energies"]
     cores: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     delegates: Mapping[str, str] = dataclasses.field(default_factory=dict)
     quirks: tuple[Quirk, ...] = ()

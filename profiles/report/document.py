@@ -99,6 +99,7 @@ def _settings(settings: ProfileSettings) -> dict[str, Any]:
         "tolerance": settings.tolerance,
         "cadence_ns": settings.cadence_ns,
         "soak_runs": settings.soak_runs,
+        "energy_s": settings.energy_s,
         "ops": settings.ops.value,
         "runner": settings.runner.value,
         "tflite_library": (
@@ -154,6 +155,8 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         "counts": _counts(measurement),
         "cadence": _cadence(measurement),
         "soak": _soak(measurement),
+        "energy": None if measurement.energy is None else measurement.energy.to_json(),
+        "energy_missing": measurement.energy_missing,
         "op_times": operators.to_document(measurement.op_times, measurement.op_times_missing),
         "memory": {
             "peak_bytes": measurement.memory.peak_bytes,

@@ -42,6 +42,8 @@ def to_page(document: Mapping[str, Any]) -> str:
         parts.append(plot(_scatter(document)))
     if any(row["cadence"] for row in rows):
         parts += ["<h2>At their own rate</h2>", plot(_cadence(rows))]
+    if any(row["energy"] for row in rows):
+        parts += ["<h2>Energy</h2>", _energy_table(rows)]
     parts += ["<h2>The graph as it ran</h2>", plot(_ops(rows))]
     if any(_timed_ops(row) for row in rows):
         parts += [plot(_op_bars(rows)), plot(_layer_bars(rows)), _op_notes(rows)]
@@ -112,10 +114,18 @@ def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(heads, lines)
 
 
+def _energy_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    heads = ["", "J per run", "above rest", "W", "W at rest", "runs", "s", "counter", "its steps"]
+    keys = ("joules_per_run", "above_idle_joules_per_run", "watts", "idle_watts", "runs",
+            "seconds", "source", "counter_steps")  # fmt: skip
+    found = [row for row in rows if row["energy"]]
+    return table(heads, [[name_of(row), *(row["energy"][key] for key in keys)] for row in found])
+
+
 def _state_table(document: Mapping[str, Any]) -> str:
     lines: list[list[object]] = []
     before, after = document["state"]["before"], document["state"]["after"] or {}
-    for kind in ("governors", "frequencies", "temperatures", "batteries"):
+    for kind in ("governors", "frequencies", "temperatures", "batteries", "energies"):
         for path, value in before[kind].items():
             lines.append([kind, path, value, after.get(kind, {}).get(path)])
     lines.append(["load", "", before["load"], after.get("load")])
@@ -174,7 +184,7 @@ def _memory_bars(rows: Sequence[Mapping[str, Any]]) -> Any:
     names = [name_of(row) for row in rows]
     figure = go.Figure(layout_title_text="High-water mark of a fresh process")
     shares = [row["memory"]["baseline"]["peak_bytes"] / 1e6 for row in rows]
-    figure.add_bar(x=names, y=shares, name="Python and interpreter")
+    figure.add_bar(x=names, y=shares, name="the interpreter's share")
     figure.add_bar(
         x=names, y=[row["memory"]["peak_bytes"] / 1e6 for row in rows], name="the model's own"
     )

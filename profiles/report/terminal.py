@@ -10,6 +10,7 @@ from rich.table import Table
 
 from edgelstm.profiles import budget
 from edgelstm.profiles.advice import recommend
+from edgelstm.profiles.energy import Energy
 from edgelstm.profiles.measurement import Measurement, ProfileReport
 from edgelstm.profiles.report import operators
 
@@ -173,6 +174,27 @@ def _extras(report: ProfileReport) -> Iterator[str]:
                 f"{name}: {each.soak.runs} runs in one process: {verdict}, {growth.value:+.2f} "
                 f"bytes per run, within {growth.low:+.2f} and {growth.high:+.2f}"
             )
+        if each.energy is not None:
+            yield f"{name}: {_energy(each.energy)}"
+        elif each.energy_missing is not None:
+            yield f"{name}: no energy: {escape(each.energy_missing)}"
+
+
+def _energy(energy: Energy) -> str:
+    above = energy.above_idle_per_run
+    rest = "" if above is None else f", {_joules(above)} of it above the device at rest"
+    return (
+        f"{_joules(energy.joules_per_run)} per run of the whole device{rest} "
+        f"({escape(energy.used.source)}: {energy.used.steps} steps in {energy.used.seconds:.1f} s "
+        f"and {energy.runs} runs, {energy.used.watts:.3g} W)"
+    )
+
+
+def _joules(value: float) -> str:
+    for unit, factor in (("J", 1.0), ("mJ", 1e-3)):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value * 1e6:.3g} µJ"
 
 
 def _delegate(measurement: Measurement) -> str:

@@ -48,7 +48,7 @@ class DeviceState:
         load: the three load averages; None where they are not told.
         busy_s: processor seconds spent since boot, all processors together; None likewise.
         clock_s: the device's own monotonic clock.
-        governors, frequencies, temperatures, batteries: file -> its text, for the files that can
+        governors, frequencies, temperatures, batteries, energies: file -> its text, for those that can
             be read.
     """
 
@@ -59,6 +59,7 @@ class DeviceState:
     frequencies: Mapping[str, str]
     temperatures: Mapping[str, str]
     batteries: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    energies: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,6 +50,7 @@ def ask_state(session: Session, device: Device, time_limit_s: float) -> DeviceSt
         frequencies=list(device.frequencies),
         temperatures=list(device.temperatures),
         batteries=list(device.batteries),
+        energies=list(device.energies),
     )
     return DeviceState(
         load=None if answer["load"] is None else tuple(answer["load"]),
@@ -59,6 +60,7 @@ def ask_state(session: Session, device: Device, time_limit_s: float) -> DeviceSt
         frequencies=answer["frequencies"],
         temperatures=answer["temperatures"],
         batteries=answer["batteries"],
+        energies=answer["energies"],
     )
 
 

@@ -152,7 +152,7 @@ Json::Object State(const Json& request) {
       {"busy_s", BusySeconds()},
       {"clock_s", static_cast<double>(NowNs()) / 1e9},
   };
-  for (const char* kind : {"governors", "frequencies", "temperatures", "batteries"}) {
+  for (const char* kind : {"governors", "frequencies", "temperatures", "batteries", "energies"}) {
     state.emplace_back(kind, Texts(request[kind]));
   }
   return state;
