@@ -184,8 +184,8 @@ class Lstm {
     const Element* weights = reinterpret_cast<const Element*>(packed_ + sizes_.recurrent);
     ForTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
       constexpr int kRows = tile.kRows;
-      Recurrent<kRows, kRows == 1 ? 2 : 1, kGates>(weights, before + r, r, step, sums, c,
-                                                   hidden);
+      Recurrent<kRows, kRows == 1 ? V::kFloatBlocks : 1, kGates>(weights, before + r, r, step,
+                                                                 sums, c, hidden);
     });
   }
 
@@ -196,10 +196,17 @@ class Lstm {
     const int64_t depth = layer_.outputs;
     const int64_t tiles = (end_block_ - first_block_ + kBlocks - 1) / kBlocks;
     BackAndForth(step, tiles, [&](int64_t tile) {
-      const int64_t block = first_block_ + tile * kBlocks;
+      int64_t block = first_block_ + tile * kBlocks;
       if (block + kBlocks <= end_block_) {
         FinishTile<kRows, kBlocks, kGates>(weights, depth, before, r, block, sums, c, hidden);
-      } else {
+        return;
+      }
+      if constexpr (kBlocks > 2) {
+        for (; block + 2 <= end_block_; block += 2) {
+          FinishTile<kRows, 2, kGates>(weights, depth, before, r, block, sums, c, hidden);
+        }
+      }
+      for (; block < end_block_; ++block) {
         FinishTile<kRows, 1, kGates>(weights, depth, before, r, block, sums, c, hidden);
       }
     });

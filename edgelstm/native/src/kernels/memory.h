@@ -18,7 +18,7 @@ namespace {
 // Rows that are computed together, whatever the batch.
 constexpr int64_t kMaxRows = 24;
 // What the gate sums of the projected steps may take, unless one step of kMaxRows takes more.
-constexpr int64_t kChunkBytes = 256 * 1024;
+constexpr int64_t kChunkBytes = 64 * 1024;
 
 inline int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 inline int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }

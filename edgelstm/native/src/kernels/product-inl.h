@@ -13,6 +13,8 @@ template <class V>
 class FloatProduct {
   using Float = typename V::Float;
   static constexpr int64_t kLanes = V::kLanes;
+  // Inputs whose weights for one block stay in the first cache while all rows pass.
+  static constexpr int64_t kDepth = 64;
 
  public:
   // z[row][block][gate] += sum over k of weights[block][k][gate] * rows[row][k].
@@ -72,11 +74,17 @@ class FloatProduct {
       }
     }
     for (; block < blocks; ++block) {
-      const Element* from = weights + block * depth * kGates * kLanes;
       float* to = sums + block * kGates * kLanes;
-      ForTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
-        AddTile<tile.kRows, 1, kGates>(from, depth, rows + r, to + r * sums_row, sums_row);
-      });
+      for (int64_t k = 0; k < depth; k += kDepth) {
+        const Element* from = weights + (block * depth + k) * kGates * kLanes;
+        const int64_t part = Smaller(kDepth, depth - k);
+        ForTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
+          const float* some[tile.kRows];
+          EDGELSTM_UNROLL
+          for (int i = 0; i < tile.kRows; ++i) some[i] = rows[r + i] + k;
+          AddTile<tile.kRows, 1, kGates>(from, part, some, to + r * sums_row, sums_row);
+        });
+      }
     }
   }
 

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdlib>
@@ -21,6 +22,16 @@ struct Shared {
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 Shared* all = nullptr;
+
+// Weights that fill some are read from large pages where the system has them: 256 -> 512 in float32,
+// read from the third cache in every step, took 0.83 of the time on a virtual machine.
+constexpr size_t kLargePage = size_t{2} << 20;
+
+void* Map(size_t bytes) {
+  void* memory =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return memory == MAP_FAILED ? nullptr : memory;
+}
 
 // FNV-1a over words; packed weights are whole words. Equal digests are compared byte by byte.
 uint64_t DigestOf(const void* memory, size_t bytes) {
@@ -48,9 +59,19 @@ Shared* EqualTo(const void* memory, size_t bytes, uint64_t digest) {
 }  // namespace
 
 void* MapWeights(size_t bytes) {
-  void* memory =
-      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return memory == MAP_FAILED ? nullptr : memory;
+  if (bytes < kLargePage) return Map(bytes);
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t wanted = (bytes + page - 1) / page * page;
+  const size_t whole = wanted + kLargePage;
+  char* memory = static_cast<char*>(Map(whole));
+  if (memory == nullptr) return nullptr;
+  const size_t before = (kLargePage - reinterpret_cast<uintptr_t>(memory) % kLargePage) % kLargePage;
+  if (before != 0) munmap(memory, before);
+  memory += before;
+  munmap(memory + wanted, whole - wanted - before);
+  // Whole ones alone, so that none is filled in vain. A system without them says no.
+  madvise(memory, bytes / kLargePage * kLargePage, MADV_HUGEPAGE);
+  return memory;
 }
 
 const void* ShareWeights(void* packed, size_t bytes) {

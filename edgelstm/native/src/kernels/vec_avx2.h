@@ -21,6 +21,7 @@ struct Avx2 : ComposedWords<Avx2> {
   static constexpr bool kLaneProducts = false;
   // Rows whose sums of four gates stay in the sixteen registers.
   static constexpr int kFloatRows = 3;
+  static constexpr int kFloatBlocks = 2;
   static constexpr int kInt8Rows = 2;
 
   static Float Set(float value) { return _mm256_set1_ps(value); }

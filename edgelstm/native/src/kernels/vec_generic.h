@@ -20,6 +20,7 @@ struct Generic : ComposedWords<Generic> {
   // Whether products take one lane of a vector as their factor.
   static constexpr bool kLaneProducts = false;
   static constexpr int kFloatRows = 3;
+  static constexpr int kFloatBlocks = 2;
   static constexpr int kInt8Rows = 2;
 
   static Float Set(float value) { return Float{value, value, value, value}; }

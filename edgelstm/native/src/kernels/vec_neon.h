@@ -17,11 +17,13 @@ struct Neon : NeonDots {
 #if defined(__aarch64__)
   // Of 32 registers.
   static constexpr int kFloatRows = 5;
+  static constexpr int kFloatBlocks = 2;
   // Products take one lane of a vector as their factor.
   static constexpr bool kLaneProducts = true;
 #else
   static constexpr bool kLaneProducts = false;
   static constexpr int kFloatRows = 3;
+  static constexpr int kFloatBlocks = 2;
 #endif
 
   static Float Set(float value) { return vdupq_n_f32(value); }
