@@ -178,7 +178,7 @@ GraphIoOption = Annotated[
 DelegateOption = Annotated[
     str | None,
     typer.Option(
-        metavar="cpu,xnnpack,edgelstm,gpu,PATH",
+        metavar="cpu,xnnpack,edgelstm,gpu,nnapi,PATH",
         help="Delegates to measure; a path is the library of an external delegate, built for the "
         "device. Without: cpu and xnnpack.",
     ),

@@ -16,21 +16,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgelstm.errors import DeviceError, OptionError
+from edgelstm.profiles import device_library, native_runner
 from edgelstm.profiles.devices import Device
 from edgelstm.profiles.measurement import Configuration, ModelFacts
 from edgelstm.profiles.settings import ProfileSettings
+from edgelstm.profiles.targets import DeviceFacts
 from edgelstm.profiles.targets.adb import HOME as ADB_HOME
 from edgelstm.profiles.targets.debug_bridge import DebugBridge
 from edgelstm.profiles.targets.here import HOME as LOCAL_HOME
 from edgelstm.profiles.targets.here import LocalShell
 from edgelstm.profiles.targets.openssh import OpenSsh
-from edgelstm.profiles.targets.remote import RemoteTarget
+from edgelstm.profiles.targets.remote import ANSWER_S, RemoteTarget
 from edgelstm.profiles.targets.ssh import HOME as SSH_HOME
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 FORMAT = 1
+
+FLAGS = {"gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true"}
+"""Delegates that the tool itself may bring."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +193,8 @@ def command(
         words.append(f"--input_layer={','.join(settings.shapes)}")
         shapes = (",".join(map(str, shape)) for shape in settings.shapes.values())
         words.append(f"--input_layer_shape={':'.join(shapes)}")
+    if configuration.delegate in FLAGS:
+        words.append(FLAGS[configuration.delegate])
     if library is not None:
         words.append(f"--external_delegate_path={library}")
         options = {"claim": "required"} if configuration.delegate == "edgelstm" else {}
@@ -226,9 +233,11 @@ def measure(
     with target.shell():
         tool, remote = target.push(binary.resolve()), target.push(model)
         target.call(f"chmod 700 {shlex.quote(tool)}", time_limit_s=settings.time_limit_s)
+        # Before anything runs: what is missing is told at once.
+        libraries = {each: _library(each, device, target, binary) for each in configurations}
         for each in configurations:
             progress(f"benchmark_model: {each.name}")
-            library = _library(each, device)
+            library = libraries[each]
             pushed = None if library is None else target.push(library)
             words = shlex.join(command(tool, remote, each, settings, pushed))
             with _kept(failures, each):
@@ -249,10 +258,14 @@ def _kept(
         failures.append((configuration, error.what))
 
 
-def _library(configuration: Configuration, device: Device) -> Path | None:
+def _library(
+    configuration: Configuration, device: Device, target: RemoteTarget, binary: Path
+) -> Path | None:
     name = configuration.delegate
-    if name in ("cpu", "xnnpack"):
+    if name in ("cpu", "xnnpack", *FLAGS) and name not in device.delegates:
         return None
+    if name == "edgelstm":
+        return device_library.library_for(device, _facts(device, target, binary)).resolve()
     path = Path(device.delegates.get(name, name)).expanduser()
     if not path.is_file():
         raise OptionError(
@@ -261,6 +274,32 @@ def _library(configuration: Configuration, device: Device) -> Path | None:
             cure="give the path of a library here, or name it in the device's profile",
         )
     return path.resolve()
+
+
+def _facts(device: Device, target: RemoteTarget, binary: Path) -> DeviceFacts:
+    """What is to be known for building a library, without Python there: the tool's own processor,
+    which 32 bits under a 64-bit kernel make another than the kernel's."""
+    said = target.call(
+        "uname -s; uname -m; uname -r; getconf GNU_LIBC_VERSION 2>/dev/null || echo",
+        time_limit_s=ANSWER_S,
+    ).splitlines()
+    system, machine, release, libc = (said + [""] * 4)[:4]
+    machine = native_runner.machine_of(binary) or machine
+    name, _, version = libc.partition(" ")
+    return DeviceFacts(
+        name=device.name,
+        target=device.target,
+        system=system,
+        release=release,
+        machine=machine,
+        processor_name=None,
+        processors=0,
+        python="",
+        numpy=None,
+        backends={},
+        pointer_bits=32 if machine in ("armv7l", "i686") else 64,
+        libc=(name, version),
+    )
 
 
 def _shell(device: Device, time_limit_s: float) -> RemoteTarget:

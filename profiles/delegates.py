@@ -10,7 +10,7 @@ from edgelstm.errors import OptionError
 from edgelstm.profiles import device_library
 from edgelstm.profiles.devices import Device
 from edgelstm.profiles.measurement import Configuration
-from edgelstm.profiles.settings import DELEGATES, OpPolicy, ProfileSettings
+from edgelstm.profiles.settings import DELEGATES, OpPolicy, ProfileSettings, Runner
 from edgelstm.profiles.targets import DeviceFacts, Target
 
 
@@ -34,6 +34,20 @@ class Placement:
     clock_missing: str | None = None
 
 
+_BEYOND = {
+    (Runner.AGENT, "nnapi"): (
+        "Python's interpreters have no NNAPI",
+        "measure with --runner native --tflite-library PATH, or give the path of an external "
+        "delegate",
+    ),
+    (Runner.NATIVE, "gpu"): (
+        "LiteRT's accelerator is reached by Python alone",
+        "leave --runner native out, or give the path of a GPU delegate's library",
+    ),
+}
+"""Runner and delegate -> why they do not go together, and what to do."""
+
+
 def check(settings: ProfileSettings, device: Device) -> None:
     """Refuses delegates that nothing knows, before the device is reached.
 
@@ -49,6 +63,28 @@ def check(settings: ProfileSettings, device: Device) -> None:
             cure=f"use {', '.join((*DELEGATES, *device.delegates))}, or the path of a library "
             "that was built for the device",
         )
+
+
+def check_runner(settings: ProfileSettings) -> None:
+    """Refuses delegates that the agent, or the native runner, does not reach.
+
+    Raises:
+        OptionError: with the way to it.
+    """
+    for name in settings.delegates:
+        if (settings.runner, name) in _BEYOND:
+            what, cure = _BEYOND[settings.runner, name]
+            raise OptionError(what, where=f"--delegate {name}", cure=cure)
+
+
+def require(device: Device, settings: ProfileSettings, facts: DeviceFacts) -> None:
+    """Builds what must be built for the device, before anything is installed there.
+
+    Raises:
+        OptionError, MissingPackageError: as `device_library.library_for`.
+    """
+    if "edgelstm" in settings.delegates:
+        device_library.library_for(device, facts)
 
 
 def place(
@@ -69,6 +105,11 @@ def place(
     clock, reason = _clock(target, device, facts, settings)
     if name in ("cpu", "xnnpack", "gpu"):
         return Placement(name, processors=processors, clock=clock, clock_missing=reason)
+    if name == "nnapi":
+        given = dict(settings.delegate_options)
+        return Placement(
+            name, options=given, processors=processors, clock=clock, clock_missing=reason
+        )
     if name == "edgelstm":
         library = device_library.library_for(device, facts)
         options = {"claim": "required"}

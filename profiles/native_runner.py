@@ -115,6 +115,14 @@ def build(machine: str, device: str) -> Path:
     return device_library.built(part, machine, compiler, where, _by_hand())
 
 
+def machine_of(path: Path) -> str | None:
+    """The processor that a program is for; None of what is no program for one that is known."""
+    try:
+        return _read(path)[0]
+    except OptionError:
+        return None
+
+
 def _by_hand() -> str:
     return "name one that was built elsewhere as --native-runner"
 

@@ -27,6 +27,18 @@ NEVER_TAKEN: dict[str, frozenset[str]] = {
     # CompiledModel takes no variable tensors, so none of the sequence ops with their states.
     "gpu": LSTM_OPS | {"WHILE", "IF", "CALL_ONCE", "ASSIGN_VARIABLE", "READ_VARIABLE"},
     "xnnpack": LSTM_OPS | {"WHILE", "IF", "CALL_ONCE"},
+    "nnapi": frozenset(
+        {
+            "WHILE",
+            "IF",
+            "CALL_ONCE",
+            "ASSIGN_VARIABLE",
+            "READ_VARIABLE",
+            "VAR_HANDLE",
+            "BIDIRECTIONAL_SEQUENCE_RNN",
+            "CUSTOM",
+        }
+    ),
 }
 """Delegate -> ops that no version of it takes."""
 
@@ -35,6 +47,18 @@ ONLY_TAKEN: dict[str, frozenset[str]] = {
 }
 """Delegate -> the only ops it can take; it may still leave some of them."""
 
+
+CONDITIONS: dict[str, dict[str, str]] = {
+    # delegates/nnapi's Validate in TensorFlow 2.x. It lets int8 sequences pass, whose operator in
+    # NNAPI is float's.
+    "nnapi": {
+        "UNIDIRECTIONAL_SEQUENCE_LSTM": "in float32, on Android 10 or newer, not dynamic or int8",
+        "BIDIRECTIONAL_SEQUENCE_LSTM": "in float32, on Android 10 or newer, not dynamic or int8",
+        "LSTM": "FULL in float32, or with int8 weights on Android 11; BASIC in uint8 alone",
+        "FILL": "on Android 11 or newer, of constant sizes",
+    },
+}
+"""Delegate -> ops that it takes under a condition that the file alone does not decide."""
 
 WHOLE_GRAPH = frozenset({"gpu"})
 """Delegates that take the whole graph or fail."""
@@ -46,6 +70,7 @@ class Preflight:
 
     Attributes:
         may_take, never_takes: operators by name. A delegate may still leave some that it may take.
+        conditions: of operators that it may take, in words.
         quirks: known ones that this device, interpreter and delegate meet.
     """
 
@@ -53,12 +78,14 @@ class Preflight:
     may_take: tuple[str, ...]
     never_takes: tuple[str, ...]
     quirks: tuple[Quirk, ...] = ()
+    conditions: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """For people; nothing about the plain cpu."""
         found = []
         if self.delegate != "cpu" and (self.may_take or self.never_takes):
             found.append(f"{self.delegate} {self._outlook()}")
+        found += [f"{self.delegate} takes {each}" for each in self.conditions]
         return found + [f"{self.delegate}: known quirk: {each.text}" for each in self.quirks]
 
     def _outlook(self) -> str:
@@ -100,7 +127,9 @@ def preflight(
         may = may_take(delegate, names)
         never = tuple(name for name in names if name not in may)
         own = tuple(each for each in quirks if delegate in each.delegates)
-        found.append(Preflight(delegate, may, never, own))
+        table = CONDITIONS.get(delegate, {})
+        conditions = tuple(f"{name} {table[name]}" for name in may if name in table)
+        found.append(Preflight(delegate, may, never, own, conditions))
     return tuple(found)
 
 

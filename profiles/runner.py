@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable
@@ -46,7 +47,7 @@ from edgelstm.profiles.targets.adb import AdbTarget
 from edgelstm.profiles.targets.here import HOME as LOCAL_HOME
 from edgelstm.profiles.targets.here import LocalShell
 from edgelstm.profiles.targets.local import LocalTarget
-from edgelstm.profiles.targets.remote import RemoteTarget
+from edgelstm.profiles.targets.remote import RemoteTarget, Require
 from edgelstm.profiles.targets.ssh import SshTarget
 from edgelstm.profiles.trial import Trial, measure_latency, memory_reading
 from edgelstm.runtime.model_file import read_model_file
@@ -71,16 +72,20 @@ def open_target(settings: ProfileSettings) -> Target:
     native = None
     if settings.runner is Runner.NATIVE:
         native = native_runner.prepare(device, settings.tflite_library, settings.native_runner)
-    return make_target(device, settings.time_limit_s, native)
+    require = functools.partial(delegates.require, device, settings)
+    return make_target(device, settings.time_limit_s, native, require)
 
 
 def make_target(
-    device: devices.Device, time_limit_s: float, native: NativeRunner | None = None
+    device: devices.Device,
+    time_limit_s: float,
+    native: NativeRunner | None = None,
+    require: Require | None = None,
 ) -> Target:
     """The target that a device profile names.
 
     Args:
-        native: runs there instead of the agent.
+        native: runs there instead of the agent. require: see `RemoteTarget`.
 
     Raises:
         OptionError: there is no such target.
@@ -91,13 +96,15 @@ def make_target(
             where=f"device profile '{device.name}'",
             cure=f"use one of {', '.join(TARGETS)}",
         )
-    if native is None:
-        return TARGETS[device.target](device, time_limit_s=time_limit_s)
-    if device.target == "local":
-        return RemoteTarget(
-            device, LocalShell(), home=LOCAL_HOME, time_limit_s=time_limit_s, native=native
+    if device.target != "local":
+        return TARGETS[device.target](
+            device, time_limit_s=time_limit_s, native=native, require=require
         )
-    return TARGETS[device.target](device, time_limit_s=time_limit_s, native=native)
+    if native is None:
+        return LocalTarget(device, time_limit_s=time_limit_s)
+    return RemoteTarget(
+        device, LocalShell(), home=LOCAL_HOME, time_limit_s=time_limit_s, native=native
+    )
 
 
 def profile(
@@ -121,6 +128,7 @@ def profile(
     signature = read_signature(model)
     described = devices.find(settings.device)
     delegates.check(settings, described)
+    delegates.check_runner(settings)
     target = open_target(settings) if target is None else target
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(target.connect())

@@ -11,10 +11,11 @@ from typing import Any
 from edgelstm.errors import OptionError
 from edgelstm.profiles.budget import Limit
 
-DELEGATES = ("cpu", "xnnpack", "edgelstm", "gpu")
+DELEGATES = ("cpu", "xnnpack", "edgelstm", "gpu", "nnapi")
 """Delegates that every device knows by name. `cpu` is the interpreter with no delegate at all;
 `edgelstm` is our native library, and XNNPACK for what that leaves; `gpu` is LiteRT's accelerator
-through CompiledModel, which takes the whole graph or fails. Others are named in the
+through CompiledModel, which takes the whole graph or fails; `nnapi` is Android's, through the C
+library of the native runner. Others are named in the
 device's profile or by the path of their library."""
 
 DEFAULT_DELEGATES = ("cpu", "xnnpack")

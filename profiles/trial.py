@@ -280,7 +280,7 @@ class Trial:
         self._inputs = tuple(allocated["inputs"])
         self._ops = None if allocated["ops"] is None else tuple(map(_op_name, allocated["ops"]))
         self._taken = allocated.get("taken")
-        self._refuse_idle()
+        self._refuse_idle(allocated.get("parts"))
 
     def _load(self, session: Session, *, watch: bool) -> dict[str, Any]:
         return self._ask(
@@ -297,8 +297,9 @@ class Trial:
             signature=self._signature,
         )
 
-    def _refuse_idle(self) -> None:
-        idle = self._ops is not None and "DELEGATE" not in self._ops
+    def _refuse_idle(self, parts: int | None) -> None:
+        """`parts`: how many this delegate took, apart from what XNNPACK took after it."""
+        idle = parts == 0 or (self._ops is not None and "DELEGATE" not in self._ops)
         if idle and self._placement.kind != "cpu" and self._settings.idle is IdlePolicy.FAIL:
             name = self.configuration.delegate
             raise UnsupportedModelError(

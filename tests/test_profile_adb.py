@@ -13,15 +13,23 @@ from pathlib import Path
 import profile_models
 import pytest
 
-from edgelstm.errors import ConnectionLost, DeviceError, EdgeLstmError, OptionError
+from edgelstm.errors import (
+    ConnectionLost,
+    DeviceError,
+    EdgeLstmError,
+    MissingPackageError,
+    OptionError,
+)
 from edgelstm.profiles import benchmark_model
 from edgelstm.profiles.devices import Device, Setup
 from edgelstm.profiles.measurement import Configuration
 from edgelstm.profiles.runner import profile, profile_with_tool
 from edgelstm.profiles.settings import ProfileSettings, RunBounds
-from edgelstm.profiles.targets import adb
+from edgelstm.profiles.targets import DeviceFacts, adb
 from edgelstm.profiles.targets.adb import AdbTarget
 from edgelstm.profiles.targets.debug_bridge import DebugBridge
+from edgelstm.profiles.targets.here import LocalShell
+from edgelstm.profiles.targets.remote import RemoteTarget
 
 SHORT = RunBounds(min_seconds=0.02, max_seconds=0.1, min_runs=20)
 HOSTILE = "a 'b' \"c\";\n $(touch owned) `d`.tflite"
@@ -195,6 +203,58 @@ def test_the_tool_is_pushed_run_and_removed(
     assert not (tmp_path / "device").exists()
     assert not list(tmp_path.rglob("owned"))
     json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_the_tool_gets_our_library_and_its_own_delegates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library of this machine is pushed by itself; NNAPI and the GPU are the tool's flags."""
+    monkeypatch.setattr(benchmark_model, "LOCAL_HOME", f"'{tmp_path}/device'")
+    model = profile_models.write_dense(tmp_path / "m.tflite")
+    settings = ProfileSettings(bounds=SHORT, delegates=("edgelstm", "nnapi", "gpu"))
+    report = profile_with_tool(model, settings, tool(tmp_path))
+    assert len(report.rows) == 3
+    arguments = (tmp_path / "arguments").read_text()
+    assert f"[--external_delegate_path={tmp_path}/device/run-" in arguments
+    assert "[--external_delegate_options=claim:required]" in arguments
+    assert "[--use_nnapi=true]" in arguments and "[--use_gpu=true]" in arguments
+
+
+def test_a_compiler_that_is_missing_is_told_before_the_tool_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tool for another processor; the message names the package."""
+    monkeypatch.setattr(benchmark_model, "LOCAL_HOME", f"'{tmp_path}/device'")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("edgelstm.profiles.device_library.shutil.which", lambda name: None)
+    binary = tmp_path / "benchmark_model"
+    binary.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\0\xb7\0" + bytes(44))
+    if os.uname().machine == "aarch64":
+        pytest.skip("the tool is for this machine")
+    model = profile_models.write_dense(tmp_path / "m.tflite")
+    settings = ProfileSettings(bounds=SHORT, delegates=("cpu", "edgelstm"))
+    with pytest.raises(MissingPackageError, match="aarch64-linux-gnu-g") as caught:
+        profile_with_tool(model, settings, binary)
+    assert "g++-aarch64-linux-gnu" in (caught.value.cure or "")
+    assert not (tmp_path / "device").exists()
+
+
+def test_what_is_required_is_checked_before_anything_is_installed(tmp_path: Path) -> None:
+    """With the device's facts; nothing of ours stays there."""
+    seen = []
+
+    def require(facts: DeviceFacts) -> None:
+        seen.append(facts.machine)
+        raise MissingPackageError("no compiler")
+
+    there = RemoteTarget(
+        Device("phone", "adb", python=sys.executable), LocalShell(), home=f"'{tmp_path}/device'",
+        time_limit_s=60, require=require,
+    )  # fmt: skip
+    with pytest.raises(MissingPackageError, match="no compiler"), there.connect():
+        pass
+    assert seen == [os.uname().machine]
+    assert not (tmp_path / "device").exists()
 
 
 def test_what_the_tool_cannot_do_is_refused(tmp_path: Path) -> None:

@@ -17,12 +17,19 @@ import numpy as np
 import profile_models
 import pytest
 
-from edgelstm.errors import EdgeLstmError, MissingPackageError, OptionError
-from edgelstm.profiles import native_runner
+from edgelstm.errors import EdgeLstmError, MissingPackageError, OptionError, UnsupportedModelError
+from edgelstm.profiles import delegates, native_runner
 from edgelstm.profiles.devices import Device, find
 from edgelstm.profiles.native_runner import NativeRunner
 from edgelstm.profiles.runner import profile
-from edgelstm.profiles.settings import ProfileSettings, RunBounds, Runner, Variables
+from edgelstm.profiles.settings import (
+    IdlePolicy,
+    OpPolicy,
+    ProfileSettings,
+    RunBounds,
+    Runner,
+    Variables,
+)
 from edgelstm.profiles.targets import here
 from edgelstm.profiles.targets.here import LocalShell
 from edgelstm.profiles.targets.remote import RemoteTarget
@@ -199,6 +206,95 @@ def test_a_library_that_hangs_is_ended(runner: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "device").exists()
     running = subprocess.run(["ps", "ax"], capture_output=True, text=True).stdout
     assert str(tmp_path / "device") not in running
+
+
+IDLE_DELEGATE = r"""
+#include <stdint.h>
+typedef struct { void* data; int (*prepare)(void*, void*); void* a; void* b; void* c; int64_t flags;
+                 void* d; } Delegate;
+static int prepare(void* context, void* delegate) { return 0; }
+static Delegate it = {0, prepare, 0, 0, 0, 1, 0};
+void* tflite_plugin_create_delegate(const char** k, const char** v, unsigned long n, void* r) {
+  return &it;
+}
+void tflite_plugin_destroy_delegate(void* d) {}
+"""
+
+
+def compiled(folder: Path, name: str, text: str) -> Path:
+    (folder / f"{name}.c").write_text(text)
+    path = folder / f"{name}.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-w", "-o", path, folder / f"{name}.c"], check=True)
+    return path
+
+
+def test_a_delegate_that_takes_nothing_is_no_silent_run_on_the_cpu(tmp_path: Path) -> None:
+    """Though XNNPACK takes after it what it left: by Python's agent."""
+    delegate = compiled(tmp_path, "idle", IDLE_DELEGATE)
+    model = profile_models.write_dense(tmp_path / "m.tflite")
+    given = ProfileSettings(
+        bounds=SHORT, delegates=(str(delegate),), idle=IdlePolicy.FAIL, ops=OpPolicy.SKIP
+    )
+    with pytest.raises(UnsupportedModelError, match="took no part"):
+        profile(model, given)
+
+
+def test_the_native_runner_sees_a_delegate_that_takes_nothing(
+    runner: Path, tflite: Path, tmp_path: Path
+) -> None:
+    """As the agent does."""
+    delegate = compiled(tmp_path, "idle", IDLE_DELEGATE)
+    model = profile_models.write_dense(tmp_path / "m.tflite")
+    given = settings(runner, tflite, delegates=(str(delegate),), idle=IdlePolicy.FAIL)
+    with pytest.raises(UnsupportedModelError, match="took no part"):
+        profile(model, given, target=target(runner, tflite, tmp_path / "device"))
+
+
+def test_delegates_that_a_runner_does_not_reach_are_refused_at_once(tmp_path: Path) -> None:
+    """NNAPI by Python, LiteRT's accelerator by the C API; each with the way to it."""
+    for kind, name, way in ((Runner.AGENT, "nnapi", "--runner native"),
+                            (Runner.NATIVE, "gpu", "leave --runner native out")):  # fmt: skip
+        with pytest.raises(OptionError) as caught:
+            delegates.check_runner(ProfileSettings(runner=kind, delegates=(name,)))
+        assert way in (caught.value.cure or "")
+
+
+NNAPI = r"""
+#include <stdio.h>
+#include <stdlib.h>
+struct Options { int preference; const char* name; const char* cache; const char* token; int no_cpu;
+                 int fp16; int parts; void* handle; };
+void* TfLiteNnapiDelegateCreate(const struct Options* o) {
+  FILE* file = fopen(getenv("NNAPI_SAW"), "w");
+  fprintf(file, "%d %s %d %d %d", o->preference, o->name ? o->name : "-", o->no_cpu, o->fp16,
+          o->parts);
+  fclose(file);
+  return 0;
+}
+"""
+
+
+def test_nnapi_is_asked_of_the_library_with_its_options(
+    runner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library without it, a device without it, and its options in their places."""
+    load = json.dumps(
+        {"command": "load", "path": "m", "delegate": "nnapi", "threads": 1,
+         "options": {"accelerator_name": "dsp", "allow_fp16": "1"}}
+    )  # fmt: skip
+    (answer,) = ask(runner, stub(tmp_path, "abort()"), load)
+    assert "no function TfLiteNnapiDelegateCreate" in str(answer["message"])
+    library = compiled(tmp_path, "nnapi", STUB.replace("END", "abort()") + NNAPI)
+    (answer,) = ask(runner, library, load)
+    assert answer["kind"] == "delegate" and "no NNAPI" in str(answer["message"])
+    (tmp_path / "device").mkdir()
+    android = compiled(tmp_path, "neural", "int nothing;")
+    android.rename(tmp_path / "device" / "libneuralnetworks.so")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "device"))
+    monkeypatch.setenv("NNAPI_SAW", str(tmp_path / "saw"))
+    (answer,) = ask(runner, library, load)
+    assert "makes no delegate" in str(answer["message"])
+    assert (tmp_path / "saw").read_text() == "-1 dsp 1 1 3"
 
 
 def golden_of(folder: Path) -> Path:

@@ -43,6 +43,14 @@ def test_each_delegate_is_set_beside_the_operators_of_the_model() -> None:
     )
 
 
+def test_nnapi_names_the_conditions_of_its_lstm_operators() -> None:
+    """Precision and Android's version decide, which the operators alone do not tell."""
+    settings = ProfileSettings(delegates=("nnapi",))
+    (found,) = preflight(FUSED, settings)
+    assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in found.may_take
+    assert any("float32, on Android 10" in line for line in found.lines())
+
+
 def test_a_quirk_is_met_by_its_processors_and_versions_alone() -> None:
     """LiteRT's CompiledModel needs LSE atomics: a Cortex-A72 has none."""
     (found,) = quirks.met(CORTEX_A72, LITERT)

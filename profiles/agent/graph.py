@@ -52,11 +52,18 @@ class Tensor(ctypes.Structure):
 
 
 class Node(ctypes.Structure):
-    """The head of TfLiteNode."""
+    """TfLiteNode up to the delegate that took it."""
 
     _fields_ = [
         ("inputs", ctypes.POINTER(IntArray)),
         ("outputs", ctypes.POINTER(IntArray)),
+        ("intermediates", ctypes.c_void_p),
+        ("temporaries", ctypes.c_void_p),
+        ("user_data", ctypes.c_void_p),
+        ("builtin_data", ctypes.c_void_p),
+        ("custom_initial_data", ctypes.c_void_p),
+        ("custom_initial_data_size", ctypes.c_int),
+        ("delegate", ctypes.c_void_p),
     ]
 
 
@@ -171,6 +178,13 @@ class Graph:
         for number, known in enumerate(self._contexts):
             found += _operators(number, *known)
         return found
+
+    def parts_of(self, delegate: int) -> int:
+        """How many parts of the graphs the delegate at an address has taken."""
+        return sum(
+            op.code == DELEGATE_CODE and op.node.contents.delegate == delegate
+            for op in self.operators()
+        )
 
     def covered(self, part: Operator) -> list[Operator]:
         """The operators that a delegate took as this part: what leads to its outputs."""

@@ -87,8 +87,9 @@ class Model:
             self.delegates = [special.load_delegate(path, options) for path in self.libraries]
         except (ValueError, RuntimeError, OSError) as error:
             raise AgentError("delegate", one_line(error)) from error
-        # It must see the graph before a delegate takes parts of it.
-        self.graph = Graph() if request.get("watch") else None
+        # It must see the graph before a delegate takes parts of it; and it alone tells a part that
+        # an external delegate took from one that XNNPACK took after it.
+        self.graph = Graph() if request.get("watch") or name == "external" else None
         watching = [] if self.graph is None else [self.graph]
         try:
             self.interpreter = self.module.Interpreter(
@@ -153,6 +154,7 @@ class Model:
             "allocate_ns": spent,
             "inputs": described,
             "ops": self.op_names(),
+            "parts": self.parts(),
             "taken": self.taken(),
         }
 
@@ -160,6 +162,13 @@ class Model:
         """Names of all nodes; each partition a delegate took adds one named DELEGATE."""
         details = getattr(self.loaded(), "_get_ops_details", None)
         return None if details is None else [str(op["op_name"]) for op in details()]
+
+    def parts(self) -> int | None:
+        """How many parts the external delegates took; None where that cannot be told."""
+        if self.graph is None or not self.delegates:
+            return None
+        pointers = [each._get_native_delegate_pointer() for each in self.delegates]
+        return sum(self.graph.parts_of(pointer) for pointer in pointers)
 
     def taken(self) -> Message | None:
         """What our own delegate says that it took; None of any other, which cannot be asked."""

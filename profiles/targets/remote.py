@@ -7,7 +7,7 @@ import os
 import secrets
 import shlex
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -56,6 +56,9 @@ class Connection(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
 
+Require = Callable[[DeviceFacts], None]
+
+
 class RemoteTarget:
     """A device with a POSIX shell, reached through a `Connection`; it needs Python 3.9 too, unless
     the native runner is brought."""
@@ -68,9 +71,12 @@ class RemoteTarget:
         home: str,
         time_limit_s: float,
         native: NativeRunner | None = None,
+        require: Require | None = None,
     ) -> None:
         """
         Args:
+            require: called with the device's facts before anything is installed there; raises what
+                shall end it.
             home: a shell word: the folder that holds all of ours on the device.
             native: runs there instead of the agent.
         """
@@ -82,6 +88,7 @@ class RemoteTarget:
         self._pushed: dict[Path, str] = {}
         self._folder = ""
         self._native = native
+        self._require = require
         self._python = ""
         self._agent = ""
         self._program: list[str] = []  # the agent or the native runner
@@ -109,6 +116,8 @@ class RemoteTarget:
             stack.callback(self._close_sessions)
             with self.run() as session:
                 facts = ask_facts(session, self._device, self._time_limit_s)
+            if self._require is not None:
+                self._require(facts)
             lacking = self._native is None and (not facts.backends or facts.numpy is None)
             if lacking and self._device.setup is not Setup.NEVER:
                 environment = install(self, facts)

@@ -97,6 +97,13 @@ std::vector<int64_t> Graph::Codes() const {
   return codes;
 }
 
+int64_t Graph::PartsOf(const TfLiteDelegate* delegate) const {
+  const auto operators = Operators();
+  return std::count_if(operators.begin(), operators.end(), [delegate](const Operator& op) {
+    return op.registration->builtin_code == kTfLiteBuiltinDelegate && op.node->delegate == delegate;
+  });
+}
+
 std::vector<Operator> Graph::Covered(const Operator& part) const {
   std::map<int, const Operator*> producers;
   for (const Operator& op : before_) {

@@ -33,6 +33,8 @@ class Graph {
   std::vector<Operator> Operators() const;
   // Builtin codes of all nodes of the model's own graph, of those that a delegate replaced too.
   std::vector<int64_t> Codes() const;
+  // How many parts of the graphs a delegate has taken.
+  int64_t PartsOf(const TfLiteDelegate* delegate) const;
   // What a delegate took as this part: what leads to its outputs.
   std::vector<Operator> Covered(const Operator& part) const;
   Json::Object TensorBytes() const;

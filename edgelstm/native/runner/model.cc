@@ -102,7 +102,10 @@ std::vector<TfLiteDelegate*> Model::Delegates(const Json& request) {
     delegate_ = ExternalDelegate(path.Text(), options, &external_);
     delegates.push_back(delegate_);
   }
-  if (kind_ == "nnapi") delegates.push_back(NnapiDelegate(Library(), options));
+  if (kind_ == "nnapi") {
+    delegate_ = NnapiDelegate(Library(), options);
+    delegates.push_back(delegate_);
+  }
   return delegates;
 }
 
@@ -287,6 +290,7 @@ Json::Object Model::Allocate(const Json& request) {
   return {{"allocate_ns", spent},
           {"inputs", described},
           {"ops", Json::List(codes)},
+          {"parts", delegate_ == nullptr ? Json(nullptr) : Json(graph_->PartsOf(delegate_))},
           {"taken", Taken()}};
 }
 
