@@ -170,6 +170,28 @@ def test_pruning_keeps_operators_whose_variables_are_read() -> None:
     assert [t.name for t in model.main.tensors if t.is_variable] == ["held"]
 
 
+@pytest.mark.parametrize("inner", ["NEG", "ASSIGN_VARIABLE"])
+def test_pruning_drops_loops_that_nobody_reads_unless_they_act(inner: str) -> None:
+    model = Model()
+    main = model.add_subgraph("main")
+    condition, body = model.add_subgraph("condition"), model.add_subgraph("body")
+    for subgraph, name in ((condition, "LESS"), (body, inner)):
+        x, y = subgraph.add_tensor("x", (1,)), subgraph.add_tensor("y", (1,))
+        subgraph.add_op(name, [x, x] if name != "NEG" else [x], [y])
+        subgraph.inputs, subgraph.outputs = [x], [y]
+    x, y, unread = (main.add_tensor(name, (1,)) for name in ("x", "y", "unread"))
+    main.add_op("ABS", [x], [y])
+    main.add_op(
+        "WHILE",
+        [x],
+        [unread],
+        options={"cond_subgraph_index": condition.index, "body_subgraph_index": body.index},
+    )
+    main.inputs, main.outputs = [x], [y]
+    model.prune()
+    assert [op.name for op in main.ops] == (["ABS"] if inner == "NEG" else ["ABS", "WHILE"])
+
+
 def test_operators_are_placed_and_rewired() -> None:
     """An operator can be put before or after another, and readers sent to its output."""
     model = add_model(np.ones(2, np.float32))

@@ -16,11 +16,13 @@ from edgelstm.errors import UnreadableModelError
 if TYPE_CHECKING:
     from edgelstm.converters.flatbuffer.model import Model
 
-# Operators that do something besides computing their outputs.
+# Operators that do something besides computing their outputs; the calling ones where what they
+# call does.
 _EFFECTFUL = frozenset(
-    "CUSTOM CALL CALL_ONCE WHILE IF ASSIGN_VARIABLE HASHTABLE_IMPORT DELEGATE "
+    "CUSTOM CALL CALL_ONCE ASSIGN_VARIABLE HASHTABLE_IMPORT DELEGATE "
     "STABLEHLO_CUSTOM_CALL STABLEHLO_WHILE STABLEHLO_CASE".split()
 )
+_CALLING = frozenset(("WHILE", "IF"))
 # RESHAPE and DEQUANTIZE; a bound, since a damaged file may hold a cycle.
 _LONGEST_WIDENING = 2
 
@@ -248,13 +250,14 @@ class Subgraph:
         variables = {tensor.index for tensor in self.tensors if tensor.is_variable}
         needed = set(self.outputs)
         kept: set[Op] = set()
+        acting = {op for op in self.ops if _acts(op, frozenset())}
         before = -1
         # A variable may be read by an operator that runs before its writer, in the next call.
         while len(kept) != before:
             before = len(kept)
             for op in reversed(self.ops):
                 written = {*op.outputs, *variables.intersection(op.inputs)}
-                if op.name in _EFFECTFUL or not needed.isdisjoint(written):
+                if op in acting or not needed.isdisjoint(written):
                     kept.add(op)
                     needed.update(op.inputs)
         self._raw.operators = [op._raw for op in self.ops if op in kept]
@@ -282,6 +285,21 @@ class Subgraph:
 
     def __iter__(self) -> Iterator[Op]:
         return iter(self.ops)
+
+
+def _acts(op: Op, within: frozenset[int]) -> bool:
+    """Whether an operator does more than to compute its outputs.
+
+    Args:
+        within: subgraphs that call the operator; what calls itself, in a damaged file, acts.
+    """
+    if op.name not in _CALLING:
+        return op.name in _EFFECTFUL
+    called = frozenset(op.called_subgraphs())
+    if called & within:
+        return True
+    model = op.subgraph.model
+    return any(_acts(o, within | called) for index in called for o in model.subgraphs[index].ops)
 
 
 def as_int32(*values: int) -> Array:

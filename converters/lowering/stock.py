@@ -18,6 +18,7 @@ def stock_convert(function: Any, variables: Sequence[Any], precision: Precision)
 
     Args:
         variables: TensorFlow variables that the function reads.
+        precision: in `dynamic` the converter rounds weights; other precisions are made later.
 
     Raises:
         UnsupportedModelError: the converter refuses; the message is its own.
@@ -29,13 +30,10 @@ def stock_convert(function: Any, variables: Sequence[Any], precision: Precision)
         tf.saved_model.save(holder, folder, signatures={_SIGNATURE: function})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.allow_custom_ops = True
-        if precision in (Precision.FLOAT16, Precision.DYNAMIC):
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if precision is Precision.DYNAMIC:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
             # FULLY_CONNECTED with a scale per channel is version 12; tflite-runtime 2.14 has 11.
             converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-        if precision is Precision.FLOAT16:
-            converter.target_spec.supported_types = [tf.float16]
         try:
             flatbuffer: bytes = converter.convert()
         except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.quantize.dynamic import quantize_dynamic_op
-from edgelstm.converters.quantize.float16 import quantize_float16_op
+from edgelstm.converters.quantize.float16 import halve_constants, quantize_float16_op
 from edgelstm.converters.quantize.legality import require_written
 from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.repeat import repeat_dequantize
@@ -44,6 +44,8 @@ def quantize_fused(
             records.append(quantize_dynamic_op(op, rows))
         elif one is Precision.FLOAT16:
             records.append(quantize_float16_op(op))
+    if plan.surroundings is Precision.FLOAT16:
+        halve_constants(model)
     if records or plan.surroundings in _OF_WEIGHTS:
         repeat_dequantize(model)
         model.prune()

@@ -12,7 +12,6 @@ from edgelstm.converters import measured
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize import quantize_fused
-from edgelstm.converters.quantize.float16 import narrow_constant
 from edgelstm.converters.quantize.outcome import check_fit, outcomes
 from edgelstm.converters.quantize.plan import LayerChoice, check_layers
 from edgelstm.converters.quantize.result import QuantizedOp, left_as_they_were
@@ -25,7 +24,6 @@ from edgelstm.errors import OptionError, UnsupportedModelError
 # Operators with weights at input 1; below this many elements a record costs what they save.
 _WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 _SMALLEST = 1024
-_LARGEST_HALF = 65504.0
 
 
 def quantize_finished(
@@ -68,8 +66,6 @@ def quantize_finished(
         notes += made.notes
     if plan.surroundings is Precision.DYNAMIC:
         model = quantize_weights(model, _WEIGHTED, _SMALLEST)
-    elif plan.surroundings is Precision.FLOAT16:
-        _halve(model)
     records += quantize_fused(model, plan, options.rows)
     choices = outcomes(finished.recurrences, plan, records)
     kept = {name: LayerChoice(Precision.FLOAT32, r.reason) for name, r in others.items()}
@@ -107,15 +103,3 @@ def one_signature(source: FinishedSource, model: Model) -> None:
         inputs = {s.name: i for s, i in zip(source.inputs, main.inputs, strict=True)}
         outputs = {s.name: i for s, i in zip(source.outputs, main.outputs, strict=True)}
         model.set_signature("serving_default", inputs=inputs, outputs=outputs)
-
-
-def _halve(model: Model) -> None:
-    """Stores the weights of other operators as float16, behind DEQUANTIZE."""
-    for name in _WEIGHTED:
-        for op in model.main.find(name):
-            weights = op.input(1)
-            if weights is None or not weights.constant or weights.dtype != "float32":
-                continue
-            data = weights.data()
-            if data.size >= _SMALLEST and abs(data).max() <= _LARGEST_HALF:
-                narrow_constant(op, weights)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from edgelstm.converters.flatbuffer import Model, Op, Tensor
+from edgelstm.converters.flatbuffer import Model, Op, Subgraph, Tensor
 from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.quantize.result import QuantizedOp, blocked, stored_bytes, weights
 
@@ -14,6 +16,7 @@ _POSITIONS = (*range(1, 12), 16, *range(20, 24))
 # Below this many elements the tensor and operator records cost more bytes than float16 saves.
 _SMALLEST = 128
 _VERSION = 3
+_OWN_RULES = (FUSED_OP, "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "BIDIRECTIONAL_SEQUENCE_RNN")
 
 
 def quantize_float16(model: Model) -> list[QuantizedOp]:
@@ -40,17 +43,41 @@ def quantize_float16_op(op: Op) -> QuantizedOp:
         if not np.isfinite(half).all():
             left.append(tensor.name)
             continue
-        narrow_constant(op, tensor)
+        _narrow(op.subgraph, tensor, [op])
         changed.append(tensor.name)
     if left:
         reason = f"outside float16's range: {', '.join(left)}"
     return QuantizedOp(layer_name(op), tuple(changed), before, stored_bytes(op), reason)
 
 
-def narrow_constant(op: Op, tensor: Tensor) -> None:
-    """Lets an operator read a float32 constant as float16 behind DEQUANTIZE; it must fit."""
-    subgraph = op.subgraph
+def halve_constants(model: Model) -> None:
+    """Stores the float32 matrices and filters of all other operators as float16.
+
+    As in fused operators: biases and other vectors, and what is under 128 elements, stay float32.
+    TensorFlow's converter rounds every number, so that a floor of 1e-10 under a logarithm is zero.
+    """
+    for subgraph in model.subgraphs:
+        readers: dict[int, list[Op]] = {}
+        for op in subgraph.ops:
+            for index in op.inputs:
+                readers.setdefault(index, []).append(op)
+        for tensor in subgraph.tensors:
+            if tensor.dtype != "float32" or not tensor.constant or len(tensor.shape) < 2:
+                continue
+            used = readers.get(tensor.index, [])
+            if not used or any(op.name in _OWN_RULES for op in used):
+                continue
+            data = tensor.data()
+            with np.errstate(over="ignore"):
+                fits = bool(np.isfinite(data.astype(np.float16)).all())
+            if data.size >= _SMALLEST and fits and tensor.index not in subgraph.outputs:
+                _narrow(subgraph, tensor, used)
+
+
+def _narrow(subgraph: Subgraph, tensor: Tensor, readers: Sequence[Op]) -> None:
+    """Lets operators read a float32 constant as float16 behind DEQUANTIZE; it must fit."""
     stored = subgraph.add_constant(f"{tensor.name}_float16", tensor.data().astype(np.float16))
     wide = subgraph.add_tensor(f"{tensor.name}_float32", tensor.shape)
     subgraph.add_op("DEQUANTIZE", [stored], [wide], version=_VERSION, before=subgraph.ops[0])
-    op.inputs = [wide if index == tensor.index else index for index in op.inputs]
+    for op in readers:
+        op.inputs = [wide if index == tensor.index else index for index in op.inputs]
