@@ -50,6 +50,8 @@ MODELS = {
     "hard sigmoid": Layers(lambda k: [k.LSTM(6, recurrent_activation="hard_sigmoid")], 0),
     "GRU": Layers(lambda k: [k.GRU(6, return_sequences=True)], 0),
     "SimpleRNN": Layers(lambda k: [k.SimpleRNN(6)], 0),
+    # Differs by what float16 rounds, of which the source itself has as much.
+    "half": Layers(lambda k: [k.LSTM(16, dtype="mixed_float16"), k.Dense(3, dtype="float32")], 1),
 }
 FORMS = ("saved model", "frozen functions", "frozen frames")
 DEFAULT = {
@@ -58,6 +60,7 @@ DEFAULT = {
     ("keras", "unrolled stack", "frozen functions"),
     ("tf_keras", "stacked", "frozen frames"),
     ("keras", "GRU", "frozen frames"),
+    ("keras", "half", "saved model"),
 }
 
 

@@ -17,7 +17,7 @@ from edgelstm.converters.verify.source import Roundable
 
 Outputs = Mapping[str, Array]
 
-_EPS = float(np.finfo(np.float32).eps)
+EPS = float(np.finfo(np.float32).eps)
 
 SEEDS = 5
 # A file rounds in as many places as the source does, and the largest of hundreds of errors
@@ -27,15 +27,18 @@ FACTOR = 4.0
 LARGEST = 1e-2
 
 
-def off_by_rounding(value: Array, rng: np.random.Generator) -> Array:
+def off_by_rounding(value: Array, rng: np.random.Generator, eps: float = EPS) -> Array:
     """Weights off by as much as products with them round.
 
     Summed one after another, n products of spread s round to a spread of eps s n / sqrt(24); weights
     off by u eps, u uniform in [-1, 1], give eps s sqrt(n / 3). So u is sqrt(n / 8) times as large in
     a matrix, whose n is its smaller size, and as it is elsewhere.
+
+    Args:
+        eps: spacing of the numbers above 1 in the type that the source computes in.
     """
     terms = min(value.shape[-2:]) if value.ndim > 1 else 1
-    spread = _EPS * max(1.0, float(np.sqrt(terms / 8.0)))
+    spread = eps * max(1.0, float(np.sqrt(terms / 8.0)))
     return np.asarray(value * (1.0 + spread * rng.uniform(-1.0, 1.0, value.shape)), np.float32)
 
 

@@ -15,7 +15,7 @@ from edgelstm.converters.sources.graph.loop_states import LoopEnds, LoopState
 from edgelstm.converters.sources.graph.normal import WIDE
 from edgelstm.converters.sources.keras.names import StateHome, StateSlot
 from edgelstm.converters.spec import Array, StatePolicy
-from edgelstm.converters.verify.noise import off_by_rounding
+from edgelstm.converters.verify.noise import EPS, off_by_rounding
 from edgelstm.errors import UnsupportedModelError
 
 _FEW_VALUES = 8  # constants that are smaller are sizes and factors rather than weights
@@ -92,9 +92,10 @@ class OriginalSession:
 
     @contextlib.contextmanager
     def rounded(self, seed: int) -> Iterator[None]:
-        """While active, every float weight is off by up to one rounding of float32."""
+        """While active, every float weight is off by a rounding of what the graph computes in."""
         rng = np.random.default_rng(seed)
         tf = tensorflow()
+        eps = _coarsest_eps(self._graph)
         weights = {
             op.outputs[0]: tf.make_ndarray(op.get_attr("value"))
             for op in self._graph.get_operations()
@@ -108,15 +109,23 @@ class OriginalSession:
         }
         try:
             self._feeds = {
-                t: off_by_rounding(v, rng) for t, v in weights.items() if v.size > _FEW_VALUES
+                t: off_by_rounding(v, rng, eps) for t, v in weights.items() if v.size > _FEW_VALUES
             }
             self.set_variables(
-                {name: off_by_rounding(value, rng) for name, value in variables.items()}
+                {name: off_by_rounding(value, rng, eps) for name, value in variables.items()}
             )
             yield
         finally:
             self._feeds = {}
             self.set_variables(variables)
+
+
+def _coarsest_eps(graph: Any) -> float:
+    """Spacing above 1 of the coarsest float type in which the graph computes."""
+    tf = tensorflow()
+    spacing = {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7}
+    kinds = {tensor.dtype for op in graph.get_operations() for tensor in op.outputs}
+    return max([EPS, *(spacing[kind] for kind in kinds if kind in spacing)])
 
 
 def _narrow(value: Array) -> Array:
