@@ -72,11 +72,18 @@ class Step:
         x = op.input(0)
         assert x is not None
         time_axis = 0 if op.option("time_major") else 1
-        batch = x.signature[1 - time_axis]
-        if x.signature[time_axis] != 1 or batch < 0:
+        batch, steps = x.signature[1 - time_axis], x.signature[time_axis]
+        if steps != 1:
             raise UnsupportedModelError(
-                f"the input of a single step is {list(x.signature)}: it needs one time step and a "
-                "fixed batch",
+                "what one call takes is more than one step of this layer: "
+                + (f"it gets {steps}" if steps > 0 else "it gets an open number"),
+                where=name,
+                cure="convert the part of the model that takes one step a call (features rather "
+                "than the signal that they are made of), or leave --streaming out",
+            )
+        if batch < 0:
+            raise UnsupportedModelError(
+                "a single step in plain operators needs a fixed batch",
                 where=name,
                 cure="convert with --batch 1",
             )
