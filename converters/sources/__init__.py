@@ -15,7 +15,8 @@ from edgelstm.errors import OptionError, UnreadableModelError, UnsupportedModelE
 
 # Formats that are recognised and cannot be converted yet.
 _NOT_YET = {
-    SourceKind.PYTORCH_ZIP: "convert from a Keras model with the same weights",
+    SourceKind.PYTORCH_ZIP: "export it to ONNX where it was made, `torch.onnx.export(model.eval(), "
+    "(example,), 'model.onnx')`, and convert that",
 }
 
 
@@ -48,7 +49,7 @@ def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource | Fini
         raise UnreadableModelError(
             "The source is a pickle: reading it would run code that it contains.",
             where=str(path),
-            cure="save the model as .keras or .h5",
+            cure="save the model as .keras or .h5, or export it to ONNX (`torch.onnx.export`)",
         )
     if options.clip is not ClipPolicy.KEEP and kind is not SourceKind.TFLITE:
         raise OptionError(
