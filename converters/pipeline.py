@@ -125,6 +125,7 @@ def _convert(
             tolerance=options.tolerance,
             data=options.data,
             samples=finished.samples,
+            continuity=_continuity(options),
             runners=runners,
             progress=progress,
         )
@@ -251,6 +252,11 @@ def _finished(
         pair=measured.pair_of(plain, model, source, explicit_states(marked), options.precision),
         static=static,
     )
+
+
+def _continuity(options: ConvertOptions) -> Continuity:
+    data = options.calibration
+    return Continuity.SAMPLES if data is None else data.continuity
 
 
 def require_ranges(options: ConvertOptions) -> None:

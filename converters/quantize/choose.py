@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.lowering.fused import FUSED_OP
 from edgelstm.converters.quantize.calibrate import Calibration
 from edgelstm.converters.quantize.calibration_calls import Call, calls
 from edgelstm.converters.quantize.calibration_data import CalibrationData
+from edgelstm.converters.quantize.emulate import EmulatedSession
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.static import Observers, quantize_static
 from edgelstm.converters.spec import Array, Precision
 from edgelstm.converters.verify.axes import ModelAxes
-from edgelstm.runtime import Delegate, Session
+from edgelstm.errors import MissingPackageError
+from edgelstm.runtime import Delegate, Session, native
 
 Wide = npt.NDArray[np.float64]
 
@@ -52,39 +55,59 @@ def choose(
         pairs: explicit states, input to output by name; their outputs do not count.
         precision: of everything, or of each layer.
     """
-    taken = list(_first(data, axes))
-    expected = _run(model, taken, pairs)
+    taken = first_calls(data, axes)
+    expected = run_calls(model, taken, pairs)
     squares = {}
     for candidate in CANDIDATES:
         made, _ = quantize_static(model, calibration, precision, candidate)
-        squares[candidate] = squares_by_row(expected, _run(made, taken, pairs))
+        squares[candidate] = squares_by_row(expected, run_calls(made, taken, pairs))
     errors = {one: float(np.sqrt(np.mean(values))) for one, values in squares.items()}
     return surest(squares), errors
 
 
-def _first(data: CalibrationData, axes: ModelAxes) -> Iterator[Call]:
-    rows = 0
+def first_calls(data: CalibrationData, axes: ModelAxes) -> list[Call]:
+    """The first calls, of at least `_ROWS` rows if there are so many."""
+    taken: list[Call] = []
     for call in calls(data, axes):
-        yield call
-        rows += call.rows
-        if rows >= _ROWS:
-            return
+        taken.append(call)
+        if sum(one.rows for one in taken) >= _ROWS:
+            break
+    return taken
 
 
-def _run(model: Model, taken: list[Call], pairs: Mapping[str, str]) -> list[dict[str, Array]]:
-    session = Session(model.to_bytes(), delegate=Delegate.CPU)
+def run_calls(
+    model: Model, taken: Sequence[Call], pairs: Mapping[str, str]
+) -> list[dict[str, Array]]:
+    """The outputs of each call by name, explicit states left out and fed back."""
+    session = _session(model)
     outputs = []
+    left: dict[str, Array] = {}
     for call in taken:
-        session.reset()
+        if call.fresh:
+            session.reset()
+            left = {}
         rows = next((a.shape[0] for a in call.inputs.values() if a.ndim), 1)
         zeros = {
             info.name: np.zeros([rows if n is None else n for n in info.shape], info.dtype)
             for info in session.inputs
             if info.name in pairs
         }
-        found = session.run({**call.inputs, **zeros})
+        found = session.run({**call.inputs, **zeros, **left})
+        left = {given: found[made] for given, made in pairs.items()}
         outputs.append({n: a for n, a in found.items() if n not in pairs.values()})
     return outputs
+
+
+def _session(model: Model) -> Session | EmulatedSession:
+    content = model.to_bytes()
+    wide = any(op.output(0).dtype == "int16" for op in model.main.find(FUSED_OP))
+    if not wide:
+        return Session(content, delegate=Delegate.CPU)
+    try:
+        native.load()
+    except MissingPackageError:
+        return EmulatedSession(content)
+    return Session(content, delegate=Delegate.EDGELSTM)
 
 
 def squares_by_row(

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.flatbuffer import Model, Op
-from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP
+from edgelstm.converters.lowering.fused import FUSED_OP
 from edgelstm.converters.quantize.graph_io import widen_edges
+from edgelstm.converters.quantize.kept_float import kept_float
 from edgelstm.converters.quantize.plan import STATIC, Plan
 from edgelstm.converters.quantize.ranges import Range
 from edgelstm.converters.spec import Precision
@@ -29,9 +30,6 @@ COMPUTES = frozenset(
     "FULLY_CONNECTED BATCH_MATMUL DEPTHWISE_CONV_2D CONV_2D AVERAGE_POOL_2D MAX_POOL_2D MEAN SUM "
     "RESHAPE TRANSPOSE SOFTMAX TANH LOGISTIC RELU GELU HARD_SWISH ADD SUB MUL CONCATENATION "
     "STRIDED_SLICE SLICE SPLIT PAD PADV2 GATHER PACK UNPACK MAXIMUM SQUARED_DIFFERENCE".split()
-)
-_MOVES = frozenset(
-    "BROADCAST_TO CONCATENATION PACK UNPACK RESHAPE EXPAND_DIMS SQUEEZE STRIDED_SLICE SLICE".split()
 )
 # What the quantizer has in 8 bits alone.
 _NARROW = frozenset(["HARD_SWISH", "SQUARED_DIFFERENCE"])
@@ -51,13 +49,8 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], plan: Plan)
     """
     model = _cleaned(model)
     _part_writers(model)
-    precisions = [(op, plan.operator(op.name, _names(op))) for op in model.main.ops]
-    cells = _cell_states(model)
-    chosen = [
-        (op, p)
-        for op, p in precisions
-        if _has_kernel(op, p) and _seen(op, ranges) and not cells & {*op.inputs}
-    ]
+    integers = computed_in_integers(model, ranges, plan)
+    chosen = [(model.main.ops[number], precision) for number, precision in integers.items()]
     if not chosen:
         _join_writers(model)
         return model
@@ -84,6 +77,21 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], plan: Plan)
     _join_writers(quantized)
     widen_edges(quantized)
     return quantized
+
+
+def computed_in_integers(model: Model, ranges: Collection[str], plan: Plan) -> dict[int, Precision]:
+    """The operators that a plan brings into integers, by number in the graph.
+
+    Args:
+        ranges: names of the float32 activations that have one.
+    """
+    kept = kept_float(model.main)
+    wanted = [plan.operator(op.name, _names(op)) for op in model.main.ops]
+    return {
+        number: wanted[number]
+        for number, op in enumerate(model.main.ops)
+        if number not in kept and _has_kernel(op, wanted[number]) and _seen(op, ranges)
+    }
 
 
 def quantize_weights(model: Model, names: Collection[str], smallest: int) -> Model:
@@ -133,17 +141,6 @@ def quantize_weights(model: Model, names: Collection[str], smallest: int) -> Mod
     _restore_outputs(model, quantized)
     _join_writers(quantized)
     return quantized
-
-
-def _cell_states(model: Model) -> set[int]:
-    """The fused operators' cell states and what only moves them: eight bits would cut their sixteen,
-    and a state that goes from call to call would add up the loss."""
-    subgraph = model.main
-    found = {op.inputs[C_STATE] for op in subgraph.find(FUSED_OP)}
-    for op in subgraph.ops:
-        if op.name in _MOVES and found & {*op.inputs}:
-            found |= {*op.outputs}
-    return found
 
 
 def _package() -> tuple[Any, Any]:
@@ -199,7 +196,7 @@ def _has_kernel(op: Op, precision: Precision) -> bool:
     return precision in STATIC and op.name in known
 
 
-def _seen(op: Op, ranges: Mapping[str, Range]) -> bool:
+def _seen(op: Op, ranges: Collection[str]) -> bool:
     tensors = [op.output(i) for i in range(len(op.outputs))]
     tensors += [t for t in (op.input(i) for i in range(len(op.inputs))) if t is not None]
     floats = [t for t in tensors if t.dtype == "float32" and not t.constant]

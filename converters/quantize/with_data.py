@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -12,7 +13,7 @@ from edgelstm.converters.quantize.advice import advice
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate
 from edgelstm.converters.quantize.calibration_calls import calls
 from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
-from edgelstm.converters.quantize.choose import choose
+from edgelstm.converters.quantize.choose import choose, first_calls
 from edgelstm.converters.quantize.learned import (
     Learned,
     put_learned,
@@ -22,10 +23,11 @@ from edgelstm.converters.quantize.learned import (
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.result import QuantizedOp
+from edgelstm.converters.quantize.sensitive import without_sensitive
 from edgelstm.converters.quantize.static import Observers, quantize_static
 from edgelstm.converters.spec import Array, Precision, StatePolicy
 from edgelstm.converters.verify.axes import ModelAxes, model_axes
-from edgelstm.converters.verify.cases import random_samples
+from edgelstm.converters.verify.cases import RECORDED_CALLS, random_samples
 from edgelstm.converters.verify.runner import open_runners
 from edgelstm.converters.verify.source import Source
 from edgelstm.errors import DataError, OptionError
@@ -127,6 +129,9 @@ def quantize_with_data(
             f"float32 of {len(errors)} ways tried, rms {errors[observers]:.2g} of the outputs' "
             f"range."
         )
+    taken = first_calls(data, axes)
+    plan, kept = without_sensitive(model, calibration, taken, pairs, plan, observers, progress)
+    notes += kept
     made, records = quantize_static(model, calibration, plan, observers)
     notes += advice(calibration, plan)
     return QuantizedModel(made, records, calibration, first_samples(data, axes), tuple(notes))
@@ -147,7 +152,9 @@ def check_stream(data: CalibrationData, policy: StatePolicy) -> None:
 
 
 def first_samples(data: CalibrationData, axes: ModelAxes) -> dict[str, Array]:
-    """The first rows of calibration data, up to `VERIFIED_ROWS`."""
+    """The first rows of calibration data, up to `VERIFIED_ROWS`; of a recording its beginning."""
+    if data.continuity is Continuity.STREAM:
+        return _beginning(data, axes)
     for call in calls(data, axes):
         rows = np.arange(min(call.rows, VERIFIED_ROWS))
         return {
@@ -157,6 +164,17 @@ def first_samples(data: CalibrationData, axes: ModelAxes) -> dict[str, Array]:
             for i in axes.inputs
         }
     raise DataError("there are no calibration data", where=data.where)
+
+
+def _beginning(data: CalibrationData, axes: ModelAxes) -> dict[str, Array]:
+    """The first calls of a recording, one behind the other: along time, else along the rows."""
+    taken = list(itertools.islice(calls(data, axes), RECORDED_CALLS))
+    joined = {}
+    for inputs in axes.inputs:
+        axis = inputs.batch if inputs.time is None else inputs.time
+        arrays = [call.inputs[inputs.spec.name] for call in taken]
+        joined[inputs.spec.name] = arrays[0] if axis is None else np.concatenate(arrays, axis)
+    return joined
 
 
 def axes_of(model: Model, source: Source, pairs: Mapping[str, str]) -> ModelAxes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from edgelstm.converters.quantize.calibration_data import Continuity
 from edgelstm.converters.spec import Array, Precision, StatePolicy, TensorSpec
 from edgelstm.converters.verify.axes import InputAxes, ModelAxes
 from edgelstm.errors import UnsupportedModelError
@@ -19,6 +20,7 @@ SPARE_STEPS = 40  # in place of short lengths that the source does not take
 LARGE_INPUT = 10.0  # standard deviations; drives sigmoid and tanh into saturation
 PUSH = 2.0  # standard deviations
 PUSH_STEPS = 24
+RECORDED_CALLS = 128  # of a recording, at most
 MASKABLE_STEPS = 4  # shorter sequences have no room for distinct mask patterns
 
 Keep = Callable[[int], Array]  # steps -> [steps] bool, True where a step counts
@@ -78,6 +80,7 @@ def plan(
     precision: Precision = Precision.FLOAT32,
     seed: int = 0,
     samples: Mapping[str, Array] | None = None,
+    continuity: Continuity = Continuity.SAMPLES,
 ) -> tuple[Case, ...]:
     """The cases of a model, the same for the same seed.
 
@@ -86,8 +89,10 @@ def plan(
     Args:
         samples: by input name; float inputs are then rows of these, repeated along time as needed,
             and there are neither inputs of zero nor large ones.
+        continuity: whether the samples are one recording: consecutive calls then take what
+            follows in it.
     """
-    maker = _Maker(axes, np.random.default_rng(seed), samples or {})
+    maker = _Maker(axes, np.random.default_rng(seed), samples or {}, continuity)
     rows = len(MASK_PATTERNS) if axes.masked else 3
     batch = axes.batch or 1
     if axes.batch_varies:
@@ -98,6 +103,8 @@ def plan(
     # A fixed length reaches ten times its steps only through a state that is carried on.
     carried = policy is not StatePolicy.RESET and not axes.time_varies
     calls = 10 if carried else 2
+    if continuity is Continuity.STREAM and policy is not StatePolicy.RESET:
+        calls = max(calls, min(maker.recorded_calls(large, typical), RECORDED_CALLS))
 
     cases = maker.masked("typical sequence", large, typical, calls, row_check=True)
     if axes.time_varies:
@@ -146,10 +153,23 @@ class _Maker:
     axes: ModelAxes
     random: np.random.Generator
     samples: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    continuity: Continuity = Continuity.SAMPLES
+    next_call: int = 0
+
+    def recorded_calls(self, batch: int, time: int) -> int:
+        """How many consecutive calls of a size the samples fill."""
+        counts = [
+            self.samples[i.spec.name].shape[axis] // size
+            for i in self.axes.inputs
+            for axis, size in ((i.time, time) if i.time is not None else (i.batch, batch),)
+            if axis is not None and i.spec.name in self.samples
+        ]
+        return min(counts, default=0)
 
     def case(
         self, name: str, batch: int, time: int, *, scale: float = 1.0, optional: bool = False
     ) -> Case:
+        self.next_call = 0
         calls = tuple(self._call(batch, time, scale) for _ in range(2))
         return Case(name, batch, self._steps(time), calls, optional=optional)
 
@@ -173,6 +193,7 @@ class _Maker:
         for number, group in enumerate(groups):
             # A batch larger than the patterns left starts over with the first ones.
             filled = [group[row % len(group)] for row in range(batch)] if group else []
+            self.next_call = 0
             made = [self._mask(self._call(batch, time, 1.0), filled) for _ in range(calls)]
             cases.append(
                 Case(
@@ -220,7 +241,9 @@ class _Maker:
         return time if self.axes.has_time else None
 
     def _call(self, batch: int, time: int, scale: float) -> dict[str, Array]:
-        return {i.spec.name: self._values(i, batch, time, scale) for i in self.axes.inputs}
+        call = {i.spec.name: self._values(i, batch, time, scale) for i in self.axes.inputs}
+        self.next_call += 1
+        return call
 
     def _values(self, inputs: InputAxes, batch: int, time: int, scale: float) -> Array:
         shape = inputs.shape(batch, time)
@@ -249,6 +272,8 @@ class _Maker:
     def _drawn(self, inputs: InputAxes, shape: tuple[int, ...]) -> Array:
         """Rows of the samples in another order, from a random step on, starting over at the end."""
         array = self.samples[inputs.spec.name]
+        if self.continuity is Continuity.STREAM:
+            return self._recorded(array, inputs, shape)
         if inputs.batch is not None:
             rows = self.random.permutation(array.shape[inputs.batch])
             taken = np.resize(rows, shape[inputs.batch])
@@ -258,6 +283,14 @@ class _Maker:
             first = 0 if steps == shape[inputs.time] else int(self.random.integers(steps))
             taken = (first + np.arange(shape[inputs.time])) % steps
             array = np.take(array, taken, axis=inputs.time)
+        return np.ascontiguousarray(array, np.dtype(inputs.spec.dtype))
+
+    def _recorded(self, array: Array, inputs: InputAxes, shape: tuple[int, ...]) -> Array:
+        """What the next call takes of a recording: along time, else along the rows."""
+        axis = inputs.batch if inputs.time is None else inputs.time
+        if axis is not None:
+            taken = self.next_call * shape[axis] + np.arange(shape[axis])
+            array = np.take(array, taken % array.shape[axis], axis=axis)
         return np.ascontiguousarray(array, np.dtype(inputs.spec.dtype))
 
     def _lengths(self, inputs: InputAxes, shape: tuple[int, ...], time: int, scale: float) -> Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgelstm.converters.quantize.calibration_data import Continuity
 from edgelstm.converters.spec import Array, Precision, StatePolicy, TensorSpec
 from edgelstm.converters.verify import noise as noise_of
 from edgelstm.converters.verify.axes import ModelAxes, batch_axis, model_axes, take_rows
@@ -39,6 +40,7 @@ def verify(
     tolerance: float | None = None,
     data: Mapping[str, Array] | None = None,
     samples: Mapping[str, Array] | None = None,
+    continuity: Continuity = Continuity.SAMPLES,
     backends: Sequence[str] | None = None,
     runners: Sequence[Runner] | None = None,
     progress: Progress | None = None,
@@ -61,6 +63,7 @@ def verify(
         data: the user's samples by input name, compared besides the random ones.
         samples: inputs that cases draw from instead of random numbers, where a file holds for
             such inputs only (int8 and int16).
+        continuity: whether the samples are one recording.
         backends: interpreters to run in; None takes the preferred one installed.
         runners: what to run it in instead, where no interpreter takes the file.
         progress: called with one line before each run.
@@ -105,8 +108,8 @@ def verify(
 
     comparison = _Comparison(source, policy, axes, state_inputs, allowed)
     expected, notes = comparison.references(
-        plan(axes, policy, precision, samples=samples),
-        data_cases(data, axes, state_inputs) if data is not None else (),
+        plan(axes, policy, precision, samples=samples, continuity=continuity),
+        data_cases(data, axes, state_inputs, policy) if data is not None else (),
     )
     results: list[CaseResult] = []
     may_be_noise = tolerance is None and precision is Precision.FLOAT32
@@ -213,7 +216,7 @@ class _Comparison:
         record = CaseRecord(case, runner.label, self.tolerance, axes, noise or {})
         try:
             for number, outputs in enumerate(self._calls(runner, case)):
-                record.add(_CALLS[number], expected[number], outputs)
+                record.add(_name_of(number), expected[number], outputs)
             if len(case.calls) > 1:
                 again = self._calls(runner, dataclasses.replace(case, calls=case.calls[:1]))
                 record.add("first call after a reset", expected[0], again[0])
@@ -317,3 +320,7 @@ _CALLS = tuple(
     f"{word} call"
     for word in "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 )
+
+
+def _name_of(number: int) -> str:
+    return _CALLS[number] if number < len(_CALLS) else f"call {number + 1}"

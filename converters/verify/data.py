@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from edgelstm.converters.spec import Array, TensorSpec
+from edgelstm.converters.spec import Array, StatePolicy, TensorSpec
 from edgelstm.converters.verify.axes import InputAxes, ModelAxes
 from edgelstm.converters.verify.cases import Case
 from edgelstm.errors import DataError
@@ -15,9 +15,12 @@ CHUNK = 32  # samples per call where the batch size is open
 
 
 def data_cases(
-    data: Mapping[str, Array], axes: ModelAxes, optional_names: Collection[str] = ()
+    data: Mapping[str, Array],
+    axes: ModelAxes,
+    optional_names: Collection[str] = (),
+    policy: StatePolicy = StatePolicy.RESET,
 ) -> tuple[Case, ...]:
-    """One case per chunk of samples.
+    """One case per chunk of samples; one case of all where they are frames of a recording.
 
     Args:
         data: arrays by input name, one sample per index of the input's batch axis (the leading
@@ -32,6 +35,18 @@ def data_cases(
         (arrays[i.spec.name].shape[i.batch] for i in axes.inputs if i.batch is not None), 1
     )
     batch = CHUNK if axes.batch_varies else axes.batch or 1
+    if holds_frames(axes, policy) and count > 1:
+        calls = tuple(
+            {
+                i.spec.name: arrays[i.spec.name]
+                if i.batch is None
+                else np.take(arrays[i.spec.name], [frame], axis=i.batch)
+                for i in axes.inputs
+            }
+            for frame in range(count)
+        )
+        name = f"your data, frames 0 to {count - 1}"
+        return (Case(name, batch, None, calls, ordinary=False),)
     cases = []
     for start in range(0, count, batch):
         rows = np.arange(start, min(start + batch, count))
@@ -52,6 +67,12 @@ def data_cases(
         name = f"your data, samples {start} to {last}"
         cases.append(Case(name, len(rows), time, (call,), ordinary=False))
     return tuple(cases)
+
+
+def holds_frames(axes: ModelAxes, policy: StatePolicy) -> bool:
+    """Whether rows of data are consecutive frames: the model is one step of one row, with states."""
+    kept = policy is not StatePolicy.RESET
+    return kept and not axes.batch_varies and axes.batch == 1 and not axes.has_time
 
 
 def checked_data(
