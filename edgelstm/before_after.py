@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pickle
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,64 +15,151 @@ import numpy as np
 from edgelstm.converters import pipeline
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.sources.sniff import SourceKind, sniff
-from edgelstm.errors import OptionError, UnsupportedModelError
+from edgelstm.errors import EdgeLstmError, OptionError, UnsupportedModelError
 from edgelstm.profiles.measurement import (
     Configuration,
+    Failure,
     Measurement,
     MemoryFigures,
     MemoryReading,
     ProfileReport,
 )
 from edgelstm.profiles.runner import profile
-from edgelstm.profiles.settings import ProfileSettings
+from edgelstm.profiles.settings import ProfileSettings, RunBounds, Runner
+from edgelstm.profiles.trial import next_batch
 from edgelstm.quiet import quiet
 from edgelstm.study.processes import Worker
 from edgelstm.study.worker import ONNX, SOURCE
 
 _WHERE = "--as-source"
-# Before and after the converted file, which so stands between two halves of the source's runs.
-_BATCHES = 8
-_BATCH_S = 0.15
-_MOST_CALLS = 2000
 
 Progress = Callable[[str], None]
 
 
 def profile_with_source(
-    source: Path, settings: ProfileSettings, *, progress: Progress = lambda text: None
+    source: Path,
+    settings: ProfileSettings,
+    options: ConvertOptions | None = None,
+    *,
+    progress: Progress = lambda text: None,
 ) -> ProfileReport:
-    """Converts a model and profiles both, in one report; the source is its last configuration.
+    """Converts a model and profiles both, in turns and in one report; the source is its last row.
+
+    Args:
+        options: of the conversion; the source is opened by the same.
 
     Raises:
         OptionError: the source is a .tflite file, or an option is for finished files alone.
         EdgeLstmError: it does not convert, or one of the two cannot be measured.
     """
+    options = ConvertOptions() if options is None else options
     kind = sniff(source)
     _check(kind, settings)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         converted, given = Path(folder) / "converted.tflite", Path(folder) / "inputs.npz"
         progress(f"converting {source.name}")
         with quiet():
-            pipeline.convert(source, converted, ConvertOptions(), progress=lambda text: None)
-        inputs = _inputs(converted, settings)
-        np.savez(given, **inputs)  # type: ignore[arg-type]
+            pipeline.convert(source, converted, options, progress=lambda text: None)
+        np.savez(given, **_inputs(converted, settings))  # type: ignore[arg-type]
+        how = Path(folder) / "options"
+        how.write_bytes(pickle.dumps(_of_source(options)))
         progress("loading the source in its own framework")
         try:
-            worker = Worker(ONNX if kind is SourceKind.ONNX else SOURCE, source, given, 1)
+            framework = ONNX if kind is SourceKind.ONNX else SOURCE
+            worker = Worker(framework, source, given, 1, how)
         except UnsupportedModelError as error:
             raise UnsupportedModelError(
                 f"The source does not run in its own framework: {error.what}", where=str(source)
             ) from None
         stack.callback(worker.close)
-        progress("timing the source")
-        before = _batches(worker)
-        report = profile(converted, settings, progress=progress)
-        progress("timing the source again")
-        measured = _measurement(worker, (*before, *_batches(worker)), report)
+        rival = SourceRival(worker, settings.bounds)
+        report = profile(converted, settings, progress=progress, rivals=[rival])
+    *others, own = report.measurements
+    if not own.inputs and others:
+        own = dataclasses.replace(own, inputs=others[0].inputs)
     return dataclasses.replace(
         report,
         model=dataclasses.replace(report.model, path=f"{source}, converted"),
-        measurements=(*report.measurements, measured),
+        measurements=(*others, own),
+    )
+
+
+class SourceRival:
+    """The source in its process, which takes turns with the converted file's configurations."""
+
+    def __init__(self, worker: Worker, bounds: RunBounds) -> None:
+        self.error: EdgeLstmError | None = None
+        self._worker = worker
+        self._bounds = bounds
+        self._batches: list[tuple[int, ...]] = []
+        self._starts_ns: list[int] = []
+        self._memory = worker.memory()
+        self.own_cpu_ns = 0
+        self._configuration = Configuration(f"source ({self._memory['framework']})", 1)
+
+    @contextlib.contextmanager
+    def failing_alone(self) -> Iterator[None]:
+        """Keeps an error instead of letting it end the others."""
+        try:
+            yield
+        except EdgeLstmError as error:
+            self.error = error
+
+    def open(self, stack: contextlib.ExitStack) -> None:
+        """It is open already."""
+
+    def turn(self) -> None:
+        """One batch."""
+        runs, _ = next_batch(self._bounds, self._batches)
+        # The worker's clock is this process's too.
+        self._starts_ns.append(time.perf_counter_ns())
+        self._batches.append(tuple(self._worker.samples(runs)))
+
+    def close(self) -> None:
+        """Its memory, with what the runs needed, and the processor time that they took."""
+        before, self._memory = self._memory, self._worker.memory()
+        self.own_cpu_ns = self._memory["cpu_ns"] - before["cpu_ns"]
+
+    def failure(self) -> Failure | None:
+        """What ended it; None where nothing did."""
+        if self.error is None:
+            return None
+        return Failure(self._configuration, self.error.what, self.error.cure, bool(self._batches))
+
+    def result(self) -> Measurement | None:
+        """What is known so far."""
+        if not self._batches:
+            return None
+        runtime, peak = self._memory["runtime_bytes"] or 0, self._memory["peak_bytes"] or 0
+
+        def reading(size: int) -> MemoryReading:
+            return MemoryReading(size, "VmHWM", None, None, None)
+
+        return Measurement(
+            configuration=self._configuration,
+            load_ns=(int(self._memory["load_ns"] or 0),),
+            allocate_ns=(0,),
+            first_ns=(int(self._memory["first_ns"] or 0),),
+            batches=tuple(self._batches),
+            batch_starts_ns=tuple(self._starts_ns),
+            cpu_ns=0,
+            memory=MemoryFigures(reading(runtime), reading(peak)),
+            inputs=(),
+            ops=None,
+            op_times_missing="it runs in its own framework",
+        )
+
+
+def _of_source(options: ConvertOptions) -> ConvertOptions:
+    """What says how the source is opened: the rest may hold what another process cannot be sent."""
+    return ConvertOptions(
+        architecture=options.architecture,
+        custom_objects=options.custom_objects,
+        code=options.code,
+        nan=options.nan,
+        inputs=options.inputs,
+        outputs=options.outputs,
+        fix=options.fix,
     )
 
 
@@ -85,6 +174,7 @@ def _check(kind: SourceKind, settings: ProfileSettings) -> None:
         ("--on", settings.device != "local"),
         ("--budget", bool(settings.budget)),
         ("--golden", settings.golden is not None),
+        ("--runner native", settings.runner is Runner.NATIVE),
     ):
         if used:
             raise OptionError(
@@ -110,32 +200,3 @@ def _inputs(model: Path, settings: ProfileSettings) -> dict[str, np.ndarray]:
         whole = dtype.kind in "iub"
         found[info.name] = (values > 0).astype(dtype) if whole else values.astype(dtype)
     return found
-
-
-def _batches(worker: Worker) -> tuple[tuple[int, ...], ...]:
-    one = max(1, min(worker.samples(3)))
-    calls = max(3, min(_MOST_CALLS, round(_BATCH_S * 1e9 / one)))
-    return tuple(tuple(worker.samples(calls)) for _ in range(_BATCHES))
-
-
-def _measurement(
-    worker: Worker, batches: tuple[tuple[int, ...], ...], report: ProfileReport
-) -> Measurement:
-    memory = worker.memory()
-    runtime, peak = memory["runtime_bytes"] or 0, memory["peak_bytes"] or 0
-
-    def reading(size: int) -> MemoryReading:
-        return MemoryReading(size, "VmHWM", None, None, None)
-
-    return Measurement(
-        configuration=Configuration(f"source ({memory['framework']})", 1),
-        load_ns=(int(memory["load_ns"] or 0),),
-        allocate_ns=(0,),
-        first_ns=(int(memory["first_ns"] or 0),),
-        batches=batches,
-        cpu_ns=0,
-        memory=MemoryFigures(reading(runtime), reading(peak)),
-        inputs=report.measurements[0].inputs,
-        ops=None,
-        op_times_missing="it runs in its own framework",
-    )

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgelstm.cli_types import (
+    AllowCodeOption,
+    ArchitectureOption,
+    BatchOption,
+    CalibrationOption,
+    CustomObjectsOption,
     DelegateOption,
+    FixOption,
+    InputsOption,
     JsonOption,
     ModelArgument,
+    OutputsOption,
     OverwriteOption,
     RunnerName,
+    SourceQuantizeOption,
+    StateName,
+    StateOption,
     StatesName,
 )
+from edgelstm.errors import OptionError
+
+if TYPE_CHECKING:
+    from edgelstm.converters.options import ConvertOptions
 
 
 def add_to(app: typer.Typer) -> None:
@@ -113,10 +128,21 @@ def profile(
         bool,
         typer.Option(
             "--as-source",
-            help="MODEL is a source (Keras, TensorFlow graph, ONNX): profile it in its own "
-            "framework, and converted, in one report.",
+            help="MODEL is a source (Keras, TensorFlow graph, SavedModel, ONNX): profile it in its "
+            "own framework, and converted, in turns and in one report. The options of the "
+            "conversion are those of edgelstm convert.",
         ),
     ] = False,
+    quantize: SourceQuantizeOption = None,
+    calibration: CalibrationOption = None,
+    state: StateOption = None,
+    batch: BatchOption = None,
+    inputs: InputsOption = None,
+    outputs: OutputsOption = None,
+    fix: FixOption = None,
+    architecture: ArchitectureOption = None,
+    custom_objects: CustomObjectsOption = None,
+    allow_code: AllowCodeOption = False,
     ops: Annotated[
         bool, typer.Option("--ops/--no-ops", help="Also measure the time of each operator.")
     ] = True,
@@ -183,6 +209,16 @@ def profile(
         native_runner=native_runner,
     )
     if not as_source:
+        for option, given in (
+            ("--quantize", quantize), ("--calibration", calibration), ("--state", state),
+            ("--batch", batch), ("--inputs", inputs), ("--outputs", outputs), ("--fix", fix),
+            ("--architecture", architecture), ("--custom-objects", custom_objects),
+            ("--allow-code", allow_code or None),
+        ):  # fmt: skip
+            if given is not None:
+                raise OptionError(
+                    f"{option} is for conversions.", where=option, cure="add --as-source"
+                )
         read_model_file(model)  # a damaged one is no fault of the device's
     if runner is RunnerName.BENCHMARK_MODEL and not as_source:
         from edgelstm.profiles.benchmark_model import print_report
@@ -196,7 +232,11 @@ def profile(
     if as_source:
         from edgelstm.before_after import profile_with_source
 
-        report = profile_with_source(model, settings, progress=terminal.progress)
+        converting = _conversion(
+            quantize or "float32", calibration, state, batch, inputs, outputs, fix, architecture,
+            custom_objects, allow_code,
+        )  # fmt: skip
+        report = profile_with_source(model, settings, converting, progress=terminal.progress)
     else:
         report = measure(model, settings, progress=terminal.progress)
     if json_to is not None and not to_stdout:
@@ -212,6 +252,38 @@ def profile(
     terminal.show(report.to_json(), to_stdout, lambda console: print_profile(report, console))
     limits.enforce(report)
     enforce_complete(report)
+
+
+def _conversion(
+    quantize: str,
+    calibration: str | None,
+    state: StateName | None,
+    batch: str | None,
+    inputs: str | None,
+    outputs: str | None,
+    fix: list[str] | None,
+    architecture: Path | None,
+    custom_objects: Path | None,
+    allow_code: bool,
+) -> ConvertOptions:
+    from edgelstm import arguments
+    from edgelstm.converters.spec import StatePolicy
+
+    return arguments.convert_options(
+        architecture,
+        custom_objects,
+        allow_code,
+        False,
+        None,
+        None,
+        inputs,
+        outputs,
+        fix,
+        **arguments.quantization(quantize, False),
+        **arguments.calibration(calibration, False, "auto", "float"),
+        state=None if state is None else StatePolicy(state.value),
+        batch=arguments.size("--batch", batch),
+    )
 
 
 def compare(

@@ -249,6 +249,13 @@ PrecisionOption = Annotated[
         help="Precision of the written model; a plan gives each layer its own.",
     ),
 ]
+SourceQuantizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="float32|float16|dynamic|int8|int16|PLAN.toml",
+        help="With --as-source: precision of the converted model.",
+    ),
+]
 KotlinOption = Annotated[
     Path | None, typer.Option("--kotlin", metavar="DIR", help="For Android's Interpreter.")
 ]

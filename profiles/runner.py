@@ -13,7 +13,7 @@ import datetime
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgelstm.errors import (
@@ -49,7 +49,7 @@ from edgelstm.profiles.targets.here import LocalShell
 from edgelstm.profiles.targets.local import LocalTarget
 from edgelstm.profiles.targets.remote import RemoteTarget, Require
 from edgelstm.profiles.targets.ssh import SshTarget
-from edgelstm.profiles.trial import Trial, measure_latency, memory_reading
+from edgelstm.profiles.trial import Participant, Trial, measure_latency, memory_reading
 from edgelstm.runtime.model_file import read_model_file
 
 TARGETS: dict[str, Callable[..., Target]] = {
@@ -113,12 +113,14 @@ def profile(
     *,
     progress: Callable[[str], None] = lambda text: None,
     target: Target | None = None,
+    rivals: Sequence[Participant] = (),
 ) -> ProfileReport:
     """Measures a TFLite model in every configuration of the settings.
 
     Args:
         progress: called with one line whenever something begins or has been learnt.
         target: None opens the one of `settings.device`.
+        rivals: what else takes turns with the configurations; their rows come last.
 
     Raises:
         EdgeLstmError: the file is no model, the device cannot be used, the model does not run,
@@ -156,7 +158,7 @@ def profile(
             with trial.failing_alone():
                 trial.measure_memory(baseline)
             trials.append(trial)
-        measure_latency(trials, settings.bounds, progress)
+        measure_latency([*trials, *rivals], settings.bounds, progress)
         at_rest = measure_idle(target, described, settings, progress)
         for trial in trials:
             trial.time_operators()
@@ -165,12 +167,14 @@ def profile(
             with trial.failing_alone():
                 trial.measure_energy(described, at_rest)
         after = _last_state(target)
-    results = [trial.result() for trial in trials]
-    measurements = tuple(result for result in results if result is not None)
-    if not measurements:
+    measured = [trial.result() for trial in trials]
+    if not any(measured):
         raise next(trial.error for trial in trials if trial.error is not None)
-    failures = [trial.failure() for trial in trials]
-    own_cpu_s = (spent_ns + sum(trial.own_cpu_ns for trial in trials)) / 1e9
+    everyone: list[Participant] = [*trials, *rivals]
+    results = [*measured, *(rival.result() for rival in rivals)]
+    measurements = tuple(result for result in results if result is not None)
+    failures = [each.failure() for each in everyone]
+    own_cpu_s = (spent_ns + sum(each.own_cpu_ns for each in everyone)) / 1e9
     return ProfileReport(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         model=facts,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -48,6 +49,27 @@ COUNTED_RUNS = 5
 
 MOST_RUNS = 1_000_000
 """Of one answer, whose samples are one line."""
+
+
+class Participant(Protocol):
+    """What takes turns with others while latency is measured."""
+
+    own_cpu_ns: int
+
+    @property
+    def error(self) -> EdgeLstmError | None: ...
+
+    def failing_alone(self) -> AbstractContextManager[None]: ...
+
+    def open(self, stack: contextlib.ExitStack) -> None: ...
+
+    def turn(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def result(self) -> Measurement | None: ...
+
+    def failure(self) -> Failure | None: ...
 
 
 class Trial:
@@ -134,15 +156,8 @@ class Trial:
     def turn(self) -> None:
         """One batch, sized so that about BATCHES_AT_LEAST fit into min_seconds."""
         assert self._session is not None
-        bounds = self._settings.bounds
-        batch_ns = max(bounds.min_seconds / BATCHES_AT_LEAST, SHORTEST_BATCH_S) * 1e9
-        n = FIRST_BATCH_RUNS
-        if self._batches:
-            last = statistics.median(np.asarray(self._batches[-1], np.int64))
-            n = max(1, round(batch_ns / max(1.0, last or 1.0)))
-        n = min(n, max(1, bounds.max_runs // BATCHES_AT_LEAST))
-        n = min(n, max(1, bounds.max_runs - sum(map(len, self._batches))))
-        answer = self._warm(self._session, n, limit_ns=round(4 * batch_ns))
+        n, limit_ns = next_batch(self._settings.bounds, self._batches)
+        answer = self._warm(self._session, n, limit_ns=limit_ns)
         self._batches.append(tuple(answer["samples_ns"]))
         self._starts_ns.append(answer["started_ns"])
         self._cpu_ns += answer["cpu_ns"]
@@ -372,8 +387,20 @@ def memory_reading(answer: dict[str, Any]) -> MemoryReading:
     )
 
 
+def next_batch(bounds: RunBounds, batches: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+    """Runs of the next batch, so that about BATCHES_AT_LEAST fit into min_seconds, and the
+    nanoseconds after which it ends in any case."""
+    batch_ns = max(bounds.min_seconds / BATCHES_AT_LEAST, SHORTEST_BATCH_S) * 1e9
+    n = FIRST_BATCH_RUNS
+    if batches:
+        last = statistics.median(np.asarray(batches[-1], np.int64))
+        n = max(1, round(batch_ns / max(1.0, last or 1.0)))
+    n = min(n, max(1, bounds.max_runs // BATCHES_AT_LEAST))
+    return min(n, max(1, bounds.max_runs - sum(map(len, batches)))), round(4 * batch_ns)
+
+
 def measure_latency(
-    trials: Sequence[Trial], bounds: RunBounds, progress: Callable[[str], None]
+    trials: Sequence[Participant], bounds: RunBounds, progress: Callable[[str], None]
 ) -> None:
     """Lets the configurations take turns until each has been run enough."""
     with contextlib.ExitStack() as stack:
@@ -382,7 +409,7 @@ def measure_latency(
                 with trial.failing_alone():
                     trial.open(stack)
         open_trials = [trial for trial in trials if trial.error is None]
-        done: list[Trial] = []
+        done: list[Participant] = []
         while open_trials:
             # A configuration that is done or has failed leaves the rounds; the others go on.
             for trial in open_trials:
@@ -396,7 +423,7 @@ def measure_latency(
                 trial.close()
 
 
-def _enough(trial: Trial, bounds: RunBounds, progress: Callable[[str], None]) -> bool:
+def _enough(trial: Participant, bounds: RunBounds, progress: Callable[[str], None]) -> bool:
     """Whether a configuration has been run enough, by RunBounds."""
     so_far = trial.result()
     assert so_far is not None
@@ -409,7 +436,7 @@ def _enough(trial: Trial, bounds: RunBounds, progress: Callable[[str], None]) ->
     median, width = so_far.median_ns, so_far.half_width
     known = "" if width is None else f" ±{width:.1%}"
     progress(
-        f"{trial.configuration.name}: {so_far.runs} runs, median "
+        f"{so_far.configuration.name}: {so_far.runs} runs, median "
         f"{(median or 0) / 1e6:.4g} ms{known}"
     )
     return True

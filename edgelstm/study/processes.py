@@ -24,7 +24,10 @@ class Worker:
         UnsupportedModelError: it ends before it has run the model once; with its last words.
     """
 
-    def __init__(self, kind: str, model: Path, x: Path, threads: int) -> None:
+    def __init__(
+        self, kind: str, model: Path, x: Path, threads: int, options: Path | None = None
+    ) -> None:
+        """`options`: how a source is to be opened, pickled `ConvertOptions`."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
         environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"}
         if environment.get("CUDA_VISIBLE_DEVICES") == "":
@@ -32,7 +35,7 @@ class Worker:
         self._said = tempfile.TemporaryFile()
         argv = [sys.executable, "-m", "edgelstm.study.worker", kind, str(model), str(x)]
         self._process = subprocess.Popen(
-            [*argv, str(threads)],
+            [*argv, str(threads), *([] if options is None else [str(options)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -49,8 +52,8 @@ class Worker:
         return list(self._ask(do="samples", calls=calls)["ns"])
 
     def memory(self) -> dict[str, Any]:
-        """`runtime_bytes` before the model, `peak_bytes` since then; `load_ns`, `first_ns`, and
-        `framework` with its version."""
+        """`runtime_bytes` before the model, `peak_bytes` since then; `load_ns`, `first_ns`,
+        `cpu_ns` spent until now, and `framework` with its version."""
         return self._ask(do="memory")
 
     def output(self, path: Path) -> None:

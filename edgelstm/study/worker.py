@@ -1,6 +1,7 @@
 """A process that runs one model, in TensorFlow or in a TFLite interpreter, when it is told to.
 
-`python -m edgelstm.study.worker KIND MODEL X.npy THREADS`; requests and answers are lines of JSON
+`python -m edgelstm.study.worker KIND MODEL X.npy THREADS [OPTIONS]`, options of the source as
+`before_after.py` pickled them for this process; requests and answers are lines of JSON
 on stdin and stdout. It ends with its stdin.
 """
 
@@ -11,6 +12,7 @@ import dataclasses
 import gc
 import json
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable
@@ -43,13 +45,16 @@ class Opened:
 Prepare = Callable[[Path, Any], Opened]
 
 
-def main(kind: str, model: str, given: str, threads: int) -> None:
+def main(kind: str, model: str, given: str, threads: int, options: str | None = None) -> None:
     """Loads, then answers requests until stdin ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what frameworks print is no answer
     x = np.load(given)
-    open_call = _OPENERS.get(kind) or _interpreter(kind)
-    prepare = open_call(threads)
+    how = None if options is None else Path(options)
+    if kind in _SOURCES:
+        prepare = _SOURCES[kind](threads, how)
+    else:
+        prepare = _tensorflow(threads) if kind == TENSORFLOW else _interpreter(kind)(threads)
     gc.collect()
     before = _forget_peak()
     clock = [time.perf_counter_ns()]
@@ -75,7 +80,8 @@ def main(kind: str, model: str, given: str, threads: int) -> None:
         if request["do"] == "turn":
             answer({"ns": _turn(call, int(request["calls"]))})
         elif request["do"] == "memory":
-            answer({**facts, "peak_bytes": _status("VmHWM")})
+            spent = time.process_time_ns()
+            answer({**facts, "peak_bytes": _status("VmHWM"), "cpu_ns": spent})
         elif request["do"] == "samples":
             answer({"ns": _samples(call, int(request["calls"]))})
         elif request["do"] == "output":
@@ -104,7 +110,7 @@ def _samples(call: Call, calls: int) -> list[int]:
     return found
 
 
-def _source(threads: int) -> Prepare:
+def _source(threads: int, options: Path | None = None) -> Prepare:
     """A Keras model or a TensorFlow graph, opened as for a conversion, run as users run it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for kind in ("INTRAOP", "INTEROP"):
@@ -119,7 +125,10 @@ def _source(threads: int) -> Prepare:
     run_as_users_do()
 
     def prepare(model: Path, given: Any) -> Opened:
-        source = open_source(model, ConvertOptions())
+        chosen = ConvertOptions()
+        if options is not None:
+            chosen = pickle.loads(options.read_bytes())
+        source = open_source(model, chosen)
         reference = source.reference(state_policy(source.slots))
         inputs = dict(given)
         return Opened(lambda: reference.run(inputs))
@@ -127,8 +136,8 @@ def _source(threads: int) -> Prepare:
     return prepare
 
 
-def _onnx(threads: int) -> Prepare:
-    """ONNX Runtime with its optimisers."""
+def _onnx(threads: int, how: Path | None = None) -> Prepare:
+    """ONNX Runtime with its optimisers; of a model that is cut, as for its conversion."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -139,7 +148,10 @@ def _onnx(threads: int) -> Prepare:
         session = onnxruntime.InferenceSession(
             str(model), options, providers=["CPUExecutionProvider"]
         )
-        inputs = {each.name: given[each.name] for each in session.get_inputs()}
+        names = [each.name for each in session.get_inputs()]
+        if not set(names) <= set(given):
+            return _source(threads, how)(model, given)
+        inputs = {name: given[name] for name in names}
         return Opened(lambda: session.run(None, inputs))
 
     return prepare
@@ -213,7 +225,7 @@ def _interpreter(kind: str) -> Callable[[int], Prepare]:
     return opened
 
 
-_OPENERS = {TENSORFLOW: _tensorflow, SOURCE: _source, ONNX: _onnx}
+_SOURCES = {SOURCE: _source, ONNX: _onnx}
 
 
 def _forget_peak() -> int | None:
@@ -234,4 +246,5 @@ def _status(key: str) -> int | None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    _, named, path, arrays, number, *more = sys.argv
+    main(named, path, arrays, int(number), more[0] if more else None)
