@@ -9,7 +9,31 @@ import pytest
 
 from edgelstm.converters.spec import Activation, Array, Gates, Layout, LstmSpec
 from edgelstm.errors import MissingPackageError
-from edgelstm.runtime import native
+from edgelstm.runtime import native, native_layer
+from edgelstm.runtime.native_layer import (
+    FLOAT,
+    FLOAT16,
+    FLOAT32,
+    HYBRID,
+    HYBRID_ASYMMETRIC,
+    INT8,
+    INT16,
+    Affine,
+    Call,
+    Layer,
+    Weight,
+)
+
+__all__ = [
+    "FLOAT",
+    "HYBRID",
+    "HYBRID_ASYMMETRIC",
+    "Affine",
+    "Call",
+    "Layer",
+    "NativeLstm",
+    "Weight",
+]
 
 _ACTIVATIONS = {
     Activation.RELU: 0,
@@ -17,62 +41,15 @@ _ACTIVATIONS = {
     Activation.RELU6: 2,
     Activation.TANH: 3,
 }
-FLOAT32, FLOAT16, INT16, INT8 = range(4)
-FLOAT, HYBRID, HYBRID_ASYMMETRIC = 0, 1, 3
 _TYPES = {"float32": FLOAT32, "float16": FLOAT16, "int16": INT16, "int8": INT8}
-
-
-class Weight(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("type", ctypes.c_int32), ("scale", ctypes.c_float))
-
-
-class Affine(ctypes.Structure):
-    _fields_ = (("scale", ctypes.c_float), ("zero_point", ctypes.c_int32))
-
-
-class Layer(ctypes.Structure):
-    _fields_ = (
-        *[(name, ctypes.c_int32) for name in ("inputs", "units", "outputs")],
-        *[(name, ctypes.c_int32) for name in ("activation", "arithmetic", "diagonal")],
-        *[(name, ctypes.c_float) for name in ("cell_clip", "projection_clip")],
-        *[(name, Weight * 4) for name in ("kernel", "recurrent", "peephole", "bias", "layer_norm")],
-        *[(name, Weight) for name in ("projection", "projection_bias")],
-        *[(f"{name}_quantization", Affine) for name in ("input", "output", "h", "c", "hidden")],
-        ("gate_scale", ctypes.c_float * 4),
-    )
-
-
-class Call(ctypes.Structure):
-    _fields_ = (
-        *[(name, ctypes.c_void_p) for name in ("input", "output", "h", "c")],
-        *[
-            (name, ctypes.c_int64)
-            for name in ("input_row", "input_step", "output_row", "output_step")
-        ],
-        *[(name, ctypes.c_int32) for name in ("batch", "steps")],
-    )
 
 
 def library() -> ctypes.CDLL:
     """The native library with the signatures of its kernels; skips where it was not built."""
     try:
-        loaded, _ = native.load()
+        return native_layer.library()
     except MissingPackageError as error:
         pytest.skip(f"no native library: {error}")
-    loaded.edgelstm_create.restype = ctypes.c_void_p
-    loaded.edgelstm_create.argtypes = [ctypes.POINTER(Layer), ctypes.c_char_p]
-    loaded.edgelstm_delete.argtypes = [ctypes.c_void_p]
-    loaded.edgelstm_run.argtypes = [ctypes.c_void_p, ctypes.POINTER(Call)]
-    loaded.edgelstm_bytes.argtypes = [ctypes.c_void_p]
-    loaded.edgelstm_bytes.restype = ctypes.c_size_t
-    loaded.edgelstm_activate.argtypes = [
-        ctypes.c_char_p,
-        ctypes.c_int,
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        ctypes.c_int64,
-    ]
-    return loaded
 
 
 def kernel_names() -> tuple[str, ...]:

@@ -14,12 +14,14 @@ import numpy as np
 from edgelstm.bench.layer import PRECISIONS, make_layer
 from edgelstm.bench.limits import Limits, measure_limits
 from edgelstm.errors import EdgeLstmError, MissingPackageError
-from edgelstm.profiles.peers import Peer, PeerLayer, Running, open_peer
+from edgelstm.profiles.peers import Peer, PeerLayer, Running, TimesItself, open_peer
 from edgelstm.profiles.statistics import median_interval
 
 FORMAT = 2
 ROUNDS = 61
 OURS = "edgelstm"
+# The same kernels without an interpreter and without Python.
+OURS_IN_C = "edgelstm-c"
 # Shorter than the slices in which a busy system shares its processors.
 _TURN_NS = 1_000_000
 
@@ -129,6 +131,11 @@ def _measured(
         "samples_ns": samples,
         "median_ns": {name: float(np.median(values)) for name, values in samples.items()},
         "ratio": {name: _ratio(samples[name], samples[OURS]) for name in differences},
+        "ratio_to_c": {
+            name: _ratio(values, samples[OURS_IN_C])
+            for name, values in samples.items()
+            if OURS_IN_C in samples and name != OURS_IN_C
+        },
         "largest_difference": differences,
         "failed": failed,
     }
@@ -147,6 +154,8 @@ def _samples(running: Mapping[str, Running], rounds: int) -> dict[str, list[floa
 
 
 def _turn(running: Running, calls: int) -> float:
+    if isinstance(running, TimesItself):
+        return running.time_ns(calls) / calls
     started = time.perf_counter_ns()
     for _ in range(calls):
         running.invoke()

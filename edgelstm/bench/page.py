@@ -36,6 +36,8 @@ def _table(result: Mapping[str, Any]) -> str:
             time, ratio = per_step_us(case, peer), case["ratio"].get(peer)
             text = "" if time is None else f"{time:.3g}"
             text += "" if ratio is None else f" ({ratio['median']:.2f} ×)"
+            to_c = case["ratio_to_c"].get(peer)
+            text += "" if to_c is None else f" (C {to_c['median']:.2f} ×)"
             cells.append(f"<td class=n>{text}</td>")
         rows.append("".join([*cells, f"<td>{escaped(limit(case))}</td>"]))
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"

@@ -17,7 +17,10 @@ def print_bench(result: Mapping[str, Any], console: Console) -> None:
 
     for line in facts(result):
         console.print(line, highlight=False)
-    table = Table(title="µs per step; × how many times as long as edgelstm, 95 % interval")
+    title = "µs per step; × how many times as long as edgelstm, 95 % interval"
+    if "edgelstm-c" in result["peers"]:
+        title += "; C × as long as edgelstm-c, from C"
+    table = Table(title=title)
     for heading in (*HEADS, *result["peers"], "of limit"):
         table.add_column(heading, justify="right")
     for case in result["cases"]:
@@ -65,8 +68,12 @@ def _cell(case: Mapping[str, Any], name: str) -> str:
     time = per_step_us(case, name)
     if time is None:
         return "failed" if name in case["failed"] else ""
-    ratio = case["ratio"].get(name)
-    if ratio is None:
-        return f"{time:.3g}"
-    interval = "" if ratio["low"] is None else f"\n{ratio['low']:.2f} to {ratio['high']:.2f}"
-    return f"{time:.3g}\n× {ratio['median']:.2f}{interval}"
+    ratio, to_c = case["ratio"].get(name), case["ratio_to_c"].get(name)
+    lines = [f"{time:.3g}"]
+    if ratio is not None:
+        lines.append(f"× {ratio['median']:.2f}")
+        if ratio["low"] is not None:
+            lines.append(f"{ratio['low']:.2f} to {ratio['high']:.2f}")
+    if to_c is not None:
+        lines.append(f"C × {to_c['median']:.2f}")
+    return "\n".join(lines)

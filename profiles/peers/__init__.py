@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,14 @@ class Running(Protocol):
         """What the last call gave, [B, T, U]."""
 
 
+@runtime_checkable
+class TimesItself(Protocol):
+    """A layer that is called by something faster than Python, which also holds the clock."""
+
+    def time_ns(self, calls: int) -> int:
+        """Nanoseconds of so many calls."""
+
+
 class Peer(Protocol):
     """A runtime."""
 
@@ -65,6 +73,7 @@ class Peer(Protocol):
 _MODULES = {
     "stock": "tflite",
     "edgelstm": "tflite",
+    "edgelstm-c": "native",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "torch": "torch",

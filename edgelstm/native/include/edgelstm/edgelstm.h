@@ -135,6 +135,10 @@ EDGELSTM_API void edgelstm_delete(EdgeLstm* lstm);
 // Computes a call. Allocates nothing. One EdgeLstm serves one thread at a time.
 EDGELSTM_API void edgelstm_run(EdgeLstm* lstm, const EdgeLstmCall* call);
 
+// Computes the same call `calls` times, states going on, and returns the nanoseconds that it took: what
+// a program in C sees, however slow a language that asks is.
+EDGELSTM_API int64_t edgelstm_time(EdgeLstm* lstm, const EdgeLstmCall* call, int64_t calls);
+
 // Bytes of packed weights and of scratch memory that an EdgeLstm uses. Packed weights of equal
 // layers are in memory once per process.
 EDGELSTM_API size_t edgelstm_bytes(const EdgeLstm* lstm);

@@ -1,4 +1,6 @@
 // One LSTM layer without any interpreter: the C functions around the kernels.
+#include <time.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <initializer_list>
@@ -221,6 +223,14 @@ void edgelstm_run(EdgeLstm* lstm, const EdgeLstmCall* call) {
     }
   }
   RunUnits(&job, Member());
+}
+
+int64_t edgelstm_time(EdgeLstm* lstm, const EdgeLstmCall* call, int64_t calls) {
+  timespec begin, end;
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  for (int64_t i = 0; i < calls; ++i) edgelstm_run(lstm, call);
+  clock_gettime(CLOCK_MONOTONIC, &end);
+  return (int64_t{end.tv_sec} - begin.tv_sec) * 1000000000 + end.tv_nsec - begin.tv_nsec;
 }
 
 size_t edgelstm_bytes(const EdgeLstm* lstm) {
