@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.options import RangeSource, Target
 from edgelstm.converters.spec import Lowering, Precision, StatePolicy
 from edgelstm.errors import UnreadableModelError
+from edgelstm.runtime.metadata import parse_metadata
 from edgelstm.runtime.normalisation import read_constants
 
 METADATA = "edgelstm"
@@ -113,16 +113,11 @@ def read_file(path: Path) -> bytes:
 
 def read_metadata(model: Model) -> dict[str, Any] | None:
     """Our metadata; None when the file has none, or none that this version understands."""
-    content = model.metadata.get(METADATA)
-    if content is None:
-        return None
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
+        found = parse_metadata(model.metadata.get(METADATA), "")
+    except UnreadableModelError:
         return None
-    if not isinstance(found, dict) or found.get("format") != METADATA_FORMAT:
-        return None
-    return found
+    return None if found is None or found.get("format") != METADATA_FORMAT else found
 
 
 def _normalisation(ours: dict[str, Any] | None) -> dict[str, Any] | None:

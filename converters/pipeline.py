@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +63,7 @@ from edgelstm.converters.verify import verify as verify_model
 from edgelstm.converters.verify.streaming import prove
 from edgelstm.converters.verify.tolerance import tolerance_for
 from edgelstm.errors import NotFusedError, OptionError, UnsupportedModelError
+from edgelstm.runtime.metadata import metadata_entry
 from edgelstm.runtime.normalisation import Constants
 
 Progress = Callable[[str], None]
@@ -472,4 +472,4 @@ def _metadata(
         **({"signatures": added} if added else {}),
         "report": {"recurrences": [r.to_json() for r in report.recurrences]},
     }
-    return json.dumps(content, separators=(",", ":")).encode()
+    return metadata_entry(content)

@@ -8,7 +8,6 @@ as an embedding, are stored once.
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
 from edgelstm.converters.sources.keras.load import load_keras
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.errors import OptionError, UnsupportedModelError
+from edgelstm.runtime.metadata import metadata_entry
 
 _NO_KERAS = {
     SourceKind.TFLITE,
@@ -159,7 +159,7 @@ def convert_split(
             "handed": handed,
         },
     }
-    model.set_metadata(METADATA, json.dumps(told, separators=(",", ":")).encode())
+    model.set_metadata(METADATA, metadata_entry(told))
     content = model.to_bytes()
     files.write_atomically(output, content)
     return _joined(encoder, decoder, names, model, len(content), source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from edgelstm.converters.verify.tolerance import tolerance_for
 from edgelstm.errors import DataError, OptionError, UnreadableModelError
 from edgelstm.runtime import Session
 from edgelstm.runtime.decoder import EncoderDecoder
+from edgelstm.runtime.metadata import metadata_entry
 from edgelstm.runtime.stream import Stream
 
 _WAY = "encoder, then decoder one step a time"
@@ -142,7 +142,7 @@ def _alone(model: Path, name: str) -> bytes:
     own = told.pop("signatures", {}).get(name, {})
     told.pop("split", None)
     extract(read, name)
-    read.set_metadata(METADATA, json.dumps({**told, **own}).encode())
+    read.set_metadata(METADATA, metadata_entry({**told, **own}))
     return read.to_bytes()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_sizes_computed_twice_are_computed_once_with_the_same_result(
     compact(model)
     after = model.to_bytes()
     assert model.op_counts() == {"SHAPE": 1, "STRIDED_SLICE": 1, "CONCATENATION": 1, "FILL": 2}
-    assert len(model.main.tensors) == 3 + 3 + 3 + 1  # outer, sizes, their constants, the value
+    assert len(model.main.tensors) == 3 + 3 + 2 + 1  # outer, sizes, their constants, the value
     assert len(after) < 0.75 * len(before)
     calls = [[np.zeros((rows, 2), np.float32)] for rows in (1, 4)]
     jobs = [job(content, calls, way) for content in (before, after) for way in WAYS]
@@ -65,6 +66,42 @@ def test_sizes_computed_twice_are_computed_once_with_the_same_result(
             for output in range(2):
                 wanted = np.full((rows, 3), 2.5, np.float32)
                 np.testing.assert_array_equal(answer[f"out{call}_{output}"], wanted)
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+def test_slices_that_share_their_bounds_take_the_same_part(
+    interpreter: str, tmp_path: Path
+) -> None:
+    """The last step, whose ends are passed over; a start from 0; and one that must stay."""
+    x = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    cases: list[tuple[list[list[int]], dict[str, int], int, Any]] = [
+        (
+            [[0, -1, 0], [0, 0, 0], [1, 1, 1]],
+            {"begin_mask": 5, "end_mask": 5, "shrink_axis_mask": 2},
+            2,
+            x[:, -1],
+        ),
+        ([[0, 0, 0], [2, 3, 5], [1, 1, 1]], {}, 2, x[:2, :3]),
+        ([[0, 1, 0], [2, 3, 5], [1, 1, 1]], {}, 3, x[:2, 1:3]),
+        ([[0, 0, 0], [2, -1, 5], [1, 2, 1]], {"end_mask": 1}, 3, x[:, :-1:2]),
+    ]
+    jobs = []
+    for bounds, masks, bounds_left, wanted in cases:
+        model = Model()
+        graph = model.add_subgraph("main")
+        source = graph.add_tensor("x", x.shape)
+        constants = [
+            graph.add_constant(f"c{n}", np.asarray(b, np.int32)) for n, b in enumerate(bounds)
+        ]
+        out = graph.add_tensor("y", wanted.shape)
+        graph.add_op("STRIDED_SLICE", [source, *constants], [out], options=masks)
+        graph.inputs, graph.outputs = [source], [out]
+        compact(model)
+        assert len(set(model.main.ops[0].inputs[1:])) == bounds_left
+        jobs += [job(model.to_bytes(), [[x]], way) for way in WAYS]
+    answers = run(interpreter, jobs, tmp_path)
+    for number, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer["out0_0"], cases[number // len(WAYS)][3])
 
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS)

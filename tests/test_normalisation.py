@@ -16,7 +16,7 @@ from edgelstm.cli import run
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.inspect import inspect_model
 from edgelstm.errors import DataError, UnreadableModelError, UnsupportedModelError
-from edgelstm.runtime import Delegate, Normalisation, Session, Stream
+from edgelstm.runtime import Delegate, Normalisation, Session, Stream, read_metadata
 
 MEAN: Any = np.array([0.1, -20.0, 300.0], np.float32)
 STD: Any = np.array([2.0, 0.5, 40.0], np.float32)
@@ -249,7 +249,7 @@ def test_a_layer_that_normalises_is_not_told_a_second_time(
 def test_damaged_constants_in_a_file_are_refused(told: Any) -> None:
     """Where they are asked for; otherwise nobody reads them."""
     content = Model.read(stream_models.carry().content)
-    metadata = json.loads(content.metadata["edgelstm"])
+    metadata = read_metadata(content.to_bytes()) or {}
     content.set_metadata("edgelstm", json.dumps({**metadata, "normalisation": told}).encode())
     damaged = content.to_bytes()
     Stream(damaged, delegate=Delegate.CPU)

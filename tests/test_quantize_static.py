@@ -596,3 +596,16 @@ def test_digits_are_recognised_as_well_in_integers_as_in_float(tmp_path: Path) -
     # One image of the 450 is 0.22 points: int16 may lose none. Both were seen to gain one.
     assert right[Precision.INT8] >= right[Precision.FLOAT32] - 0.5
     assert right[Precision.INT16] >= right[Precision.FLOAT32] - 0.1
+
+
+def test_calibration_needs_no_native_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's own kernels then see the same, to float32's last digits."""
+    x = np.random.default_rng(3).standard_normal((20, 12, 8)).astype(np.float32)
+    _, fast = one_layer(SPECS["plain"], x)
+    monkeypatch.setenv("EDGELSTM_DELEGATE", "/nowhere/libedgelstm.so")
+    _, slow = one_layer(SPECS["plain"], x)
+    (a,), (b,) = fast.layers.values(), slow.layers.values()
+    assert a.h.low == pytest.approx(b.h.low, rel=1e-5)
+    assert a.h.high == pytest.approx(b.h.high, rel=1e-5)
+    assert a.moments is not None and b.moments is not None
+    np.testing.assert_allclose(a.moments, b.moments, rtol=1e-4, atol=1e-3)

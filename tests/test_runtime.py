@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from edgelstm.errors import (
 )
 from edgelstm.runtime import Delegate, Session, find_backends, open_interpreter, read_metadata
 from edgelstm.runtime.interpreters import BACKENDS
+from edgelstm.runtime.metadata import metadata_entry, parse_metadata
 from edgelstm.runtime.model_file import read_model_file
 
 HERE = Path(__file__).resolve().parent
@@ -316,6 +318,19 @@ def _model_with_outside_metadata(content: bytes) -> bytes:
     for at, part in parts.items():
         made = made.ljust(at, b"\0") + part
     return made
+
+
+def test_compressed_metadata_are_read_and_damaged_ones_refused() -> None:
+    """Cut off, with a byte changed, padded, and one that would unpack to more than memory holds."""
+    told = {"state_policy": "carry", "text": "no common word: \u00fc", "states": [1, 2.5, None]}
+    entry = metadata_entry(told)
+    assert parse_metadata(entry, "") == parse_metadata(entry + b"\0" * 7, "") == told
+    assert len(metadata_entry({"report": {"recurrences": [], "state_policy": "reset"}})) < 50
+    changed = [entry[:at] + bytes([entry[at] ^ 0x55]) + entry[at + 1 :] for at in range(len(entry))]
+    foreign = [zlib.compress(b'{"a": 1}'[:-1]), zlib.compress(b" " * (1 << 27) + b"{}")]
+    for damaged in [*(entry[:at] for at in range(len(entry))), *changed, *foreign]:
+        with pytest.raises(UnreadableModelError, match="metadata"):
+            parse_metadata(damaged, "")
 
 
 @pytest.mark.parametrize("entry", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"1" * 10_000])

@@ -31,7 +31,7 @@ from edgelstm.converters.spec import (
     StreamingForms,
 )
 from edgelstm.errors import OptionError, UnsupportedModelError, VerificationFailed
-from edgelstm.runtime import Delegate, Session, Stream, find_backends
+from edgelstm.runtime import Delegate, Session, Stream, find_backends, read_metadata
 
 FEATURES, UNITS, FRAMES = 3, 40, 50
 STEP_ONLY = StreamingForms.STEP
@@ -206,7 +206,7 @@ def test_an_explicit_file_is_its_own_chunk_form(source: tuple[Path, Any], tmp_pa
 def compiled_stream(path: Path, x: Any) -> Any:
     """The score of every frame from LiteRT's CompiledModel, its states fed back by name."""
     module = pytest.importorskip("ai_edge_litert.compiled_model")
-    told = json.loads(Model.read(path.read_bytes()).metadata["edgelstm"])
+    told = read_metadata(path) or {}
     model = module.CompiledModel.from_file(str(path))
     details = model.get_input_tensor_details("step")
     shapes = {name: tuple(int(n) for n in each["shape"]) for name, each in details.items()}

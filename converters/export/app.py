@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from edgelstm.converters.spec import Array
 from edgelstm.converters.verify.compare import Scale
 from edgelstm.errors import UnsupportedModelError
 from edgelstm.runtime import Delegate, Normalisation, Stream, TensorInfo
+from edgelstm.runtime.metadata import metadata_entry
 from edgelstm.runtime.normalisation import Constants, read_constants
 
 GOLDEN_FRAMES = 32
@@ -156,7 +156,7 @@ def read_app_model(path: Path, name: str | None = None) -> AppModel:
         )
     extract(model, signature)
     contract.pop("signatures", None)
-    model.set_metadata(METADATA, json.dumps(contract, separators=(",", ":")).encode())
+    model.set_metadata(METADATA, metadata_entry(contract))
     entry = stream_entry(contract["states"], contract.get("time_axes"))
     model.set_metadata(STREAM_ENTRY, entry)
     content = model.to_bytes()

@@ -29,6 +29,8 @@ def compact(model: Model) -> None:
         model.set_metadata(name, None)
     model.describe(None)
     for subgraph in model.subgraphs:
+        for op in subgraph.find("STRIDED_SLICE"):
+            _share_bounds(op)
         _merge_constants(subgraph)
         while _merge_ops(subgraph):
             pass
@@ -39,6 +41,29 @@ def compact(model: Model) -> None:
             short = f"t{tensor.index}"
             if short not in taken:
                 tensor.name = short
+
+
+def _share_bounds(op: Op) -> None:
+    """One tensor for begin and end of a slice where all of one of them is passed over.
+
+    An end counts neither where its mask is set nor where the axis is dropped; of one axis that
+    begins at 0 the mask says so.
+    """
+    begin, end = op.input(1), op.input(2)
+    if begin is None or end is None or not (begin.constant and end.constant):
+        return
+    if (begin.dtype, begin.shape) != (end.dtype, end.shape) or len(begin.shape) != 1:
+        return
+    axes = (1 << begin.shape[0]) - 1
+    passed = int(op.option("end_mask")) | int(op.option("shrink_axis_mask"))
+    extra = int(op.option("ellipsis_mask")) | int(op.option("new_axis_mask"))
+    if extra:
+        return
+    if passed & axes == axes:
+        op.inputs = [op.inputs[0], begin.index, begin.index, *op.inputs[3:]]
+    elif not passed and not begin.data().any():
+        op.set_option("begin_mask", axes)
+        op.inputs = [op.inputs[0], end.index, end.index, *op.inputs[3:]]
 
 
 def _merge_constants(subgraph: Subgraph) -> None:

@@ -13,6 +13,8 @@ from edgelstm.runtime.structure import IDENTIFIER
 # The schema's force_align, which the generated Python does not apply: kernels read constants in
 # place with vector loads.
 _ALIGNMENT = 16
+# One number of 32 bits or less, which no vector load reads.
+_SMALL_BYTES, _SMALL_ALIGNMENT = 4, 4
 _LIMIT_BYTES = 2**31 - 1
 
 
@@ -33,7 +35,9 @@ class _AlignedBuffer:
         vector = None
         if self.data is not None and len(self.data):
             content = np.ascontiguousarray(self.data)
-            builder.StartVector(1, content.nbytes, _ALIGNMENT)
+            small = content.nbytes <= _SMALL_BYTES
+            alignment = _SMALL_ALIGNMENT if small else _ALIGNMENT
+            builder.StartVector(1, content.nbytes, alignment)
             head = builder.Head() - content.nbytes
             builder.head = head
             builder.Bytes[head : head + content.nbytes] = content.data

@@ -18,12 +18,13 @@ from edgelstm.converters.quantize.integer_op import RoundedWeights
 from edgelstm.converters.quantize.observer import Observer, ObserverKind
 from edgelstm.converters.quantize.plan import STATIC, Plan
 from edgelstm.converters.quantize.ranges import LayerRanges, Range
+from edgelstm.converters.quantize.sessions import open_fast
 from edgelstm.converters.quantize.trace import Trace, spec_of, trace
 from edgelstm.converters.quantize.unfit import unfit
 from edgelstm.converters.spec import Array, LstmSpec, Precision
 from edgelstm.converters.verify.axes import ModelAxes
 from edgelstm.errors import DataError
-from edgelstm.runtime import Delegate, Session
+from edgelstm.runtime import Session
 
 Progress = Callable[[str], None]
 Wide = npt.NDArray[np.float64]
@@ -217,7 +218,7 @@ class _Run:
             outputs=outputs,
         )
         subgraph.outputs = list(dict.fromkeys(outputs.values()))
-        session = Session(exposed.to_bytes(), delegate=Delegate.CPU)
+        session = open_fast(exposed)
         tensors = {t.name: Observer() for t in held}
         return _Run(session, inputs, starts, layers, tensors, pairs)
 

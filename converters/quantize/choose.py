@@ -15,11 +15,12 @@ from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.emulate import EmulatedSession
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan
+from edgelstm.converters.quantize.sessions import open_fast
 from edgelstm.converters.quantize.static import Observers, quantize_static
 from edgelstm.converters.spec import Array, Precision
 from edgelstm.converters.verify.axes import ModelAxes
 from edgelstm.errors import MissingPackageError
-from edgelstm.runtime import Delegate, Session, native
+from edgelstm.runtime import Session, native
 
 Wide = npt.NDArray[np.float64]
 
@@ -99,15 +100,12 @@ def run_calls(
 
 
 def _session(model: Model) -> Session | EmulatedSession:
-    content = model.to_bytes()
-    wide = any(op.output(0).dtype == "int16" for op in model.main.find(FUSED_OP))
-    if not wide:
-        return Session(content, delegate=Delegate.CPU)
-    try:
-        native.load()
-    except MissingPackageError:
-        return EmulatedSession(content)
-    return Session(content, delegate=Delegate.EDGELSTM)
+    if any(op.output(0).dtype == "int16" for op in model.main.find(FUSED_OP)):
+        try:
+            native.load()
+        except MissingPackageError:
+            return EmulatedSession(model.to_bytes())
+    return open_fast(model)
 
 
 def squares_by_row(

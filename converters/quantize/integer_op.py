@@ -19,7 +19,6 @@ from edgelstm.converters.quantize import ranges as rng
 from edgelstm.converters.quantize.integer import Affine
 from edgelstm.converters.quantize.integer.parameters import (
     BIAS,
-    GATE_SUM_SCALE,
     KERNEL,
     LAYER_NORM,
     PEEPHOLE,
@@ -162,8 +161,14 @@ def _write_weights(op: Op, seen: LayerRanges, acts: Activations, rounded: Rounde
 
 
 def _write_intermediates(op: Op, seen: LayerRanges, acts: Activations) -> None:
-    """Five tensors without data: gate sums (layer normalisation only), then the hidden value."""
+    """Five tensors without data: gate sums, then the hidden value.
+
+    Kernels read gate sums with layer normalisation only; else one tensor stands for all five.
+    TensorFlow Lite Micro refuses intermediates that have a size.
+    """
     layer = op.output(0).name
+    affine = _per_tensor(acts.hidden)
+    hidden = op.subgraph.add_tensor(f"{layer}/hidden", (0,), "int8", quantization=affine)
 
     def gate_sum(name: str, scale: float) -> int:
         affine = Quantization.per_tensor(scale)
@@ -173,10 +178,8 @@ def _write_intermediates(op: Op, seen: LayerRanges, acts: Activations) -> None:
         scales = [rng.symmetric(seen.gate_sums[gate], 16).scale for gate in range(_GATES)]
         made = [gate_sum(f"gate_{gate}", scale) for gate, scale in enumerate(scales)]
     else:
-        made = [gate_sum("gates", GATE_SUM_SCALE)] * _GATES
-    hidden = _per_tensor(acts.hidden)
-    made.append(op.subgraph.add_tensor(f"{layer}/hidden", (0,), "int8", quantization=hidden))
-    op.intermediates = made
+        made = [hidden] * _GATES
+    op.intermediates = [*made, hidden]
 
 
 def _write_state(
