@@ -175,18 +175,6 @@ def test_the_report_tells_energy_per_run(machine: Path, tmp_path: Path) -> None:
     assert "J per run" in page.read_text()
 
 
-def test_a_counter_of_few_steps_is_warned_of(tmp_path: Path) -> None:
-    """By its number of steps, with what to do."""
-    from edgelstm.profiles.settings import ProfileSettings
-    from edgelstm.profiles.warnings import ProfileWarning, WarningKind
-
-    used = energy.consumption(battery(100, 100, 50, 50))
-    assert used is not None and used.steps == 1
-    warning = ProfileWarning(WarningKind.COARSE_ENERGY, "cpu", {"steps": 1, "share": 1.0})
-    assert "1 times only" in warning.text()
-    assert "--energy" in (warning.advice(ProfileSettings(energy_s=10.0)) or "")
-
-
 def test_a_device_without_counters_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -364,6 +364,24 @@ def test_a_delegate_that_took_nothing_is_said(model: Path) -> None:
     assert kinds(profile(model, alone, target=target)) == []
 
 
+def test_an_energy_counter_that_hardly_moves_is_warned_of(model: Path) -> None:
+    """Three steps along a run leave a third open; one that moves at each reading says nothing."""
+    settings = dataclasses.replace(CPU, energy_s=0.01)
+    cases: tuple[tuple[Callable[[int], int], list[WarningKind]], ...] = (
+        (lambda n: 3_000_000 - 100 * (n // 8), [WarningKind.COARSE_ENERGY]),
+        (lambda n: 3_000_000 - 100 * n, []),
+    )
+    for charge, found in cases:
+        target = FakeTarget(latency=jitter(MS), charge=charge)
+        report = profile(model, settings, target=target)
+        assert kinds(report) == found
+        energy = report.measurements[0].energy
+        assert energy is not None and energy.idle is not None
+        assert (energy.used.steps < 10) == bool(found)
+        if found:
+            assert "--energy" in advice(report, WarningKind.COARSE_ENERGY)
+
+
 def test_a_kernel_without_pss_is_said_and_the_resident_set_is_used(model: Path) -> None:
     """Steady memory then is the resident set."""
     memory = {**FakeTarget().memory, "proportional_bytes": None, "private_bytes": None}

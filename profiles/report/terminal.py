@@ -66,7 +66,7 @@ def _headline(report: ProfileReport) -> str:
 
 def _latency(report: ProfileReport) -> Table:
     table = Table(title="Latency (ms)", title_justify="left")
-    table.add_column("delegate", no_wrap=True)
+    table.add_column("delegate", overflow="fold")
     for heading in (
         "threads",
         "load",
@@ -80,8 +80,8 @@ def _latency(report: ProfileReport) -> Table:
         "max",
         "µs/step",
     ):
-        table.add_column(heading, justify="right")
-    table.add_column("runs", justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("runs", justify="right", no_wrap=True)
     for each in report.measurements:
         samples = each.warm.samples
         table.add_row(
@@ -104,9 +104,9 @@ def _latency(report: ProfileReport) -> Table:
 
 def _memory(report: ProfileReport) -> Table:
     table = Table(title="Memory of a fresh process (MB)", title_justify="left")
-    table.add_column("delegate", no_wrap=True)
+    table.add_column("delegate", overflow="fold")
     for heading in ("threads", "peak", "steady", "process peak", "process steady"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for each in report.measurements:
         process = each.memory.process
         table.add_row(
@@ -126,11 +126,11 @@ def _memory(report: ProfileReport) -> Table:
 def _outputs(report: ProfileReport) -> Table:
     title = f"Outputs beside {report.golden}"
     table = Table(title=escape(title), title_justify="left")
-    table.add_column("delegate", no_wrap=True)
-    table.add_column("threads", justify="right")
+    table.add_column("delegate", overflow="fold")
+    table.add_column("threads", justify="right", no_wrap=True)
     table.add_column("output")
     for heading in ("worst error", "of range", "first step beyond", "within"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for each in report.measurements:
         for row in each.accuracy:
             table.add_row(

@@ -79,6 +79,8 @@ class FakeTarget:
         faults: command -> what asking it raises.
         states: the answers of `calibrate`, in turn; the last is repeated.
         asked: every command with its delegate and threads, in the order of asking.
+        charge: number of the reading -> the battery's charge_counter, one reading per second; None
+            for a device without a battery.
         sessions: sessions that were started and are still open.
     """
 
@@ -93,7 +95,9 @@ class FakeTarget:
     ops: tuple[str, ...] = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
     asked: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
     sessions: list[FakeSession] = dataclasses.field(default_factory=list)
+    charge: Callable[[int], int] | None = None
     _calibrated: int = 0
+    _charges_read: int = 0
 
     def soak(self, n: int, every: int) -> dict[str, Any]:
         """The answer to `soak`: memory before and after."""
@@ -102,6 +106,18 @@ class FakeTarget:
     def fault(self, command: str, delegate: str) -> EdgeLstmError | None:
         """What asking a command raises; None for nothing."""
         return self.faults.get(command)
+
+    def counters(self) -> dict[str, Any]:
+        """The answer to `state` within a session."""
+        battery = {}
+        if self.charge is not None:
+            folder = "/sys/class/power_supply/battery"
+            battery = {
+                f"{folder}/charge_counter": str(self.charge(self._charges_read)),
+                f"{folder}/voltage_now": "4000000",
+            }
+        self._charges_read += 1
+        return {"clock_s": float(self._charges_read), "batteries": battery, "energies": {}}
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[DeviceFacts]:
@@ -157,6 +173,7 @@ class FakeSession:
             "first": lambda: {"first_ns": self._run()},
             "warm": lambda: self._warm(arguments["n"], arguments["limit_ns"]),
             "memory": self._memory,
+            "state": target.counters,
             "count": lambda: {"instructions": None, "cycles": None},
             "operators": self._operators,
             "save": lambda: {"npz": golden_npz()},
