@@ -73,6 +73,12 @@ def test_every_set_of_kernels_equals_the_reference(name: str, tmp_path: Path) ->
     for command in ([*configure, *build.arguments], ["cmake", "--build", str(tmp_path)]):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    if build.emulator:
+        stripped = tmp_path / "stripped.so"
+        strip = build.compiler.replace("g++", "strip")
+        library = tmp_path / "libedgelstm_delegate.so"
+        subprocess.run([strip, "-o", str(stripped), str(library)], check=True)
+        assert stripped.stat().st_size < 400_000
     for cpu, chosen in build.runs.items():
         command = [str(tmp_path / "kernels_test")]
         if build.emulator:
@@ -99,19 +105,54 @@ def test_arm_kernels_execute_as_few_instructions_as_is_claimed(tmp_path: Path) -
     assert "ABOVE" not in done.stdout and "neoni8mm" in done.stdout
 
 
+def test_the_inner_loops_for_arm_cores_are_found_and_costed(tmp_path: Path) -> None:
+    """Every product of the table; what a core can do at most is never exceeded."""
+    for tool in ("cmake", "aarch64-linux-gnu-g++", "aarch64-linux-gnu-objdump", "llvm-mca"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"there is no {tool} here")
+    script = Path(__file__).with_name("arm_inner_loops.py")
+    command = [sys.executable, str(script), "--build", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert len(rows) == 17
+    # Two vector instructions per cycle on the larger cores, one on the A53.
+    most = {"float32,": 4, "float16,": 4, "int8,": 8}
+    for kernels, kind, *_, core, _instructions, _cycles, _adds, per_cycle in rows:
+        widest = 16 if kernels == "neondot" else most[kind]
+        at_most = widest * (1 if core == "cortex-a53" else 2)
+        assert 0.1 * at_most < float(per_cycle) <= at_most
+
+
+def _compile_commands(folder: Path) -> list[dict[str, str]]:
+    """As clang++ would build every file of the library."""
+    configure = [
+        *("cmake", "-S", str(NATIVE), "-B", str(folder), "-DCMAKE_CXX_COMPILER=clang++"),
+        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
+    ]
+    subprocess.run(configure, check=True, capture_output=True)
+    files: list[dict[str, str]] = json.loads((folder / "compile_commands.json").read_text())
+    assert len(files) > 15
+    return files
+
+
+def test_clang_tidy_finds_nothing(tmp_path: Path) -> None:
+    """The checks of `edgelstm/native/.clang-tidy`, which says why others are off."""
+    for tool in ("cmake", "clang++", "clang-tidy"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"there is no {tool} here")
+    for file in _compile_commands(tmp_path):
+        command = ["clang-tidy", "-p", str(tmp_path), "--quiet", file["file"]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
 def test_the_static_analyzer_of_clang_finds_nothing(tmp_path: Path) -> None:
     """Every file of the library, with the flags of its build."""
     if shutil.which("clang++") is None:
         pytest.skip("there is no clang++ here")
-    configure = [
-        *("cmake", "-S", str(NATIVE), "-B", str(tmp_path), "-DCMAKE_CXX_COMPILER=clang++"),
-        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
-    ]
-    subprocess.run(configure, check=True, capture_output=True)
-    files = json.loads((tmp_path / "compile_commands.json").read_text())
-    assert len(files) > 15
     found = []
-    for file in files:
+    for file in _compile_commands(tmp_path):
         command = shlex.split(file["command"])
         command[command.index("-o") + 1] = str(tmp_path / "report")
         done = subprocess.run(
