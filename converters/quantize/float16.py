@@ -15,6 +15,7 @@ from edgelstm.converters.quantize.result import QuantizedOp, blocked, stored_byt
 _POSITIONS = (*range(1, 12), 16, *range(20, 24))
 # Below this many elements the tensor and operator records cost more bytes than float16 saves.
 _SMALLEST = 128
+_SMALLEST_VECTOR = 256
 _VERSION = 3
 _OWN_RULES = (FUSED_OP, "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "BIDIRECTIONAL_SEQUENCE_RNN")
 
@@ -51,9 +52,10 @@ def quantize_float16_op(op: Op) -> QuantizedOp:
 
 
 def halve_constants(model: Model) -> None:
-    """Stores the float32 matrices and filters of all other operators as float16.
+    """Stores the float32 weights of all other operators as float16.
 
-    As in fused operators: biases and other vectors, and what is under 128 elements, stay float32.
+    Vectors under 256 elements and what else is under 128 stay float32: they are biases, scales and
+    bounds, whose rounding nothing averages out.
     TensorFlow's converter rounds every number, so that a floor of 1e-10 under a logarithm is zero.
     """
     for subgraph in model.subgraphs:
@@ -62,7 +64,7 @@ def halve_constants(model: Model) -> None:
             for index in op.inputs:
                 readers.setdefault(index, []).append(op)
         for tensor in subgraph.tensors:
-            if tensor.dtype != "float32" or not tensor.constant or len(tensor.shape) < 2:
+            if tensor.dtype != "float32" or not tensor.constant:
                 continue
             used = readers.get(tensor.index, [])
             if not used or any(op.name in _OWN_RULES for op in used):
@@ -70,7 +72,8 @@ def halve_constants(model: Model) -> None:
             data = tensor.data()
             with np.errstate(over="ignore"):
                 fits = bool(np.isfinite(data.astype(np.float16)).all())
-            if data.size >= _SMALLEST and fits and tensor.index not in subgraph.outputs:
+            smallest = _SMALLEST if data.ndim > 1 else _SMALLEST_VECTOR
+            if data.size >= smallest and fits and tensor.index not in subgraph.outputs:
                 _narrow(subgraph, tensor, used)
 
 
