@@ -26,12 +26,17 @@ _CURE = "give the path of a .tflite file"
 
 @dataclasses.dataclass(frozen=True)
 class WrittenByUs:
-    """What our metadata say of a file."""
+    """What our metadata say of a file.
+
+    Attributes:
+        calibrated_steps: how long the calibration data went on; None where no range comes of them.
+    """
 
     precision: Precision
     state_policy: StatePolicy
     ranges: RangeSource
     target: Target
+    calibrated_steps: int | None = None
 
 
 def inspect_model(path: Path) -> dict[str, Any]:
@@ -82,6 +87,7 @@ def written_by_us(path: Path) -> WrittenByUs:
                 StatePolicy(ours["state_policy"]),
                 RangeSource(ours.get("ranges", RangeSource.CALIBRATION.value)),
                 Target(ours.get("target", Target.CPU.value)),
+                _steps(ours.get("calibrated_steps")),
             )
     except (KeyError, ValueError, TypeError):
         pass
@@ -90,6 +96,10 @@ def written_by_us(path: Path) -> WrittenByUs:
         where=str(path),
         cure="verify a file that `edgelstm convert` wrote",
     )
+
+
+def _steps(told: object) -> int | None:
+    return told if isinstance(told, int) and told > 0 else None
 
 
 def read_file(path: Path) -> bytes:

@@ -22,6 +22,7 @@ from edgelstm.converters.lowering.own_states import own_states
 from edgelstm.converters.options import (
     ConvertOptions,
     FusePolicy,
+    MeasurePolicy,
     OverwritePolicy,
     RangeSource,
     Target,
@@ -31,6 +32,7 @@ from edgelstm.converters.quantize.calibration_data import Continuity
 from edgelstm.converters.quantize.finished import quantize_finished
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
 from edgelstm.converters.quantize.learned import learned_ranges
+from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.outcome import check_fit, outcomes
 from edgelstm.converters.quantize.plan import STATIC, check_layers, check_plan
 from edgelstm.converters.quantize.result import left_as_they_were
@@ -105,12 +107,12 @@ def _convert(
             added = forms.add_forms(finished.model, source_path, options, time_axes(source))
     if not isinstance(source, FinishedSource):  # whose names and constants are its own
         compact(finished.model)
-    report = _report(source, finished, policy)
+    report = _report(source, finished, policy, options)
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
     states = states_of(source, finished)
     normalisation.refuse_states(constants, states)
-    told = _metadata(report, states, source, added, options, constants)
+    told = _metadata(report, states, source, added, options, constants, finished.calibrated_steps)
     finished.model.set_metadata(METADATA, told)
     entry = forms.stream_entry(states, time_axes(source))
     finished.model.set_metadata(forms.STREAM_ENTRY, entry)
@@ -127,9 +129,10 @@ def _convert(
             samples=finished.samples,
             continuity=_continuity(options),
             runners=runners,
+            known_steps=finished.calibrated_steps,
             progress=progress,
         )
-    verification.raise_if_failed()
+    verification.raise_if_failed(finished.hints)
     report = measured.added(report, finished, options, progress, clock)
     report = dataclasses.replace(report, notes=(*report.notes, *not_run))
     if options.streaming is not None:
@@ -189,6 +192,7 @@ def verify(
         data=options.data,
         samples=options.data if precision in STATIC else None,
         runners=runners,
+        known_steps=written.calibrated_steps,
         progress=progress,
     )
 
@@ -412,7 +416,9 @@ def check_output(
     files.check_output(output, may_replace=may_replace, besides=besides)
 
 
-def _report(source: OpenedSource, finished: Finished, policy: StatePolicy) -> ConversionReport:
+def _report(
+    source: OpenedSource, finished: Finished, policy: StatePolicy, options: ConvertOptions
+) -> ConversionReport:
     return ConversionReport(
         tool_version=edgelstm.__version__,
         source=source.report(),
@@ -426,8 +432,22 @@ def _report(source: OpenedSource, finished: Finished, policy: StatePolicy) -> Co
         bytes=0,
         precision=finished.precision,
         state_policy=policy,
-        notes=(*source.notes, *finished.notes),
+        notes=(*source.notes, *finished.notes, *_unused(options)),
     )
+
+
+def _unused(options: ConvertOptions) -> list[str]:
+    """Options for ranges, where the file has none."""
+    if options.quantization.calibrated:
+        return []
+    given = [] if options.calibration is None else ["--calibration"]
+    given += [] if options.observer is ObserverKind.AUTO else ["--observer"]
+    if not given or (given == ["--calibration"] and options.measure is not MeasurePolicy.SKIP):
+        return []
+    return [
+        f"Nothing in {options.precision.value} has a calibrated range: {' and '.join(given)} had "
+        "no effect; --quantize int8 or int16 has them."
+    ]
 
 
 def caller_states(source: OpenedSource) -> list[dict[str, str]]:
@@ -457,6 +477,7 @@ def _metadata(
     added: Mapping[str, Any],
     options: ConvertOptions,
     constants: Mapping[str, Constants],
+    calibrated_steps: int | None,
 ) -> bytes:
     content = {
         "format": METADATA_FORMAT,
@@ -466,6 +487,7 @@ def _metadata(
         "state_policy": report.state_policy.value,
         **({} if options.ranges is RangeSource.CALIBRATION else {"ranges": options.ranges.value}),
         **({} if options.target is Target.CPU else {"target": options.target.value}),
+        **({} if calibrated_steps is None else {"calibrated_steps": calibrated_steps}),
         "states": states,
         "time_axes": time_axes(source),
         **normalisation.to_metadata(constants),

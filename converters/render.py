@@ -144,6 +144,8 @@ def _verdict(verification: Verification) -> Text:
     line = Text()
     if verification.passed:
         line.append("equal to its source", "bold green")
+        if verification.beyond:
+            line.append(f" within {verification.known_steps} steps, not beyond", "bold yellow")
     else:
         failed = len(verification.failures)
         line.append(

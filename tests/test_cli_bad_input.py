@@ -19,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from cli_calls import assert_one_message, contents, fails
 from keras_files import edit_config, layers_of, randomise
 
 from edgelstm import cli
@@ -87,42 +88,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "out"
     place.mkdir()
     yield place
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder`."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def fails(call: list[str], code: int, place: Path, capsys: Any, *words: str) -> str:
-    """Runs a call that must fail; returns its message.
-
-    Nothing is on stdout, `place` is as before, and the one message holds every word, where the
-    fault is and what to do.
-    """
-    capsys.readouterr()
-    before = contents(place)
-    assert cli.run(call) == code
-    said = capsys.readouterr()
-    assert contents(place) == before
-    assert said.out == ""
-    assert_one_message(said.err, *words)
-    return str(said.err)
-
-
-def assert_one_message(text: str, *words: str) -> None:
-    """One error, with its cure, and no traceback."""
-    assert text.count("error: ") == 1, text
-    assert text.startswith("error: ")
-    assert "Traceback" not in text
-    assert "internal error" not in text
-    assert "  do:    " in text, text
-    for word in words:
-        assert word in text, text
 
 
 def _empty(folder: Path, name: str) -> Path:

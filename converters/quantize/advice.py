@@ -91,9 +91,8 @@ def of_outlier(layer: str, what: str, ratio: float) -> Iterator[Advice]:
         )
 
 
-def advice(calibration: Calibration, precision: Precision | Plan) -> list[str]:
-    """Notes, one sentence each with its cure."""
-    plan = Plan.of(precision)
+def shown(calibration: Calibration, plan: Plan) -> list[str]:
+    """What the data show, one sentence each with its cure."""
     notes = []
     for layer in calibration.layers.values():
         notes += _of_layer(layer, plan.layer(layer.name).precision)
@@ -109,6 +108,12 @@ def advice(calibration: Calibration, precision: Precision | Plan) -> list[str]:
             f"Constant over all calibration data: {', '.join(still)}. Its range says nothing of "
             "other values: calibrate with data that vary."
         )
+    return notes
+
+
+def where_it_runs(plan: Plan) -> list[str]:
+    """What runs 16-bit activations."""
+    notes = []
     if Precision.INT16 in plan.of_recurrences:
         micro = "in TensorFlow Lite Micro where batch and time are fixed (--batch, --time)"
         if (plan.of_recurrences | plan.of_operators) & set(WEIGHTS_ONLY):

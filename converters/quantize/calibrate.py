@@ -23,7 +23,7 @@ from edgelstm.converters.quantize.trace import Trace, spec_of, trace
 from edgelstm.converters.quantize.unfit import unfit
 from edgelstm.converters.spec import Array, LstmSpec, Precision
 from edgelstm.converters.verify.axes import ModelAxes
-from edgelstm.errors import DataError
+from edgelstm.errors import DataError, EdgeLstmError
 from edgelstm.runtime import Session
 
 Progress = Callable[[str], None]
@@ -108,6 +108,8 @@ class Calibration:
         inputs: names of the model's own inputs.
         samples: rows seen; calls: how often the model ran.
         steps: the longest call; 0 without a time axis.
+        reached: the most steps that states went on for from zero.
+        pieces: how many pieces of data there were.
     """
 
     layers: dict[str, LayerStatistics]
@@ -117,6 +119,8 @@ class Calibration:
     calls: int
     seconds: float
     steps: int = 0
+    reached: int = 0
+    pieces: int = 0
 
 
 def calibrate(
@@ -141,12 +145,23 @@ def calibrate(
     started = time.perf_counter()
     run = _Run.of(model, pairs, Plan.of(precision))
     last_line = started
-    samples = count = steps = 0
+    samples = count = steps = went_on = reached = pieces = 0
     timed = [(i.spec.name, i.time) for i in axes.inputs if i.time is not None]
     for call in calls(data, axes):
-        run.take(call)
-        steps = max([steps, *(call.inputs[name].shape[axis] for name, axis in timed)])
+        try:
+            run.take(call)
+        except EdgeLstmError as error:
+            raise DataError(
+                f"the model fails on the calibration data: {error.what}",
+                where=data.where_of(call.piece),
+                cure="check what it holds: indices within their tables, shapes that fit each other",
+            ) from error
+        length = max((call.inputs[name].shape[axis] for name, axis in timed), default=0)
+        steps = max(steps, length)
+        went_on = max(length, 1) + (0 if call.fresh else went_on)
+        reached = max(reached, went_on)
         samples += call.rows
+        pieces = call.piece + 1
         count += 1
         now = time.perf_counter()
         if progress is not None and now - last_line > _SECONDS_BETWEEN_LINES:
@@ -157,14 +172,18 @@ def calibrate(
         progress(f"calibrated on {samples} sequences in {count} calls")
     seconds = time.perf_counter() - started
     inputs = tuple(i.spec.name for i in axes.inputs)
-    return Calibration(run.layers, run.tensors, inputs, samples, count, seconds, steps)
+    return Calibration(
+        run.layers, run.tensors, inputs, samples, count, seconds, steps, reached, pieces
+    )
 
 
 def _added(moments: Wide | None, rows: Array) -> Wide:
     """Adds v v^T of rows [T, B, K], each with a 1 behind it."""
     flat = rows.reshape(-1, rows.shape[-1])
     flat = np.concatenate([flat, np.ones((len(flat), 1), np.float32)], axis=1)
-    product = (flat.T @ flat).astype(np.float64)
+    # Inputs beyond 1e19 overflow here: their layer stays float32.
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = (flat.T @ flat).astype(np.float64)
     return product if moments is None else moments + product
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,11 +30,13 @@ class Call:
     Attributes:
         fresh: whether states start from zero.
         rows: how many rows count; the others only fill up a fixed batch.
+        piece: the number of the piece of data that it comes from.
     """
 
     inputs: dict[str, Array]
     fresh: bool
     rows: int
+    piece: int = 0
 
 
 def calls(data: CalibrationData, axes: ModelAxes) -> Iterator[Call]:
@@ -42,16 +46,36 @@ def calls(data: CalibrationData, axes: ModelAxes) -> Iterator[Call]:
         DataError: names, shapes, dtypes or values do not fit; or there are no data at all.
     """
     empty = True
+    rows = None
     for number, piece in enumerate(data.open()):
-        where = f"{data.where}, piece {number}"
-        arrays = checked_data(_named(piece, axes, where), _open(axes, data.continuity))
-        for call in _cut(arrays, axes, data.continuity):
+        with _told_where(data.where_of(number)):
+            arrays = checked_data(_named(piece, axes), _open(axes, data.continuity))
+            cut = _cut(arrays, axes, data.continuity)
+            first = next(cut)
+            if _goes_on(data, number) and first.rows != rows:
+                raise DataError(
+                    f"the recording goes on with {first.rows} rows, and began with {rows}",
+                    cure="give every piece of a recording the same rows",
+                )
+        rows = first.rows
+        for call in itertools.chain([first], cut):
             empty = False
-            yield dataclasses.replace(call, fresh=call.fresh and not _goes_on(data, number))
+            fresh = call.fresh and not _goes_on(data, number)
+            yield dataclasses.replace(call, fresh=fresh, piece=number)
     if empty:
         raise DataError(
             "there are no calibration data", where=data.where, cure="give at least one sample"
         )
+
+
+@contextlib.contextmanager
+def _told_where(place: str) -> Iterator[None]:
+    """Puts the place of the data before what an error says of its own."""
+    try:
+        yield
+    except DataError as error:
+        where = place if error.where is None else f"{place}, {error.where}"
+        raise DataError(error.what, where=where, cure=error.cure) from None
 
 
 def _open(axes: ModelAxes, continuity: Continuity) -> ModelAxes:
@@ -70,7 +94,7 @@ def _goes_on(data: CalibrationData, number: int) -> bool:
     return data.continuity is Continuity.STREAM and number > 0
 
 
-def _named(piece: Sample, axes: ModelAxes, where: str) -> dict[str, Array]:
+def _named(piece: Sample, axes: ModelAxes) -> dict[str, Array]:
     """The arrays under the inputs' names, a missing batch axis added."""
     names = [i.spec.name for i in axes.inputs]
     piece = {n: a for n, a in piece.items() if n in names or n not in LABELS}
@@ -78,7 +102,6 @@ def _named(piece: Sample, axes: ModelAxes, where: str) -> dict[str, Array]:
         if len(names) != 1:
             raise DataError(
                 f"the array has no name, and the model has {len(names)} inputs",
-                where=where,
                 cure=f"give an .npz file or a dict with {', '.join(names)}",
             )
         piece = {names[0]: piece[""]}

@@ -107,6 +107,11 @@ def _unseen_or_too_large(seen: LayerStatistics | None) -> str:
         return ""
     if seen is None or not seen.vectors:
         return "no calibration data reached it"
+    if seen.x.extremes.largest >= _HUGE:
+        return (
+            f"its input reaches {seen.x.extremes.largest:.3g} in the calibration data, which leaves "
+            "no integers for ordinary values; check its unit, or scale it as for training"
+        )
     largest = seen.cell.extremes.largest
     if largest > rng.LARGEST_CELL:
         return (

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from edgelstm.converters.flatbuffer import Model
-from edgelstm.converters.quantize.advice import advice
+from edgelstm.converters.quantize.advice import shown, where_it_runs
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate
-from edgelstm.converters.quantize.calibration_calls import calls
 from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
 from edgelstm.converters.quantize.choose import choose, first_calls
 from edgelstm.converters.quantize.learned import (
@@ -23,18 +19,17 @@ from edgelstm.converters.quantize.learned import (
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.result import QuantizedOp
+from edgelstm.converters.quantize.samples import first_samples
 from edgelstm.converters.quantize.sensitive import without_sensitive
 from edgelstm.converters.quantize.static import Observers, quantize_static
 from edgelstm.converters.spec import Array, Precision, StatePolicy
 from edgelstm.converters.verify.axes import ModelAxes, model_axes
-from edgelstm.converters.verify.cases import RECORDED_CALLS, random_samples
+from edgelstm.converters.verify.cases import random_samples
 from edgelstm.converters.verify.runner import open_runners
 from edgelstm.converters.verify.source import Source
 from edgelstm.errors import DataError, OptionError
 
 Progress = Callable[[str], None]
-
-VERIFIED_ROWS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +38,9 @@ class QuantizedModel:
 
     Attributes:
         samples: some of the calibration data by input name, for verification; None without any.
-        notes: what the user should know.
+        notes: what the user should know, hints included.
+        known_steps: how many steps, from zero states, the ranges are known for; None without data.
+        hints: what calibration showed that may explain a failure, each with its cure.
     """
 
     model: Model
@@ -51,6 +48,8 @@ class QuantizedModel:
     calibration: Calibration
     samples: Mapping[str, Array] | None
     notes: tuple[str, ...]
+    known_steps: int | None = None
+    hints: tuple[str, ...] = ()
 
 
 def require_data(precision: Precision | Plan, data: CalibrationData | None) -> None:
@@ -133,8 +132,26 @@ def quantize_with_data(
     plan, kept = without_sensitive(model, calibration, taken, pairs, plan, observers, progress)
     notes += kept
     made, records = quantize_static(model, calibration, plan, observers)
-    notes += advice(calibration, plan)
-    return QuantizedModel(made, records, calibration, first_samples(data, axes), tuple(notes))
+    hints = [*shown(calibration, plan), *_taken_in_part(data, calibration)]
+    notes += [*hints, *where_it_runs(plan)]
+    return QuantizedModel(
+        made,
+        records,
+        calibration,
+        first_samples(data, axes),
+        tuple(notes),
+        calibration.reached,
+        tuple(hints),
+    )
+
+
+def _taken_in_part(data: CalibrationData, calibration: Calibration) -> list[str]:
+    if data.most is None or calibration.pieces < data.most:
+        return []
+    return [
+        f"Calibration took {data.most:,} pieces of {data.where}, the most that it takes of a "
+        "generator: let it end, or let each piece hold many rows."
+    ]
 
 
 def check_stream(data: CalibrationData, policy: StatePolicy) -> None:
@@ -149,32 +166,6 @@ def check_stream(data: CalibrationData, policy: StatePolicy) -> None:
             where="--stream",
             cure="add --state carry --batch 1 or --state explicit, or leave --stream out",
         )
-
-
-def first_samples(data: CalibrationData, axes: ModelAxes) -> dict[str, Array]:
-    """The first rows of calibration data, up to `VERIFIED_ROWS`; of a recording its beginning."""
-    if data.continuity is Continuity.STREAM:
-        return _beginning(data, axes)
-    for call in calls(data, axes):
-        rows = np.arange(min(call.rows, VERIFIED_ROWS))
-        return {
-            i.spec.name: call.inputs[i.spec.name]
-            if i.batch is None
-            else np.take(call.inputs[i.spec.name], rows, axis=i.batch)
-            for i in axes.inputs
-        }
-    raise DataError("there are no calibration data", where=data.where)
-
-
-def _beginning(data: CalibrationData, axes: ModelAxes) -> dict[str, Array]:
-    """The first calls of a recording, one behind the other: along time, else along the rows."""
-    taken = list(itertools.islice(calls(data, axes), RECORDED_CALLS))
-    joined = {}
-    for inputs in axes.inputs:
-        axis = inputs.batch if inputs.time is None else inputs.time
-        arrays = [call.inputs[inputs.spec.name] for call in taken]
-        joined[inputs.spec.name] = arrays[0] if axis is None else np.concatenate(arrays, axis)
-    return joined
 
 
 def axes_of(model: Model, source: Source, pairs: Mapping[str, str]) -> ModelAxes:

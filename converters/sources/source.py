@@ -67,6 +67,16 @@ class Finished:
     pair: Pair | None = None
     static: QuantizedModel | None = None
 
+    @property
+    def calibrated_steps(self) -> int | None:
+        """How long its calibration data went on; None where no range comes of data."""
+        return None if self.static is None else self.static.known_steps
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What calibration showed."""
+        return () if self.static is None else self.static.hints
+
     def choice(self, recurrence: str) -> LayerChoice:
         """Precision of a recurrence, and why."""
         return self.choices.get(recurrence) or LayerChoice(self.precision)

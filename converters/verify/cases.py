@@ -51,6 +51,7 @@ class Case:
         ordinary: whether its reference values count towards an output's range.
         row_check: whether rows are also compared one by one.
         optional: whether the source may refuse it (a length that its layers cannot take).
+        given: whether these are the user's own data.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Case:
     ordinary: bool = True
     row_check: bool = False
     optional: bool = False
+    given: bool = False
 
 
 def _holds_integers(spec: TensorSpec) -> bool:
@@ -81,6 +83,7 @@ def plan(
     seed: int = 0,
     samples: Mapping[str, Array] | None = None,
     continuity: Continuity = Continuity.SAMPLES,
+    known_steps: int | None = None,
 ) -> tuple[Case, ...]:
     """The cases of a model, the same for the same seed.
 
@@ -91,6 +94,8 @@ def plan(
             and there are neither inputs of zero nor large ones.
         continuity: whether the samples are one recording: consecutive calls then take what
             follows in it.
+        known_steps: the longest sequence that a file's ranges hold for; no case but the long one
+            is longer, and one has just as many steps.
     """
     maker = _Maker(axes, np.random.default_rng(seed), samples or {}, continuity)
     rows = len(MASK_PATTERNS) if axes.masked else 3
@@ -99,7 +104,8 @@ def plan(
         small, large = 1, rows
     else:
         small = large = batch
-    typical = TYPICAL_STEPS if axes.time_varies else (axes.time or 1)
+    known = LONG_STEPS if known_steps is None else max(1, known_steps)
+    typical = min(TYPICAL_STEPS, known) if axes.time_varies else (axes.time or 1)
     # A fixed length reaches ten times its steps only through a state that is carried on.
     carried = policy is not StatePolicy.RESET and not axes.time_varies
     calls = 10 if carried else 2
@@ -108,9 +114,13 @@ def plan(
 
     cases = maker.masked("typical sequence", large, typical, calls, row_check=True)
     if axes.time_varies:
+        lengths = {"short sequence": SHORT_STEPS, "single step": 1}
+        if known < LONG_STEPS:
+            lengths["calibrated length"] = known
         cases += [
-            maker.case("short sequence", small, SHORT_STEPS, optional=True),
-            maker.case("single step", small, 1, optional=True),
+            maker.case(name, small, steps, optional=True)
+            for name, steps in lengths.items()
+            if steps <= known and steps != typical
         ]
         long = maker.masked("long sequence", large, LONG_STEPS, 2, ordinary=False, optional=True)
         # A clip is the same in every precision, and only float32 is exact enough to show it.

@@ -18,7 +18,7 @@ from edgelstm.converters.verify.cases import Case, plan, spare_case
 from edgelstm.converters.verify.compare import Scale, difference
 from edgelstm.converters.verify.data import data_cases
 from edgelstm.converters.verify.prefix import cut, shortest_failing
-from edgelstm.converters.verify.record import CaseRecord, OutputAxes
+from edgelstm.converters.verify.record import CaseRecord, OutputAxes, Reach
 from edgelstm.converters.verify.result import CaseResult, OutputResult, Verification
 from edgelstm.converters.verify.runner import Runner, open_runners
 from edgelstm.converters.verify.source import LaidOut, Reference, Roundable, Source
@@ -43,6 +43,7 @@ def verify(
     continuity: Continuity = Continuity.SAMPLES,
     backends: Sequence[str] | None = None,
     runners: Sequence[Runner] | None = None,
+    known_steps: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Runs source and written model on the same calls and compares every output.
@@ -56,6 +57,10 @@ def verify(
     A float32 file that is beyond the default tolerance is compared with how far the source is from
     itself (see `noise.py`), since some models amplify rounding.
 
+    A file with calibrated ranges holds for sequences as long as its calibration data: what goes on
+    for longer, as long sequences and carried states do, is compared too, and an error there above
+    tolerance is a note with its cure.
+
     Args:
         model: the written file, or its content.
         tolerance: largest error relative to an output's range; None takes the precision's own.
@@ -66,6 +71,8 @@ def verify(
         continuity: whether the samples are one recording.
         backends: interpreters to run in; None takes the preferred one installed.
         runners: what to run it in instead, where no interpreter takes the file.
+        known_steps: how many steps, counted from zero states, the file's ranges are known for;
+            None where no range is. The user's own `data` are held to the tolerance at any length.
         progress: called with one line before each run.
 
     Returns:
@@ -82,7 +89,7 @@ def verify(
     def verification(cases: Sequence[CaseResult], notes: Sequence[str] = ()) -> Verification:
         seconds = time.perf_counter() - started
         return Verification(
-            allowed.relative, precision, policy, tuple(cases), tuple(notes), seconds
+            allowed.relative, precision, policy, tuple(cases), tuple(notes), seconds, known_steps
         )
 
     runners = open_runners(model, backends) if runners is None else runners
@@ -106,9 +113,16 @@ def verify(
         unfit = CaseResult("inputs and states", "", None, None, (), problems=tuple(problems))
         return verification([unfit])
 
-    comparison = _Comparison(source, policy, axes, state_inputs, allowed)
+    comparison = _Comparison(source, policy, axes, state_inputs, allowed, known_steps)
     expected, notes = comparison.references(
-        plan(axes, policy, precision, samples=samples, continuity=continuity),
+        plan(
+            axes,
+            policy,
+            precision,
+            samples=samples,
+            continuity=continuity,
+            known_steps=known_steps,
+        ),
         data_cases(data, axes, state_inputs, policy) if data is not None else (),
     )
     results: list[CaseResult] = []
@@ -126,7 +140,26 @@ def verify(
                     note for note in _noise_notes(result, noise, allowed) if note not in notes
                 ]
             results.append(result)
-    return verification(results, notes)
+    return verification(results, [*notes, *beyond_notes(results, allowed, known_steps)])
+
+
+def beyond_notes(
+    results: Sequence[CaseResult], allowed: Tolerance, known_steps: int | None
+) -> Iterator[str]:
+    """The largest error above tolerance beyond the steps that ranges are known for, if any."""
+    found = [(c, o) for c in results for o in c.outputs if o.beyond_calls]
+    if not found:
+        return
+    case, output = max(found, key=lambda pair: pair[1].relative_error)
+    since = output.first_diverging_step
+    yield (
+        f"Not proven beyond {known_steps} {'step' if known_steps == 1 else 'steps'}, the length of "
+        f"the calibration data: output '{output.name}' differs from its source by "
+        f"{output.relative_error:.2g} of its range, {allowed.relative:.2g} is allowed "
+        f"({case.title}, {output.beyond_calls[0]}"
+        f"{'' if since is None else f', from step {since} on'}). Calibrate with sequences as long "
+        "as the model will run, or with a recording (--stream) where states are carried."
+    )
 
 
 def _noise_notes(
@@ -156,6 +189,7 @@ class _Comparison:
     axes: ModelAxes
     state_inputs: Mapping[str, TensorSpec]
     tolerance: Tolerance
+    known_steps: int | None = None
     scales: dict[str, Scale] = dataclasses.field(default_factory=dict)
     noises: dict[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
@@ -216,10 +250,13 @@ class _Comparison:
         record = CaseRecord(case, runner.label, self.tolerance, axes, noise or {})
         try:
             for number, outputs in enumerate(self._calls(runner, case)):
-                record.add(_name_of(number), expected[number], outputs)
+                record.add(
+                    _name_of(number), expected[number], outputs, reach=self._reach(case, number)
+                )
             if len(case.calls) > 1:
                 again = self._calls(runner, dataclasses.replace(case, calls=case.calls[:1]))
-                record.add("first call after a reset", expected[0], again[0])
+                label = "first call after a reset"
+                record.add(label, expected[0], again[0], reach=self._reach(case, 0))
             if case.row_check and case.batch > 1 and not record.problems:
                 self._check_rows(case, expected[0], runner, record)
         except EdgeLstmError as error:
@@ -237,6 +274,13 @@ class _Comparison:
                 output = dataclasses.replace(output, first_diverging_step=steps - 1)
             outputs.append(output)
         return dataclasses.replace(result, outputs=tuple(outputs))
+
+    def _reach(self, case: Case, number: int) -> Reach:
+        """Of the call with that number, counted from 0."""
+        calls = 1 if self.policy is StatePolicy.RESET else number + 1
+        if self.known_steps is None or case.given or calls * (case.time or 1) <= self.known_steps:
+            return Reach.KNOWN
+        return Reach.BEYOND
 
     def _fails(self, case: Case, runner: Runner, output: OutputResult, steps: int) -> bool:
         """Whether an output differs after the first steps; lengths not taken do not count."""
@@ -305,7 +349,8 @@ class _Comparison:
             if not record.agrees(wanted, actual):
                 # Only a source whose rows affect each other may differ here; ask it.
                 wanted = dict(self._calls(self.reference, some)[0])
-            record.add(label, wanted, {n: actual[n] for n in wanted if n in actual}, rows=rows)
+            taken_up = {n: actual[n] for n in wanted if n in actual}
+            record.add(label, wanted, taken_up, rows=rows, reach=self._reach(case, 0))
 
     def _rows_of(self, case: Case, rows: list[int]) -> Case:
         call = {}

@@ -46,7 +46,7 @@ def data_cases(
             for frame in range(count)
         )
         name = f"your data, frames 0 to {count - 1}"
-        return (Case(name, batch, None, calls, ordinary=False),)
+        return (Case(name, batch, None, calls, ordinary=False, given=True),)
     cases = []
     for start in range(0, count, batch):
         rows = np.arange(start, min(start + batch, count))
@@ -65,7 +65,7 @@ def data_cases(
         steps = (call[i.spec.name].shape[i.time] for i in axes.inputs if i.time is not None)
         time = next(steps, None)
         name = f"your data, samples {start} to {last}"
-        cases.append(Case(name, len(rows), time, (call,), ordinary=False))
+        cases.append(Case(name, len(rows), time, (call,), ordinary=False, given=True))
     return tuple(cases)
 
 
@@ -98,7 +98,7 @@ def checked_data(
         if name not in data:
             raise DataError(
                 f"the data hold no array for input '{name}'",
-                where=", ".join(data) or "an empty file",
+                where=f"arrays there: {', '.join(data) or 'none'}",
                 cure=f"add an array '{name}' of shape {_shape(inputs)}",
             )
         arrays[name] = _checked(np.asarray(data[name]), inputs)
@@ -163,7 +163,15 @@ def _checked(array: Array, inputs: InputAxes) -> Array:
         )
     if dtype.kind in "iu" or spec.high is not None:
         _check_range(array, spec, where)
-    return np.ascontiguousarray(array, dtype)
+    with np.errstate(over="ignore"):
+        made = np.ascontiguousarray(array, dtype)
+    if dtype.kind == "f" and array.dtype.kind == "f" and not np.isfinite(made).all():
+        raise DataError(
+            f"the array reaches {float(np.abs(array).max()):.3g}, more than {spec.dtype} holds",
+            where=where,
+            cure="check its unit, or scale it as for training",
+        )
+    return made
 
 
 def _check_range(array: Array, spec: TensorSpec, where: str) -> None:

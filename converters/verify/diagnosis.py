@@ -8,6 +8,8 @@ from collections.abc import Callable
 from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.converters.verify.result import CaseResult, OutputResult, Verification
 
+_CALIBRATED = (Precision.INT8, Precision.INT16)
+
 Failing = list[tuple[CaseResult, OutputResult]]
 
 
@@ -43,14 +45,23 @@ def cure(verification: Verification) -> str:
     if any(case.problems for case in verification.cases):
         return "check that the file was converted from this source, with the same names and sizes"
     failing = _failing(verification)
-    for applies, advice in _PATTERNS:
+    calibrated = verification.precision in _CALIBRATED
+    # Values beyond a calibrated range come in some calls and rows only: no sign of a wrong file.
+    for applies, advice in _PATTERNS[:1] if calibrated else _PATTERNS:
         if applies(verification, failing):
             return advice
-    if verification.precision is not Precision.FLOAT32:
+    accept = (
+        f"accept this error with --tolerance "
+        f"{_rounded_up(max((o.relative_error for _, o in failing), default=1.0))}"
+    )
+    if calibrated:
         return (
-            "convert with a finer precision, or accept this error with --tolerance "
-            f"{_rounded_up(max(o.relative_error for _, o in failing))}"
+            "calibrate with more data, like what the model will see; --quantization tells which "
+            "layer loses how much, a plan (edgelstm quantize-search) leaves it finer; or convert "
+            f"with a finer precision, or {accept}"
         )
+    if verification.precision is not Precision.FLOAT32:
+        return f"convert with a finer precision, or {accept}"
     return "check that the file was converted from this very source and its present weights"
 
 

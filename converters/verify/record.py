@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 from collections.abc import Mapping, Sequence
 
@@ -25,6 +26,13 @@ class OutputAxes:
     scale: float
 
 
+class Reach(enum.Enum):
+    """Whether a call ends within the number of steps that the file's ranges are known for."""
+
+    KNOWN = "known"
+    BEYOND = "beyond"
+
+
 @dataclasses.dataclass
 class _Tally:
     """Running sums of one output."""
@@ -35,6 +43,7 @@ class _Tally:
     worst_call: str = ""
     allowed: float = 0.0
     failing_calls: list[str] = dataclasses.field(default_factory=list)
+    beyond_calls: list[str] = dataclasses.field(default_factory=list)
     failing_rows: set[int] = dataclasses.field(default_factory=set)
     step_errors: Array | None = None
 
@@ -70,12 +79,15 @@ class CaseRecord:
         expected: Mapping[str, Array],
         actual: Mapping[str, Array],
         rows: Sequence[int] | None = None,
+        reach: Reach = Reach.KNOWN,
     ) -> None:
         """Compares one call.
 
         Args:
             call: its name in the result, e.g. "second call".
             rows: which rows of the case the call holds; None for all of them in order.
+            reach: whether the file's ranges hold for as many steps; where they do not, an error
+                above tolerance is no failure.
         """
         for name in actual.keys() - expected.keys():
             self._problem(f"the file has an output '{name}' that the source does not have")
@@ -89,10 +101,16 @@ class CaseRecord:
             if mismatch is not None:
                 self._problem(f"{mismatch} ({call})")
                 continue
-            self._tally(call, name, array, actual[name], rows)
+            self._tally(call, name, array, actual[name], rows, reach)
 
     def _tally(
-        self, call: str, name: str, expected: Array, actual: Array, rows: Sequence[int] | None
+        self,
+        call: str,
+        name: str,
+        expected: Array,
+        actual: Array,
+        rows: Sequence[int] | None,
+        reach: Reach,
     ) -> None:
         axes = self.axes[name]
         found = difference(expected, actual, batch_axis=axes.batch, time_axis=axes.time)
@@ -103,9 +121,10 @@ class CaseRecord:
             tally.max_error, tally.worst_call = found.max_error, call
         allowed = tally.allowed = self._allowed(name, expected)
         if found.max_error > allowed or found.rms_error * self.tolerance.outliers > allowed:
-            tally.failing_calls.append(call)
+            (tally.failing_calls if reach is Reach.KNOWN else tally.beyond_calls).append(call)
         order = range(self.case.batch) if rows is None else rows
-        if found.row_errors is not None and len(found.row_errors) == len(order):
+        strict = reach is Reach.KNOWN
+        if strict and found.row_errors is not None and len(found.row_errors) == len(order):
             failing = np.flatnonzero(found.row_errors > allowed)
             tally.failing_rows.update(order[int(row)] for row in failing)
         if found.step_errors is not None:
@@ -145,7 +164,7 @@ class CaseRecord:
     def _output(self, name: str, tally: _Tally) -> OutputResult:
         scale = self.axes[name].scale
         steps = () if tally.step_errors is None else tuple(float(e) for e in tally.step_errors)
-        failing = bool(tally.failing_calls)
+        failing = bool(tally.failing_calls or tally.beyond_calls)
         over = (at for at, error in enumerate(steps) if error > tally.allowed)
         return OutputResult(
             name=name,
@@ -156,6 +175,7 @@ class CaseRecord:
             worst_call=tally.worst_call,
             failing_calls=tuple(tally.failing_calls),
             failing_rows=tuple(sorted(tally.failing_rows)),
+            beyond_calls=tuple(tally.beyond_calls),
             step_errors=tuple(error / scale for error in steps),
             first_diverging_step=next(over, None) if failing else None,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from edgelstm.converters.spec import Precision, StatePolicy
@@ -32,6 +33,8 @@ class OutputResult:
         failing_rows: batch rows above tolerance.
         step_errors: relative maximum error per time step, the largest over calls; empty without
             a time axis.
+        beyond_calls: calls above tolerance that go on for more steps than the file's ranges are
+            known for; these fail nothing.
         first_diverging_step: first step above tolerance, counted from 0; without a time axis the
             last step of the shortest prefix that fails. None when there is none.
     """
@@ -46,6 +49,7 @@ class OutputResult:
     failing_rows: tuple[int, ...] = ()
     step_errors: tuple[float, ...] = ()
     first_diverging_step: int | None = None
+    beyond_calls: tuple[str, ...] = ()
 
     @property
     def relative_error(self) -> float:
@@ -74,6 +78,7 @@ class OutputResult:
             "worst_call": self.worst_call,
             "failing_calls": list(self.failing_calls),
             "failing_rows": list(self.failing_rows),
+            "beyond_calls": list(self.beyond_calls),
             "step_errors": [_number(error) for error in self.step_errors],
             "first_diverging_step": self.first_diverging_step,
         }
@@ -172,6 +177,7 @@ class Verification:
         cases: every case on every runner.
         notes: what was left out and why, e.g. a length that the source itself does not take.
         seconds: wall time.
+        known_steps: how many steps the file's ranges are known for; None where no range is.
     """
 
     tolerance: float
@@ -180,6 +186,12 @@ class Verification:
     cases: tuple[CaseResult, ...]
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    known_steps: int | None = None
+
+    @property
+    def beyond(self) -> bool:
+        """Whether something is above tolerance beyond the steps that ranges are known for."""
+        return any(output.beyond_calls for case in self.cases for output in case.outputs)
 
     @property
     def passed(self) -> bool:
@@ -225,8 +237,11 @@ class Verification:
             error_by_length=tuple(sorted(lengths.items())),
         )
 
-    def raise_if_failed(self) -> None:
+    def raise_if_failed(self, hints: Sequence[str] = ()) -> None:
         """Raises unless the verification passed.
+
+        Args:
+            hints: what calibration showed, for the cure.
 
         Raises:
             VerificationFailed: names the output, the case, its error, the first diverging step
@@ -237,13 +252,15 @@ class Verification:
         from edgelstm.converters.verify.diagnosis import cure, describe
 
         what, where = describe(self)
-        raise VerificationFailed(what, where=where, cure=cure(self))
+        do = ". ".join([cure(self), *(hint.rstrip(".") for hint in hints)])
+        raise VerificationFailed(what, where=where, cure=do)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with every case."""
         return {
             "passed": self.passed,
             "tolerance": self.tolerance,
+            "known_steps": self.known_steps,
             "precision": self.precision.value,
             "state_policy": self.policy.value,
             "outputs": [output.to_json() for output in self.outputs],
