@@ -52,7 +52,11 @@ def to_document(report: ProfileReport) -> dict[str, Any]:
         "recommendation": recommend(report.measurements),
         "golden": report.golden,
         "preflight": [
-            {**dataclasses.asdict(each), "quirks": [quirk.name for quirk in each.quirks]}
+            {
+                **dataclasses.asdict(each),
+                "quirks": [quirk.name for quirk in each.quirks],
+                "lines": each.lines(),
+            }
             for each in report.preflight
         ],
         "failures": [

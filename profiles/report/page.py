@@ -27,7 +27,7 @@ def to_page(document: Mapping[str, Any]) -> str:
     rows = document["configurations"]
     parts = [
         _facts(document),
-        "<h2>Latency</h2>",
+        "<h2>Latency (ms)</h2>",
         _latency_table(rows),
         plot(_distributions(rows)),
         plot(_over_time(rows)),
@@ -61,6 +61,8 @@ def _facts(document: Mapping[str, Any]) -> str:
         f"{model['bytes']:,} bytes, SHA-256 {escaped(model['sha256'][:16])}…; "
         f"{escaped(document['created'])}; EdgeLSTM {escaped(document['edgelstm'])}</p>",
     ]
+    for line in (line for each in document["preflight"] for line in each["lines"]):
+        lines.append(f"<p class=fact>{escaped(line)}</p>")
     for each in document["warnings"]:
         place = f"{each['configuration']}: " if each["configuration"] else ""
         advice = f"; {each['advice']}" if each["advice"] else ""
@@ -114,6 +116,11 @@ def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(heads, lines)
 
 
+def _load(state: Mapping[str, Any]) -> str | None:
+    load = state.get("load")
+    return None if load is None else " ".join(f"{value:.2f}" for value in load)
+
+
 def _energy_table(rows: Sequence[Mapping[str, Any]]) -> str:
     heads = ["", "J per run", "above rest", "W", "W at rest", "runs", "s", "counter", "its steps"]
     keys = ("joules_per_run", "above_idle_joules_per_run", "watts", "idle_watts", "runs",
@@ -128,7 +135,7 @@ def _state_table(document: Mapping[str, Any]) -> str:
     for kind in ("governors", "frequencies", "temperatures", "batteries", "energies"):
         for path, value in before[kind].items():
             lines.append([kind, path, value, after.get(kind, {}).get(path)])
-    lines.append(["load", "", before["load"], after.get("load")])
+    lines.append(["load", "", _load(before), _load(after)])
     return "<h2>State of the device</h2>" + table(["", "file", "before", "after"], lines)
 
 
@@ -310,7 +317,7 @@ def _op_notes(rows: Sequence[Mapping[str, Any]]) -> str:
         times = row["op_times"]
         if _timed_ops(row):
             lines.append(
-                [name_of(row), times["total_ms"], 1 - times["residual"], times["slowdown"],
+                [name_of(row), times["total_ms"], f"{1 - times['residual']:.1%}", f"{times['slowdown']:.1%}",
                  times["clock_ns_per_call"], times["clock"],
                  *(size / 1e3 for size in times["tensor_bytes"].values())]
             )  # fmt: skip
