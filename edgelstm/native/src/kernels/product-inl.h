@@ -78,12 +78,16 @@ class FloatProduct {
       for (int64_t k = 0; k < depth; k += kDepth) {
         const Element* from = weights + (block * depth + k) * kGates * kLanes;
         const int64_t part = Smaller(kDepth, depth - k);
-        ForTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
-          const float* some[tile.kRows];
-          EDGELSTM_UNROLL
-          for (int i = 0; i < tile.kRows; ++i) some[i] = rows[r + i] + k;
-          AddTile<tile.kRows, 1, kGates>(from, part, some, to + r * sums_row, sums_row);
-        });
+        if constexpr (sizeof(Element) < sizeof(float)) {
+          // Widening takes the ports of the products: once for all rows.
+          alignas(64) float wide[kDepth * kGates * kLanes];
+          for (int64_t i = 0; i < part * kGates * kLanes; i += kLanes) {
+            V::Store(wide + i, V::Load(from + i));
+          }
+          AddTiles<kGates>(wide, part, rows, k, count, to, sums_row);
+        } else {
+          AddTiles<kGates>(from, part, rows, k, count, to, sums_row);
+        }
       }
     }
   }
@@ -103,6 +107,18 @@ class FloatProduct {
         }
       }
     }
+  }
+
+  // One block for all rows, from element `k` of each.
+  template <int kGates>
+  static void AddTiles(const float* weights, int64_t depth, const float* const* rows, int64_t k,
+                       int64_t count, float* sums, int64_t sums_row) {
+    ForTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
+      const float* some[tile.kRows];
+      EDGELSTM_UNROLL
+      for (int i = 0; i < tile.kRows; ++i) some[i] = rows[r + i] + k;
+      AddTile<tile.kRows, 1, kGates>(weights, depth, some, sums + r * sums_row, sums_row);
+    });
   }
 
   template <int kRows, int kBlocks, int kGates, class Element>
