@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,8 +119,7 @@ def idle(target: Target, device: Device, seconds: float, time_limit_s: float) ->
 
 def missing(readings: Sequence[EnergyReading]) -> str | None:
     """Why nothing can be told; None where something can."""
-    files = [set(each.texts) for each in readings]
-    names = {path.rpartition("/")[2] for path in set.intersection(*files)}
+    names = {path.rpartition("/")[2] for each in readings for path in each.texts}
     if _RAPL in names or "energy_now" in names:
         known = True
     else:
@@ -139,45 +138,51 @@ def consumption(readings: Sequence[EnergyReading]) -> Consumption | None:
     Meters before gauges, gauges of energy before those of charge, and last of all the current as it
     was at each reading.
     """
-    seconds = readings[-1].clock_s - readings[0].clock_s
-    if missing(readings) is not None or seconds <= 0:
+    if missing(readings) is not None:
         return None
-    for source, joules in _series(readings):
-        moved = np.diff(joules)
-        steps = int(np.count_nonzero(moved))
+    for source, joules, told in _series(readings):
+        steps = int(np.count_nonzero(np.diff(joules)))
+        seconds = told[-1].clock_s - told[0].clock_s
         total = float(joules[-1] - joules[0])
-        if steps and total > 0:
+        if steps and total > 0 and seconds > 0:
             return Consumption(source, seconds, total, steps)
     return None
 
 
-def _series(readings: Sequence[EnergyReading]) -> list[tuple[str, np.ndarray]]:
-    """Joules used since some moment, at each reading, by every counter that there is."""
-    meters = [_meter(readings, zone) for zone in _zones(readings)]
-    found = [("RAPL", np.sum(meters, axis=0))] if meters else []
-    for folder in _folders(readings, "voltage_now") | _folders(readings, "energy_now"):
+Series = tuple[str, np.ndarray, list[EnergyReading]]
+
+
+def _series(readings: Sequence[EnergyReading]) -> Iterator[Series]:
+    """Joules used since some moment, by every counter that there is, with the readings that told
+    it: a driver now and then refuses one."""
+    zones = _zones(readings)
+    told = _telling(readings, *(f"{zone}/{_RAPL}" for zone in zones))
+    if zones and told:
+        yield "RAPL", np.sum([_meter(told, zone) for zone in zones], axis=0), told
+    for folder in sorted(_folders(readings, "voltage_now") | _folders(readings, "energy_now")):
         name = folder.rpartition("/")[2]
-        energy = _values(readings, folder, "energy_now")
-        if energy is not None:
-            found.append((f"{name} energy_now", -energy * _JOULE_PER_UWH))
-        volts = _values(readings, folder, "voltage_now")
-        if volts is None:
-            continue
-        volts = volts * 1e-6
+        told = _telling(readings, f"{folder}/energy_now")
+        if told:
+            yield (
+                f"{name} energy_now",
+                -_values(told, f"{folder}/energy_now") * _JOULE_PER_UWH,
+                told,
+            )
         for file in _CHARGE:
-            charge = _values(readings, folder, file)
-            if charge is not None:
-                joules = -charge * _JOULE_PER_UWH * float(volts.mean())
-                found.append((f"{name} {file} x voltage_now", joules))
-        current = _values(readings, folder, "current_now")
-        if current is not None:
+            told = _telling(readings, f"{folder}/{file}", f"{folder}/voltage_now")
+            if told:
+                volts = _values(told, f"{folder}/voltage_now") * 1e-6
+                joules = -_values(told, f"{folder}/{file}") * _JOULE_PER_UWH * float(volts.mean())
+                yield f"{name} {file} x voltage_now", joules, told
+        told = _telling(readings, f"{folder}/current_now", f"{folder}/voltage_now")
+        if told:
             # Which sign means discharging differs between drivers.
-            power = np.abs(current) * 1e-6 * volts
-            clock = np.asarray([each.clock_s for each in readings])
-            pieces = np.diff(clock) * (power[1:] + power[:-1]) / 2
+            amperes = np.abs(_values(told, f"{folder}/current_now")) * 1e-6
+            watts = amperes * _values(told, f"{folder}/voltage_now") * 1e-6
+            clock = np.asarray([each.clock_s for each in told])
+            pieces = np.diff(clock) * (watts[1:] + watts[:-1]) / 2
             joules = np.concatenate([[0.0], np.cumsum(pieces)])
-            found.append((f"{name} current_now x voltage_now at each reading", joules))
-    return found
+            yield f"{name} current_now x voltage_now at each reading", joules, told
 
 
 def _zones(readings: Sequence[EnergyReading]) -> list[str]:
@@ -192,27 +197,27 @@ def _zones(readings: Sequence[EnergyReading]) -> list[str]:
 
 def _meter(readings: Sequence[EnergyReading], folder: str) -> np.ndarray:
     """A meter starts again from 0 after its range."""
-    values = _values(readings, folder, _RAPL)
-    assert values is not None
     span = readings[0].texts.get(f"{folder}/max_energy_range_uj", "")
-    moved = np.diff(values)
+    moved = np.diff(_values(readings, f"{folder}/{_RAPL}"))
     if span.isdigit():
         moved = np.where(moved < 0, moved + int(span), moved)
     return np.concatenate([[0.0], np.cumsum(moved)]) * 1e-6
 
 
 def _folders(readings: Sequence[EnergyReading], file: str) -> set[str]:
-    return {
-        path.rpartition("/")[0]
-        for path in readings[0].texts
-        if path.rpartition("/")[2] == file
-        and _values(readings, path.rpartition("/")[0], file) is not None
-    }
+    paths = {path for each in readings for path in each.texts}
+    return {path.rpartition("/")[0] for path in paths if path.rpartition("/")[2] == file}
 
 
-def _values(readings: Sequence[EnergyReading], folder: str, file: str) -> np.ndarray | None:
-    """The numbers of a file at each reading; None where one is no number."""
-    texts = [each.texts.get(f"{folder}/{file}", "") for each in readings]
-    if not all(text.lstrip("-").isdigit() for text in texts):
-        return None
-    return np.asarray([int(text) for text in texts], np.float64)
+def _telling(readings: Sequence[EnergyReading], *paths: str) -> list[EnergyReading]:
+    """The readings in which all the files hold numbers; none where those are fewer than two."""
+    found = [
+        each
+        for each in readings
+        if all(each.texts.get(path, "").lstrip("-").isdigit() for path in paths)
+    ]
+    return found if len(found) >= 2 else []
+
+
+def _values(readings: Sequence[EnergyReading], path: str) -> np.ndarray:
+    return np.asarray([int(each.texts[path]) for each in readings], np.float64)

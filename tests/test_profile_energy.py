@@ -120,6 +120,18 @@ def test_a_counter_that_stands_still_or_holds_no_number_tells_nothing() -> None:
     assert energy.consumption(odd) is None
 
 
+def test_a_reading_that_a_driver_refuses_is_left_out() -> None:
+    """Absent or empty: the others tell the same energy, and the time that they span."""
+    readings = battery(3_000, 2_900, 2_800, 2_700, 2_600)
+    path = f"{BATTERY}/charge_counter"
+    readings[1] = EnergyReading(1.0, {k: v for k, v in readings[1].texts.items() if k != path})
+    readings[4] = EnergyReading(4.0, {**readings[4].texts, path: ""})
+    used = energy.consumption(readings)
+    assert used is not None
+    assert used.joules == pytest.approx(300 * 3.6e-3 * 4)
+    assert (used.seconds, used.steps) == (3.0, 2)
+
+
 def test_what_the_device_uses_at_rest_is_told_apart() -> None:
     """5 W while it works, 2 W at rest: 3 of 5 joules in a second."""
     used, rest = energy.consumption(meter(0, 5_000_000)), energy.consumption(meter(0, 2_000_000))
