@@ -609,3 +609,16 @@ def test_calibration_needs_no_native_library(monkeypatch: pytest.MonkeyPatch) ->
     assert a.h.high == pytest.approx(b.h.high, rel=1e-5)
     assert a.moments is not None and b.moments is not None
     np.testing.assert_allclose(a.moments, b.moments, rtol=1e-4, atol=1e-3)
+
+
+def test_int16_has_room_for_values_larger_than_those_seen() -> None:
+    """Inputs larger by a fifth are not clipped: the error stays that of the weights."""
+    x = np.random.default_rng(5).standard_normal((40, 12, 8)).astype(np.float32)
+    model, calibration = one_layer(SPECS["plain"], x)
+    made, _ = quantize_static(model, calibration, Precision.INT16, Observers())
+    wide, plain = EmulatedSession(made.to_bytes()), Session(model.to_bytes())
+    largest = [
+        float(np.abs(wide.run({"x": row})["sequence"] - plain.run({"x": row})["sequence"]).max())
+        for row in (x, np.float32(1.2) * x)
+    ]
+    assert largest[1] < 1.5 * largest[0]

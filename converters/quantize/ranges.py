@@ -28,6 +28,10 @@ class Range:
         """Largest magnitude."""
         return max(abs(self.low), abs(self.high))
 
+    def widened(self, factor: float) -> Range:
+        """Both ends times a factor."""
+        return Range(self.low * factor, self.high * factor)
+
     def joined(self, other: Range) -> Range:
         """The range of both."""
         return Range(min(self.low, other.low), max(self.high, other.high))
