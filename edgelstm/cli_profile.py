@@ -51,7 +51,9 @@ def profile(
     delegate: DelegateOption = None,
     delegate_option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="For delegates given by path; may be repeated."),
+        typer.Option(
+            metavar="KEY=VALUE", help="For delegates given by path and nnapi; repeatable."
+        ),
     ] = None,
     threads: Annotated[str, typer.Option(metavar="1,2", help="Numbers of threads.")] = "1",
     cores: Annotated[
