@@ -40,8 +40,8 @@ def test_inputs_are_drawn_anew_in_the_shapes_that_were_recorded(tmp_path: Path) 
     assert [o.outputs for o in model.options] == [("y",)] * 3
     assert [[c.shape for c in o.inputs] for o in model.options] == [
         [],
-        [(None, 5), (None, 4)],
         [(2, 5), (2, 4)],
+        [(None, 5), (None, 4)],
     ]
 
 

@@ -91,7 +91,7 @@ def _real(home: Path, recorded: Call) -> list[Call]:
 
 
 def _options(runner: Mapping[str, Any], recorded: Call) -> tuple[ConvertOptions, ...]:
-    """The graph's own inputs first, then those recorded with an open batch, then as they were."""
+    """The graph's own inputs first, then those recorded as they were, then with an open batch."""
     outputs = tuple(_plain(name) for name in runner.get("outputs", ()))
     fix = {
         _plain(name): str(value["value"]) for name, value in runner.get("const_feeds", {}).items()
@@ -101,7 +101,9 @@ def _options(runner: Mapping[str, Any], recorded: Call) -> tuple[ConvertOptions,
         return (base,)
     opened = tuple(TensorChoice(n, (None, *a.shape[1:])) for n, a in recorded.items())
     fixed = tuple(TensorChoice(n, a.shape) for n, a in recorded.items())
-    return (base, *(dataclasses.replace(base, inputs=given) for given in (opened, fixed)))
+    # Recorded sizes first: the leading axis may be that of time, and kernels of TensorFlow such as
+    # BlockLSTM abort the process where a graph gets fewer steps than it was built for.
+    return (base, *(dataclasses.replace(base, inputs=given) for given in (fixed, opened)))
 
 
 def _drawn(told: list[dict[str, Any]], seed: int) -> Call:
