@@ -17,8 +17,16 @@ from edgelstm.converters import pipeline
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.pipeline import convert
 from edgelstm.converters.report import ConversionReport
-from edgelstm.converters.spec import Array
-from edgelstm.converters.verify.noise import LARGEST, SEEDS, accepted, off_by_rounding, own_noise
+from edgelstm.converters.spec import Array, Precision
+from edgelstm.converters.verify.noise import (
+    LARGEST,
+    SEEDS,
+    accepted,
+    changed,
+    off_by_rounding,
+    own_movement,
+    own_noise,
+)
 from edgelstm.errors import VerificationFailed
 
 STEPS, FEATURES, UNITS = 12, 4, 8
@@ -31,9 +39,9 @@ class Scaled:
         self.weight = 1.0
 
     @contextlib.contextmanager
-    def rounded(self, seed: int) -> Iterator[None]:
-        """Off by seed + 1 percent."""
-        self.weight += 0.01 * (seed + 1)
+    def rounded(self, seed: int, precision: Precision = Precision.FLOAT32) -> Iterator[None]:
+        """Off by seed + 1 percent, in float16 by half."""
+        self.weight += 0.5 if precision is Precision.FLOAT16 else 0.01 * (seed + 1)
         yield
         self.weight = 1.0
 
@@ -49,6 +57,25 @@ def test_noise_is_the_largest_move_over_all_draws_and_calls() -> None:
     noise = own_noise(source, source.run, source.run())
     assert noise == {"y": pytest.approx(0.01 * SEEDS * 4.0)}
     assert source.weight == 1.0
+
+
+def test_a_precision_moves_the_source_by_what_its_weights_lose() -> None:
+    source = Scaled()
+    moved = own_movement(source, Precision.FLOAT16, source.run, source.run())
+    assert moved == {"y": pytest.approx(0.5 * 4.0)}
+
+
+def test_weights_are_rounded_as_a_precision_stores_them() -> None:
+    """Matrices to 127 steps of the largest value or to float16; vectors and huge values stay."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((40, 30)).astype(np.float32)
+    steps = changed(w, rng, Precision.INT8).astype(np.float64) / (np.abs(w).max() / 127.0)
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
+    assert np.abs(changed(w, rng, Precision.DYNAMIC) - w).max() <= np.abs(w).max() / 254.0 * 1.001
+    huge = np.where(w > 1, 1e6, w).astype(np.float32)
+    halves = changed(huge, rng, Precision.FLOAT16)
+    assert np.isfinite(halves).all() and 0 < np.abs(halves - huge)[huge < 1e6].max() < 1e-3
+    np.testing.assert_array_equal(changed(w[0], rng, Precision.INT8), w[0])
 
 
 def test_weights_are_off_by_as_much_as_summing_their_products_rounds() -> None:

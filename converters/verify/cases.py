@@ -10,6 +10,7 @@ import numpy as np
 from edgelstm.converters.quantize.calibration_data import Continuity
 from edgelstm.converters.spec import Array, Precision, StatePolicy, TensorSpec
 from edgelstm.converters.verify.axes import InputAxes, ModelAxes
+from edgelstm.converters.verify.voice import voice
 from edgelstm.errors import UnsupportedModelError
 
 TYPICAL_STEPS = 20
@@ -20,6 +21,8 @@ SPARE_STEPS = 40  # in place of short lengths that the source does not take
 LARGE_INPUT = 10.0  # standard deviations; drives sigmoid and tanh into saturation
 PUSH = 2.0  # standard deviations
 PUSH_STEPS = 24
+VOICE_SAMPLES = 128  # values along the last axis of what may be a frame of sound
+VOICE_CALLS = 10
 RECORDED_CALLS = 128  # of a recording, at most
 MASKABLE_STEPS = 4  # shorter sequences have no room for distinct mask patterns
 
@@ -68,6 +71,12 @@ class Case:
 def _holds_integers(spec: TensorSpec) -> bool:
     """Whether values are whole numbers: by dtype, or indices that the model takes as floats."""
     return spec.high is not None or np.dtype(spec.dtype).kind != "f"
+
+
+def _may_be_sound(spec: TensorSpec) -> bool:
+    frame = spec.shape[-1] if spec.shape else None
+    wide = spec.dtype == "float32" and frame is not None and frame >= VOICE_SAMPLES
+    return wide and not _holds_integers(spec)
 
 
 def integer_range(spec: TensorSpec) -> tuple[int, int]:
@@ -133,6 +142,8 @@ def plan(
         edge = typical
     if samples is not None:
         return tuple(cases)
+    if policy is not StatePolicy.RESET and not axes.has_time:
+        cases += maker.spoken(large)
     cases.append(
         dataclasses.replace(
             maker.case("inputs of zero", small, edge, scale=0.0), ordinary=False, optional=True
@@ -218,6 +229,21 @@ class _Maker:
                 )
             )
         return cases
+
+    def spoken(self, batch: int) -> list[Case]:
+        """A voice, one frame per call, where an input may be frames of sound."""
+        sounds = [i for i in self.axes.inputs if _may_be_sound(i.spec)]
+        if not sounds:
+            return []
+        calls = [self._call(batch, 1, 1.0) for _ in range(VOICE_CALLS)]
+        for inputs in sounds:
+            shape = inputs.shape(batch, 1)
+            spoken = voice(VOICE_CALLS * int(np.prod(shape[1:])), self.random)
+            for call, frame in zip(calls, np.split(spoken, VOICE_CALLS), strict=True):
+                call[inputs.spec.name] = np.ascontiguousarray(
+                    np.broadcast_to(frame.reshape(1, *shape[1:]), shape)
+                )
+        return [Case("a voice", batch, None, tuple(calls))]
 
     def swaying(self, case: Case) -> Case:
         """The case with odd rows of floats pushed up and down in turns; masked steps stay.

@@ -22,7 +22,7 @@ from edgelstm.converters.verify.record import CaseRecord, OutputAxes, Reach
 from edgelstm.converters.verify.result import CaseResult, OutputResult, Verification
 from edgelstm.converters.verify.runner import Runner, open_runners
 from edgelstm.converters.verify.source import LaidOut, Reference, Roundable, Source
-from edgelstm.converters.verify.tolerance import Tolerance, tolerance_for
+from edgelstm.converters.verify.tolerance import DEFAULTS, Tolerance, tolerance_for
 from edgelstm.errors import EdgeLstmError
 
 Progress = Callable[[str], None]
@@ -140,7 +140,12 @@ def verify(
                     note for note in _noise_notes(result, noise, allowed) if note not in notes
                 ]
             results.append(result)
-    return verification(results, [*notes, *beyond_notes(results, allowed, known_steps)])
+    moved = comparison.own_movement(expected, results, precision)
+    notes += [
+        *_movement_notes(results, moved, precision),
+        *beyond_notes(results, allowed, known_steps),
+    ]
+    return dataclasses.replace(verification(results, notes), own_movement=moved)
 
 
 def beyond_notes(
@@ -160,6 +165,19 @@ def beyond_notes(
         f"{'' if since is None else f', from step {since} on'}). Calibrate with sequences as long "
         "as the model will run, or with a recording (--stream) where states are carried."
     )
+
+
+def _movement_notes(
+    results: Sequence[CaseResult], moved: Mapping[str, float], precision: Precision
+) -> Iterator[str]:
+    """What the source's own weights, rounded alike, say of an error beyond the default."""
+    how = "float16" if precision is Precision.FLOAT16 else "8 bits, one scale per matrix,"
+    for name, own in moved.items():
+        worst = max(o.relative_error for r in results for o in r.outputs if o.name == name)
+        yield (
+            f"Output '{name}' is off by up to {worst:.2g} of its range; rounding the source's own "
+            f"weights to {how} moves it by {own:.2g}."
+        )
 
 
 def _noise_notes(
@@ -237,6 +255,34 @@ class _Comparison:
                 else {}
             )
         return self.noises[case.name]
+
+    def own_movement(
+        self,
+        expected: Sequence[tuple[Case, list[Outputs]]],
+        results: Sequence[CaseResult],
+        precision: Precision,
+    ) -> dict[str, float]:
+        """How far rounding its weights to a precision moves the source, relative to the outputs'
+        ranges, in the case that is worst; empty where the file is within the default tolerance, or
+        the source cannot tell."""
+        if precision is Precision.FLOAT32 or not isinstance(self.source, Roundable):
+            return {}
+        usual = DEFAULTS[precision]
+        beyond = [
+            (o.relative_error, r.name, o)
+            for r in results
+            for o in r.outputs
+            if o.relative_error > usual.largest or o.rms_error > usual.relative * o.scale
+        ]
+        if not beyond or not all(np.isfinite(error) for error, *_ in beyond):
+            return {}
+        _, worst, _ = max(beyond, key=lambda one: one[0])
+        case, outputs = next((c, found) for c, found in expected if c.name == worst)
+        moved = noise_of.own_movement(
+            self.source, precision, lambda: self._calls(self.reference, case), outputs
+        )
+        scales = {o.name: o.scale for _, name, o in beyond if name == worst}
+        return {n: own / scales[n] for n, own in moved.items() if n in scales}
 
     def compare(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from edgelstm.converters.spec import Array
+from edgelstm.converters.spec import Array, Precision
 from edgelstm.converters.verify.compare import difference
 from edgelstm.converters.verify.source import Roundable
 
@@ -42,6 +42,32 @@ def off_by_rounding(value: Array, rng: np.random.Generator, eps: float = EPS) ->
     return np.asarray(value * (1.0 + spread * rng.uniform(-1.0, 1.0, value.shape)), np.float32)
 
 
+def changed(
+    value: Array, rng: np.random.Generator, precision: Precision, eps: float = EPS
+) -> Array:
+    """Weights as a precision stores them, float32 ones off by rounding; vectors stay float32."""
+    if precision is Precision.FLOAT32:
+        return off_by_rounding(value, rng, eps)
+    if value.ndim < 2:
+        return value
+    if precision is Precision.FLOAT16:
+        halves = value.astype(np.float16).astype(np.float32)
+        return np.where(np.isfinite(halves), halves, value)
+    scale = float(np.abs(value).max(initial=0.0)) / 127.0 or 1.0
+    return np.asarray(np.rint(value / scale) * scale, np.float32)
+
+
+def own_movement(
+    source: Roundable,
+    precision: Precision,
+    run: Callable[[], Sequence[Outputs]],
+    expected: Sequence[Outputs],
+) -> dict[str, float]:
+    """The largest change of each output when the source's weights are rounded to a precision."""
+    with source.rounded(0, precision):
+        return _moved(expected, run())
+
+
 def own_noise(
     source: Roundable, run: Callable[[], Sequence[Outputs]], expected: Sequence[Outputs]
 ) -> dict[str, float]:
@@ -54,13 +80,20 @@ def own_noise(
     for seed in range(SEEDS):
         with source.rounded(seed):
             found = run()
-        for wanted, got in zip(expected, found, strict=True):
-            for name, array in wanted.items():
-                if not np.issubdtype(array.dtype, np.inexact):
-                    continue
-                moved = difference(array, got[name], batch_axis=None, time_axis=None).max_error
-                noise[name] = max(noise.get(name, 0.0), moved)
+        for name, moved in _moved(expected, found).items():
+            noise[name] = max(noise.get(name, 0.0), moved)
     return noise
+
+
+def _moved(expected: Sequence[Outputs], found: Sequence[Outputs]) -> dict[str, float]:
+    """The largest change of each output over all calls; integers are left out."""
+    largest: dict[str, float] = {}
+    for wanted, got in zip(expected, found, strict=True):
+        for name, array in wanted.items():
+            if np.issubdtype(array.dtype, np.inexact):
+                moved = difference(array, got[name], batch_axis=None, time_axis=None).max_error
+                largest[name] = max(largest.get(name, 0.0), moved)
+    return largest
 
 
 def accepted(noise: float, scale: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgelstm.converters.spec import Precision, StatePolicy
@@ -176,6 +176,8 @@ class Verification:
         tolerance: largest accepted error, as a fraction of an output's range.
         cases: every case on every runner.
         notes: what was left out and why, e.g. a length that the source itself does not take.
+        own_movement: by output whose error is beyond the default of a coarser precision, how far
+            rounding the source's own weights moves it, as a fraction of its range.
         seconds: wall time.
         known_steps: how many steps the file's ranges are known for; None where no range is.
     """
@@ -187,6 +189,7 @@ class Verification:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     known_steps: int | None = None
+    own_movement: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def beyond(self) -> bool:
@@ -265,6 +268,7 @@ class Verification:
             "state_policy": self.policy.value,
             "outputs": [output.to_json() for output in self.outputs],
             "cases": [case.to_json() for case in self.cases],
+            "own_movement": {name: _number(moved) for name, moved in self.own_movement.items()},
             "notes": list(self.notes),
             "seconds": round(self.seconds, 3),
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
-from edgelstm.converters.spec import Array, StatePair, StatePolicy, TensorSpec
+from edgelstm.converters.spec import Array, Precision, StatePair, StatePolicy, TensorSpec
 
 
 class Reference(Protocol):
@@ -94,6 +94,9 @@ class Choosy(Protocol):
 class Roundable(Protocol):
     """A source that can show how much it amplifies rounding."""
 
-    def rounded(self, seed: int) -> AbstractContextManager[None]:
-        """While active, every float weight of the source is off by up to one rounding."""
+    def rounded(
+        self, seed: int, precision: Precision = Precision.FLOAT32
+    ) -> AbstractContextManager[None]:
+        """While active, every float weight of the source is off by up to one rounding of float32,
+        or rounded to what a coarser precision stores (`noise.changed`)."""
         ...

@@ -14,8 +14,8 @@ from edgelstm.converters.sources.graph.frozen import Original
 from edgelstm.converters.sources.graph.loop_states import LoopEnds, LoopState
 from edgelstm.converters.sources.graph.normal import WIDE
 from edgelstm.converters.sources.keras.names import StateHome, StateSlot
-from edgelstm.converters.spec import Array, StatePolicy
-from edgelstm.converters.verify.noise import EPS, off_by_rounding
+from edgelstm.converters.spec import Array, Precision, StatePolicy
+from edgelstm.converters.verify.noise import EPS, changed
 from edgelstm.errors import UnsupportedModelError
 
 _FEW_VALUES = 8  # constants that are smaller are sizes and factors rather than weights
@@ -91,7 +91,7 @@ class OriginalSession:
         return {name: _narrow(np.asarray(value)) for name, value in found.items()}
 
     @contextlib.contextmanager
-    def rounded(self, seed: int) -> Iterator[None]:
+    def rounded(self, seed: int, precision: Precision = Precision.FLOAT32) -> Iterator[None]:
         """While active, every float weight is off by a rounding of what the graph computes in."""
         rng = np.random.default_rng(seed)
         tf = tensorflow()
@@ -109,10 +109,12 @@ class OriginalSession:
         }
         try:
             self._feeds = {
-                t: off_by_rounding(v, rng, eps) for t, v in weights.items() if v.size > _FEW_VALUES
+                t: changed(v, rng, precision, eps)
+                for t, v in weights.items()
+                if v.size > _FEW_VALUES
             }
             self.set_variables(
-                {name: off_by_rounding(value, rng, eps) for name, value in variables.items()}
+                {name: changed(v, rng, precision, eps) for name, v in variables.items()}
             )
             yield
         finally:

@@ -30,7 +30,7 @@ from edgelstm.converters.sources.graph.reference import (
 from edgelstm.converters.sources.keras.names import StateHome, StateSlot
 from edgelstm.converters.sources.keras.trace import MarkedModel, TracedModel
 from edgelstm.converters.sources.sniff import SourceKind
-from edgelstm.converters.spec import Recurrence, StatePair, StatePolicy, TensorSpec
+from edgelstm.converters.spec import Precision, Recurrence, StatePair, StatePolicy, TensorSpec
 from edgelstm.errors import OptionError, UnsupportedModelError
 
 
@@ -198,9 +198,11 @@ class GraphSource:
         session = OriginalSession(original)
         return GraphReference(session, original, policy, self.slots, loops)
 
-    def rounded(self, seed: int) -> AbstractContextManager[None]:
+    def rounded(
+        self, seed: int, precision: Precision = Precision.FLOAT32
+    ) -> AbstractContextManager[None]:
         """While active, every float weight is off by up to one rounding of float32."""
-        return self._opened.session.rounded(seed)
+        return self._opened.session.rounded(seed, precision)
 
 
 def _may_pair(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:

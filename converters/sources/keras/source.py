@@ -25,8 +25,8 @@ from edgelstm.converters.sources.keras.trace import (
 )
 from edgelstm.converters.sources.sizes import asked_size
 from edgelstm.converters.sources.sniff import sniff
-from edgelstm.converters.spec import Recurrence, StatePair, StatePolicy, TensorSpec
-from edgelstm.converters.verify.noise import off_by_rounding
+from edgelstm.converters.spec import Precision, Recurrence, StatePair, StatePolicy, TensorSpec
+from edgelstm.converters.verify.noise import changed
 from edgelstm.errors import EdgeLstmError, UnsupportedModelError
 
 
@@ -156,14 +156,14 @@ class KerasSource:
         return KerasReference(self._live, self.slots, rounded=rounded)
 
     @contextlib.contextmanager
-    def rounded(self, seed: int) -> Iterator[None]:
+    def rounded(self, seed: int, precision: Precision = Precision.FLOAT32) -> Iterator[None]:
         """While active, every float weight is off by up to one rounding of float32."""
         rng = np.random.default_rng(seed)
         kept = [(v, v.numpy()) for v in self._live.model.variables]
         kept = [(v, value) for v, value in kept if value.dtype == np.float32]
         try:
             for variable, value in kept:
-                variable.assign(off_by_rounding(value, rng))
+                variable.assign(changed(value, rng, precision))
             yield
         finally:
             for variable, value in kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ import numpy as np
 from edgelstm.converters.sources.onnx.batch_first import without_batch_first
 from edgelstm.converters.sources.onnx.files import graphs_of
 from edgelstm.converters.sources.onnx.package import onnx
-from edgelstm.converters.spec import Array, StatePair, StatePolicy
-from edgelstm.converters.verify.noise import off_by_rounding
+from edgelstm.converters.spec import Array, Precision, StatePair, StatePolicy
+from edgelstm.converters.verify.noise import changed
 from edgelstm.errors import UnsupportedModelError
 
 _FEW_VALUES = 8  # constants that are smaller are sizes and factors rather than weights
@@ -56,12 +56,13 @@ class OnnxSession:
         return {n: _narrow(np.asarray(v)) for n, v in zip(self._outputs, found, strict=True)}
 
     @contextlib.contextmanager
-    def rounded(self, seed: int) -> Iterator[None]:
+    def rounded(self, seed: int, precision: Precision = Precision.FLOAT32) -> Iterator[None]:
         """While active, every float weight of the source is off by up to one rounding."""
         kept = self._run
         copy = type(self._model)()
         copy.CopyFrom(self._model)
-        _round(copy, np.random.default_rng(seed), self._where)
+        rng = np.random.default_rng(seed)
+        _change(copy, lambda value: changed(value, rng, precision), self._where)
         try:
             _, self._run = _runner(copy, self._where)
             yield
@@ -136,24 +137,23 @@ def _narrow(value: Array) -> Array:
     return value.astype(np.float32) if value.dtype.kind == "f" else value
 
 
-def _round(model: Any, rng: np.random.Generator, where: str) -> None:
+def _change(model: Any, change: Callable[[Array], Array], where: str) -> None:
     for graph in graphs_of(model.graph, where):
         for tensor in graph.initializer:
-            _round_one(tensor, rng)
+            _change_one(tensor, change)
         for node in graph.node:
             for attribute in node.attribute:
                 if node.op_type == "Constant" and attribute.HasField("t"):
-                    _round_one(attribute.t, rng)
+                    _change_one(attribute.t, change)
 
 
-def _round_one(tensor: Any, rng: np.random.Generator) -> None:
+def _change_one(tensor: Any, change: Callable[[Array], Array]) -> None:
     if tensor.data_type != onnx().TensorProto.FLOAT:
         return
     value = onnx().numpy_helper.to_array(tensor)
     if value.size <= _FEW_VALUES:
         return
-    off = off_by_rounding(value, rng)
-    tensor.CopyFrom(onnx().numpy_helper.from_array(off, tensor.name))
+    tensor.CopyFrom(onnx().numpy_helper.from_array(change(value), tensor.name))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from edgelstm.converters.sources.graph.source import GraphSource
 from edgelstm.converters.sources.onnx.open import OpenedOnnx, open_onnx
 from edgelstm.converters.sources.onnx.reference import KeptState, OnnxReference
 from edgelstm.converters.sources.sniff import SourceKind
-from edgelstm.converters.spec import StatePair, StatePolicy
+from edgelstm.converters.spec import Precision, StatePair, StatePolicy
 
 
 class OnnxSource(GraphSource):
@@ -46,6 +46,8 @@ class OnnxSource(GraphSource):
     def _runnable(self, states: tuple[LoopState, ...]) -> tuple[LoopState, ...]:
         return tuple(state for state in states if state.given and state.made)
 
-    def rounded(self, seed: int) -> AbstractContextManager[None]:
+    def rounded(
+        self, seed: int, precision: Precision = Precision.FLOAT32
+    ) -> AbstractContextManager[None]:
         """While active, every float weight is off by up to one rounding of float32."""
-        return self._opened.session.rounded(seed)
+        return self._opened.session.rounded(seed, precision)
