@@ -100,7 +100,7 @@ def test_a_step_needs_one_frame_and_given_states() -> None:
     spec = random_spec()
     longer = marker_model(spec, batch=1, time=4, initial=True)
     lower_markers(longer, {0: spec}, policy=StatePolicy.RESET)
-    with pytest.raises(UnsupportedModelError, match="one time step"):
+    with pytest.raises(UnsupportedModelError, match="more than one step"):
         write_steps(longer, StepForm.PLAIN)
     carried = marker_model(spec, batch=1, time=1)
     lower_markers(carried, {0: spec}, policy=StatePolicy.CARRY)
