@@ -13,6 +13,7 @@ from typing import Any
 
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.flatbuffer.merge import append
+from edgelstm.converters.lowering.own_states import own_states
 from edgelstm.converters.lowering.step import write_steps
 from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.quantize import quantize_fused
@@ -183,14 +184,14 @@ def _converted(path: Path, options: ConvertOptions) -> tuple[Model, dict[str, An
             where=str(path),
             cure="convert the model that it was made from, or leave --streaming out",
         )
-    states = pipeline.caller_states(source)
+    model = pipeline.write_recurrences(source.marked())
+    states = pipeline.with_own(pipeline.caller_states(source), own_states(model))
     if not states:
         raise UnsupportedModelError(
             "The model has no recurrence whose state could go on from frame to frame.",
             where=str(path),
             cure="leave --streaming out",
         )
-    model = pipeline.write_recurrences(source.marked())
     pipeline.refuse_foreign_ops(model)
     quantize_fused(model, options.quantization, options.rows)
     if options.target in PLAIN:

@@ -18,7 +18,7 @@ from edgelstm.converters.lowering.bind_state import bind_states
 from edgelstm.converters.lowering.dense import keep_dense_axes
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.lowering.loop import written_out
-from edgelstm.converters.lowering.own_states import own_states
+from edgelstm.converters.lowering.own_states import own_states, starts_anew
 from edgelstm.converters.options import (
     ConvertOptions,
     FusePolicy,
@@ -110,7 +110,7 @@ def _convert(
     report = _report(source, finished, policy, options)
     if options.fuse is FusePolicy.REQUIRE:
         require_fused(report)
-    states = states_of(source, finished)
+    states = states_of(source, finished, policy)
     normalisation.refuse_states(constants, states)
     told = _metadata(report, states, source, added, options, constants, finished.calibrated_steps)
     finished.model.set_metadata(METADATA, told)
@@ -459,10 +459,26 @@ def caller_states(source: OpenedSource) -> list[dict[str, str]]:
     ]
 
 
-def states_of(source: OpenedSource, finished: Finished) -> list[dict[str, str]]:
-    """The states that go in and out of a call, as the metadata tell them."""
-    paired = [dataclasses.asdict(pair) for pair in finished.states]
-    return caller_states(source) or paired or own_states(finished.model)
+def states_of(
+    source: OpenedSource, finished: Finished, policy: StatePolicy
+) -> list[dict[str, str]]:
+    """The states that go in and out of a call, as the metadata tell them.
+
+    Those of the model itself are told where no other layer is reset between calls.
+    """
+    own = [dataclasses.asdict(pair) for pair in finished.states] or own_states(finished.model)
+    loops = any(r.lowering is Lowering.LOOP for r in finished.recurrences)
+    if policy is StatePolicy.RESET and (loops or starts_anew(finished.model, own)):
+        return []
+    return with_own(caller_states(source), own)
+
+
+def with_own(
+    states: Sequence[dict[str, str]], own: Sequence[dict[str, str]]
+) -> list[dict[str, str]]:
+    """States that conversion added, and those that the model has itself."""
+    known = {state["input"] for state in states}
+    return [*states, *(state for state in own if state["input"] not in known)]
 
 
 def time_axes(source: OpenedSource) -> dict[str, dict[str, int]]:

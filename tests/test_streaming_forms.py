@@ -20,7 +20,7 @@ from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.flatbuffer.merge import append
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.lowering.step import write_steps
-from edgelstm.converters.options import ConvertOptions, OverwritePolicy, Streaming
+from edgelstm.converters.options import ConvertOptions, OverwritePolicy, Size, Streaming
 from edgelstm.converters.spec import (
     Activation,
     Layout,
@@ -201,6 +201,34 @@ def test_an_explicit_file_is_its_own_chunk_form(source: tuple[Path, Any], tmp_pa
     for signature in (None, "chunk", "step"):
         found = Stream(path, signature=signature).push(x)["score"]
         np.testing.assert_allclose(found, source[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("second", ["LSTM", "GRU"])
+def test_states_that_a_model_has_itself_go_on_beside_added_ones(
+    keras: Any, tmp_path: Path, second: str
+) -> None:
+    """A stream keeps both; alone they make none, since the other layer would forget."""
+    from keras_files import randomise
+
+    layers = keras.layers
+    x, h, c = (keras.Input(s, name=n) for s, n in (((None, 3), "x"), ((8,), "h0"), ((8,), "c0")))
+    lstm = layers.LSTM(8, return_sequences=True, return_state=True)
+    y, last_h, last_c = lstm(x, initial_state=[h, c])
+    y = getattr(layers, second)(6, return_sequences=True)(y)
+    made = keras.Model([x, h, c], [layers.Dense(2, name="score")(y), last_h, last_c])
+    randomise(made)
+    path = tmp_path / "model.keras"
+    made.save(path)
+    frames, zeros = noise(), np.zeros((1, 8), np.float32)
+    wanted = np.asarray(made([frames, zeros, zeros])[0])
+    stream = Stream(converted(path, tmp_path / "m.tflite", streaming=Streaming()))
+    assert [i.name for i in stream.inputs] == ["x"]
+    assert {"h0", "c0"} < {state.name for state in stream.states}
+    found = [stream.push(frames[:, t : t + 1])["score"] for t in range(FRAMES)]
+    np.testing.assert_allclose(np.concatenate(found, axis=1), wanted, rtol=0, atol=1e-5)
+    plain = converted(path, tmp_path / "plain.tflite", batch=Size.ONE)
+    with pytest.raises(UnsupportedModelError, match="state"):
+        Stream(plain)
 
 
 def compiled_stream(path: Path, x: Any) -> Any:

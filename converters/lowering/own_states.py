@@ -10,7 +10,7 @@ from edgelstm.converters.flatbuffer import Model, Op, Subgraph
 from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE
 from edgelstm.converters.lowering.state import COPY_OP
 
-_MOVES = frozenset({COPY_OP, "RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
+_MOVES = frozenset({COPY_OP, "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "QUANTIZE"})
 _LAST = _MOVES | {"STRIDED_SLICE", "GATHER", "SLICE"}
 
 
@@ -37,6 +37,20 @@ def own_states(model: Model) -> list[dict[str, str]]:
     used = [state[side] for state in found for side in ("input", "output")]
     # A tensor that two operators share is no state of one of them.
     return found if len(set(used)) == len(used) or _only_names(found) else []
+
+
+def starts_anew(model: Model, own: list[dict[str, str]]) -> bool:
+    """Whether a fused operator starts each call from another state than these.
+
+    Then they do not make a stream: that operator forgets what came before.
+    """
+    signature = next((each for each in model.signatures if each.subgraph == 0), None)
+    inputs = {} if signature is None else {index: n for n, index in signature.inputs.items()}
+    given = {state["input"] for state in own}
+    return any(
+        inputs.get(_fed(model.main, op.inputs[H_STATE])) not in given
+        for op in model.main.find(FUSED_OP)
+    )
 
 
 def _only_names(found: list[dict[str, str]]) -> bool:

@@ -295,7 +295,11 @@ def _whole(
         session = Session(own)
         fixed = [i.shape[a] for i in session.inputs for n, a in _axes(own).items() if n == i.name]
         if all(size is None or size == _length(stream, sequence) for size in fixed):
-            return session.run(sequence)
+            # States that the model has itself start at zero, as those of the stream do.
+            zeros = {
+                i.name: np.zeros([size or 1 for size in i.shape], i.dtype) for i in session.inputs
+            }
+            return session.run(zeros | dict(sequence))
     stream.reset()
     return stream.push(sequence)
 
