@@ -15,12 +15,14 @@ from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.flatbuffer.merge import append
 from edgelstm.converters.lowering.own_states import own_states
 from edgelstm.converters.lowering.step import write_steps
+from edgelstm.converters.marked import refuse_foreign_ops, write_recurrences
 from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.sources import open_source
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.converters.sources.source import FinishedSource
 from edgelstm.converters.spec import StatePolicy, StreamingForms
+from edgelstm.converters.states import caller_states, time_axes, with_own
 from edgelstm.converters.targets.write import PLAIN, write_plain
 from edgelstm.converters.verify.streaming import Run
 from edgelstm.errors import OptionError, UnsupportedModelError
@@ -164,8 +166,6 @@ def _fixed_steps(path: Path, options: ConvertOptions) -> tuple[str, int] | None:
 
 def _converted(path: Path, options: ConvertOptions) -> tuple[Model, dict[str, Any]]:
     """One form of the source, and what the metadata say of it."""
-    from edgelstm.converters import pipeline
-
     try:
         source = open_source(path, options)
     except OptionError as error:
@@ -184,20 +184,20 @@ def _converted(path: Path, options: ConvertOptions) -> tuple[Model, dict[str, An
             where=str(path),
             cure="convert the model that it was made from, or leave --streaming out",
         )
-    model = pipeline.write_recurrences(source.marked())
-    states = pipeline.with_own(pipeline.caller_states(source), own_states(model))
+    model = write_recurrences(source.marked())
+    states = with_own(caller_states(source), own_states(model))
     if not states:
         raise UnsupportedModelError(
             "The model has no recurrence whose state could go on from frame to frame.",
             where=str(path),
             cure="leave --streaming out",
         )
-    pipeline.refuse_foreign_ops(model)
+    refuse_foreign_ops(model)
     quantize_fused(model, options.quantization, options.rows)
     if options.target in PLAIN:
         write_plain(options.target, model)
     return model, {
         "state_policy": StatePolicy.EXPLICIT.value,
         "states": states,
-        "time_axes": pipeline.time_axes(source),
+        "time_axes": time_axes(source),
     }

@@ -10,6 +10,7 @@ from edgelstm.converters.clock import Clock
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.inspect import read_file, written_by_us
 from edgelstm.converters.lowering.own_states import own_states
+from edgelstm.converters.marked import refuse_foreign_ops, write_recurrences
 from edgelstm.converters.options import ConvertOptions, MeasurePolicy, Size
 from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData
 from edgelstm.converters.quantize.fidelity import Pair, QuantizationReport, measure
@@ -19,6 +20,7 @@ from edgelstm.converters.report import ConversionReport
 from edgelstm.converters.sources import open_source
 from edgelstm.converters.sources.source import Finished, FinishedSource
 from edgelstm.converters.spec import Precision
+from edgelstm.converters.states import explicit_states
 from edgelstm.converters.verify.cases import random_samples
 from edgelstm.converters.verify.source import Source
 from edgelstm.errors import EdgeLstmError, OptionError
@@ -129,7 +131,6 @@ def measure_file(
     Raises:
         OptionError: the file is float32, or its source is a .tflite file of another precision.
     """
-    from edgelstm.converters.pipeline import explicit_states, refuse_foreign_ops, write_recurrences
     from edgelstm.converters.split_verify import halves_of
 
     written = written_by_us(model_path)

@@ -13,12 +13,9 @@ from edgelstm import files
 from edgelstm.converters import forms, measured, normalisation
 from edgelstm.converters.clock import Clock
 from edgelstm.converters.flatbuffer import Model, compact
-from edgelstm.converters.lowering.bind_state import StatePair as Bound
-from edgelstm.converters.lowering.bind_state import bind_states
-from edgelstm.converters.lowering.dense import keep_dense_axes
-from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.lowering.loop import written_out
-from edgelstm.converters.lowering.own_states import own_states, starts_anew
+from edgelstm.converters.lowering.own_states import own_states
+from edgelstm.converters.marked import refuse_foreign_ops, write_recurrences
 from edgelstm.converters.options import (
     ConvertOptions,
     FusePolicy,
@@ -57,6 +54,7 @@ from edgelstm.converters.sources.source import (
     OpenedSource,
 )
 from edgelstm.converters.spec import Lowering, StatePair, StatePolicy
+from edgelstm.converters.states import explicit_states, states_of, time_axes
 from edgelstm.converters.targets import run
 from edgelstm.converters.targets.settle import opened, settled
 from edgelstm.converters.targets.write import PLAIN, write_for
@@ -64,7 +62,7 @@ from edgelstm.converters.verify import Verification
 from edgelstm.converters.verify import verify as verify_model
 from edgelstm.converters.verify.streaming import prove
 from edgelstm.converters.verify.tolerance import tolerance_for
-from edgelstm.errors import NotFusedError, OptionError, UnsupportedModelError
+from edgelstm.errors import NotFusedError, OptionError
 from edgelstm.runtime.metadata import metadata_entry
 from edgelstm.runtime.normalisation import Constants
 
@@ -308,11 +306,6 @@ def _with_data(
     )
 
 
-def explicit_states(marked: MarkedModel) -> dict[str, str]:
-    """Explicit states, input to output by name."""
-    return {s.pair.input: s.pair.output for s in marked.slots if s.home is StateHome.CALLER}
-
-
 def _left_float(names: list[str]) -> list[str]:
     if not names:
         return []
@@ -325,75 +318,6 @@ def state_policy(slots: Iterable[StateSlot]) -> StatePolicy:
     if not homes:
         return StatePolicy.RESET
     return StatePolicy.EXPLICIT if StateHome.CALLER in homes else StatePolicy.CARRY
-
-
-def write_recurrences(marked: MarkedModel) -> Model:
-    """The marked model with its fused ops, its own names, and its states where they belong."""
-    model = Model.read(marked.flatbuffer)
-    keep_dense_axes(model)
-    name_signature(model, marked)
-    specs = {r.id: r.spec for r in marked.recurrences if r.spec is not None}
-    lower_markers(model, specs, policy={r.id: r.state for r in marked.recurrences})
-    bind_carried(model, marked)
-    return model
-
-
-def refuse_foreign_ops(model: Model) -> None:
-    """Raise where the stock converter left an op that only TensorFlow can run.
-
-    Raises:
-        UnsupportedModelError: custom ops had to be allowed for the markers; no other may remain.
-    """
-    foreign = {
-        op.custom_code: op.output(0).name
-        for subgraph in model.subgraphs
-        for op in subgraph.ops
-        if op.custom_code
-    }
-    if foreign:
-        name, place = next(iter(foreign.items()))
-        raise UnsupportedModelError(
-            f"TensorFlow Lite has no builtin operator for {', '.join(sorted(foreign))}.",
-            where=f"{name} that computes {place}",
-            cure="replace the layer that uses it by one of builtin operations",
-        )
-
-
-def bind_carried(model: Model, marked: MarkedModel) -> None:
-    """Keep the states that live in the file, outside its fused ops, from call to call."""
-    (signature,) = model.signatures
-    pairs = [
-        Bound(
-            s.pair.name,
-            signature.inputs[s.pair.input],
-            signature.outputs[s.pair.output],
-            s.pair.output,
-        )
-        for s in marked.slots
-        if s.home is StateHome.FILE
-    ]
-    if pairs:
-        bind_states(model, pairs)
-
-
-def name_signature(model: Model, marked: MarkedModel) -> None:
-    """Give the signature and its tensors the source's own names.
-
-    The traced function numbers them in_000, out_000, ..., since a source's names need not be
-    legal in a SavedModel, and a SavedModel sorts them.
-    """
-    (signature,) = model.signatures
-    inputs = dict(zip(marked.inputs, _numbered(signature.inputs), strict=True))
-    outputs = dict(zip(marked.outputs, _numbered(signature.outputs), strict=True))
-    model.set_signature("serving_default", inputs=inputs, outputs=outputs)
-    for name, index in [*outputs.items(), *inputs.items()]:
-        model.main.tensor(index).name = name
-    model.main.inputs = list(inputs.values())
-    model.main.outputs = list(outputs.values())
-
-
-def _numbered(entries: dict[str, int]) -> list[int]:
-    return [entries[name] for name in sorted(entries)]
 
 
 def require_fused(report: ConversionReport) -> None:
@@ -448,42 +372,6 @@ def _unused(options: ConvertOptions) -> list[str]:
         f"Nothing in {options.precision.value} has a calibrated range: {' and '.join(given)} had "
         "no effect; --quantize int8 or int16 has them."
     ]
-
-
-def caller_states(source: OpenedSource) -> list[dict[str, str]]:
-    """The states that the caller keeps, as the metadata tell them."""
-    return [
-        {"name": slot.pair.name, "input": slot.pair.input, "output": slot.pair.output}
-        for slot in source.slots
-        if slot.home is StateHome.CALLER
-    ]
-
-
-def states_of(
-    source: OpenedSource, finished: Finished, policy: StatePolicy
-) -> list[dict[str, str]]:
-    """The states that go in and out of a call, as the metadata tell them.
-
-    Those of the model itself are told where no other layer is reset between calls.
-    """
-    own = [dataclasses.asdict(pair) for pair in finished.states] or own_states(finished.model)
-    loops = any(r.lowering is Lowering.LOOP for r in finished.recurrences)
-    if policy is StatePolicy.RESET and (loops or starts_anew(finished.model, own)):
-        return []
-    return with_own(caller_states(source), own)
-
-
-def with_own(
-    states: Sequence[dict[str, str]], own: Sequence[dict[str, str]]
-) -> list[dict[str, str]]:
-    """States that conversion added, and those that the model has itself."""
-    known = {state["input"] for state in states}
-    return [*states, *(state for state in own if state["input"] not in known)]
-
-
-def time_axes(source: OpenedSource) -> dict[str, dict[str, int]]:
-    """Time axes of inputs and outputs by name, as the metadata tell them."""
-    return {"inputs": dict(source.time_axes), "outputs": dict(source.output_time_axes)}
 
 
 def _metadata(

@@ -23,8 +23,9 @@ from keras_files import (
 )
 
 from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.marked import write_recurrences
 from edgelstm.converters.options import ConvertOptions
-from edgelstm.converters.pipeline import convert, write_recurrences
+from edgelstm.converters.pipeline import convert
 from edgelstm.converters.report import ConversionReport
 from edgelstm.converters.sources.keras.engine import active_engine
 from edgelstm.converters.sources.keras.load import LoadedKeras, load_keras

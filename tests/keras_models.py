@@ -18,8 +18,8 @@ from fused_models import Way, job, run
 
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.marked import write_recurrences
 from edgelstm.converters.options import ConvertOptions
-from edgelstm.converters.pipeline import write_recurrences
 from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
 from edgelstm.converters.sources.keras.load import LoadedKeras
 from edgelstm.converters.sources.keras.source import live_model

@@ -24,6 +24,7 @@ from keras_files import edit_config, layers_of, randomise
 
 from edgelstm import cli
 from edgelstm.converters import pipeline
+from edgelstm.converters.marked import write_recurrences
 from edgelstm.converters.sources.keras import weights as keras_weights
 from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.converters.targets import settle
@@ -462,7 +463,7 @@ def test_a_source_replaced_after_reading_does_not_matter(
 
     source = tmp_path / "model.keras"
     source.write_bytes((good / "model.keras").read_bytes())
-    write = pipeline.write_recurrences
+    write = write_recurrences
 
     def replace(*arguments: Any) -> Any:
         source.write_bytes(b"something else")

@@ -15,7 +15,7 @@ from onnx_models import save
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.stock import stock_convert
-from edgelstm.converters.pipeline import refuse_foreign_ops
+from edgelstm.converters.marked import refuse_foreign_ops
 from edgelstm.converters.sources.onnx.files import read_onnx
 from edgelstm.converters.sources.onnx.translate import Translator
 from edgelstm.converters.spec import Array, Precision

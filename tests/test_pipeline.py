@@ -15,6 +15,7 @@ from keras_files import randomise, sequence
 from edgelstm import cli
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.inspect import inspect_model
+from edgelstm.converters.marked import write_recurrences
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy, Size
 from edgelstm.converters.pipeline import convert, verify
 from edgelstm.converters.report import ConversionReport
@@ -410,7 +411,7 @@ def test_a_wrong_lowering_is_never_written(
     """Verification stands between the conversion and the disk."""
     from edgelstm.converters import pipeline
 
-    write = pipeline.write_recurrences
+    write = write_recurrences
 
     def wrong(marked: Any) -> Any:
         first = marked.recurrences[0]

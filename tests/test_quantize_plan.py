@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from keras_models import KERAS3
 
 from edgelstm import cli
-from edgelstm.converters import pipeline
 from edgelstm.converters.flatbuffer import Model, Op
 from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE, layer_name
+from edgelstm.converters.marked import write_recurrences
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate
@@ -75,7 +75,7 @@ class Prepared:
         batch: Any = {} if policy is StatePolicy.RESET else {"batch": 1}
         self.source = open_source(path, ConvertOptions(state=policy, **batch))
         marked = self.source.marked()  # type: ignore[union-attr]
-        self.model = pipeline.write_recurrences(marked)
+        self.model = write_recurrences(marked)
         self.pairs = {s.pair.input: s.pair.output for s in marked.slots}
         if policy is not StatePolicy.EXPLICIT:
             self.pairs = {}

@@ -14,6 +14,7 @@ from keras_files import functional as functional_config
 from keras_files import lstm_entry, sequence, write_weights_h5
 
 from edgelstm.converters import pipeline
+from edgelstm.converters.marked import write_recurrences
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.pipeline import convert
 from edgelstm.converters.report import ConversionReport
@@ -154,7 +155,7 @@ def test_a_wrong_weight_fails_all_the_same(
     saturating: ConvertOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Noise excuses rounding, not a bias that is off by a hundredth."""
-    write = pipeline.write_recurrences
+    write = write_recurrences
 
     def wrong(marked: Any) -> Any:
         (first,) = marked.recurrences

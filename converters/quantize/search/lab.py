@@ -10,6 +10,7 @@ from pathlib import Path
 from edgelstm import files
 from edgelstm.converters import pipeline
 from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.marked import refuse_foreign_ops, write_recurrences
 from edgelstm.converters.options import ConvertOptions, OverwritePolicy
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.plan_file import read_plan
@@ -239,6 +240,6 @@ def _open(path: Path, options: ConvertOptions) -> ConvertibleSource:
 
 
 def _lowered(source: ConvertibleSource) -> Model:
-    model = pipeline.write_recurrences(source.marked())
-    pipeline.refuse_foreign_ops(model)
+    model = write_recurrences(source.marked())
+    refuse_foreign_ops(model)
     return model
