@@ -232,13 +232,20 @@ def test_a_refused_precision_tells_how_to_accept_it() -> None:
 
 @each_entry
 def test_smaller_weights_make_smaller_files(entry: Entry) -> None:
-    """Where weights are most of the file, float16 is about half and dynamic about a quarter."""
+    """Where weights are most of the file, float16 is about half and dynamic about a quarter.
+
+    In float16 biases stay as they are, and each of a matrix's gates takes up to 300 bytes of
+    operators and tensors that widen it.
+    """
     sizes = {p: len(converted(entry, p).content) for p in WITHOUT_DATA}
-    weights = 4 * loaded(entry).model.count_params()
+    model = loaded(entry).model
+    weights = 4 * model.count_params()
     if weights < 0.9 * sizes[Precision.FLOAT32]:
         pytest.skip(f"weights are only {weights} of {sizes[Precision.FLOAT32]} bytes")
     overhead = sizes[Precision.FLOAT32] - weights
-    assert sizes[Precision.FLOAT16] <= weights / 2 + 2 * overhead
+    matrices = [w for w in model.weights if len(w.shape) > 1]
+    halved = 2 * sum(int(np.prod(w.shape)) for w in matrices)
+    assert sizes[Precision.FLOAT16] <= weights - halved + overhead + 300 * 4 * len(matrices)
     assert sizes[Precision.DYNAMIC] <= weights / 4 + 4 * overhead
 
 

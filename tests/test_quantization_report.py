@@ -356,7 +356,9 @@ def test_int16_is_far_closer_than_int8() -> None:
         (layer,) = measured(pair, data).layers
         assert layer.precision == precision.value
         errors[precision] = layer.parts["x"].figures.rms
-    assert errors[Precision.INT16] < errors[Precision.INT8] / 200
+    # 256 steps in one, over a range a quarter wider than what was seen; int8 chooses narrower
+    # ones where that pays, which a fifth is left for.
+    assert errors[Precision.INT16] < errors[Precision.INT8] * 1.25 * 1.2 / 256
 
 
 def test_data_beyond_the_first_rows_are_not_read() -> None:

@@ -519,7 +519,14 @@ def test_a_conversion_that_is_killed_leaves_nothing_behind(
     call = [sys.executable, "-B", "-m", "edgelstm", "convert", str(models / "open.tflite")]
     call += ["-o", "out.tflite", "--quantize", "int8", "--calibration", data]
     before = contents(place)
-    with subprocess.Popen(call, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+    with subprocess.Popen(
+        call,
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell that runs the tests in the background has them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as run:
         assert run.stderr is not None
         for line in run.stderr:
             if b"begun" in line:
