@@ -27,6 +27,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from corpus_keras import (
     Converted,
