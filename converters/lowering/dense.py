@@ -39,6 +39,7 @@ class _Links:
     def __init__(self, subgraph: Subgraph) -> None:
         self.subgraph = subgraph
         self.producers = {index: op for op in subgraph.ops for index in op.outputs}
+        self.sizes = Sizes(subgraph, self.producers)
         self._readers: dict[int, list[Op]] = {}
         for op in subgraph.ops:
             for index in op.inputs:
@@ -84,7 +85,7 @@ def _keep_axes(links: _Links, op: Op) -> None:
     if whole.signature[-1] != depth or depth == _UNKNOWN:
         return
     reshapes = links.readers(op, "RESHAPE")
-    wanted = (*Sizes(links.subgraph, links.producers).of(whole.index)[:-1], units)
+    wanted = (*links.sizes.of(whole.index)[:-1], units)
     result = next((r for r in reshapes if _gives(links, r, wanted)), None)
     if result is None:
         return
@@ -101,7 +102,7 @@ def _gives(links: _Links, reshape: Op, wanted: tuple[Size, ...]) -> bool:
     """Whether a RESHAPE of as many numbers gives axes of these sizes."""
     given: tuple[Size, ...] | None = None
     if len(reshape.inputs) > 1:
-        given = Sizes(links.subgraph, links.producers).values(reshape.inputs[1])
+        given = links.sizes.values(reshape.inputs[1])
     if given is None:
         given = reshape.output(0).signature
     followed = [place for place, size in enumerate(given) if size == _UNKNOWN]

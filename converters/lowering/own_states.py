@@ -7,6 +7,7 @@ state after the last step.
 from __future__ import annotations
 
 from edgelstm.converters.flatbuffer import Model, Op, Subgraph
+from edgelstm.converters.flatbuffer.model import Signature
 from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE
 from edgelstm.converters.lowering.state import COPY_OP
 
@@ -20,10 +21,10 @@ def own_states(model: Model) -> list[dict[str, str]]:
     An operator of which only one of h and c goes in and comes out tells none.
     """
     graph = model.main
-    signature = next((each for each in model.signatures if each.subgraph == 0), None)
+    signature = _first(model)
     if signature is None:
         return []
-    inputs = {index: name for name, index in signature.inputs.items()}
+    inputs = _names(signature)
     found = []
     for op in graph.find(FUSED_OP):
         given = [inputs.get(_fed(graph, op.inputs[position])) for position in (H_STATE, C_STATE)]
@@ -44,13 +45,22 @@ def starts_anew(model: Model, own: list[dict[str, str]]) -> bool:
 
     Then they do not make a stream: that operator forgets what came before.
     """
-    signature = next((each for each in model.signatures if each.subgraph == 0), None)
-    inputs = {} if signature is None else {index: n for n, index in signature.inputs.items()}
+    signature = _first(model)
+    inputs = {} if signature is None else _names(signature)
     given = {state["input"] for state in own}
     return any(
         inputs.get(_fed(model.main, op.inputs[H_STATE])) not in given
         for op in model.main.find(FUSED_OP)
     )
+
+
+def _first(model: Model) -> Signature | None:
+    return next((each for each in model.signatures if each.subgraph == 0), None)
+
+
+def _names(signature: Signature) -> dict[int, str]:
+    """Names of the inputs by tensor."""
+    return {index: name for name, index in signature.inputs.items()}
 
 
 def _only_names(found: list[dict[str, str]]) -> bool:

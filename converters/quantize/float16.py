@@ -9,6 +9,7 @@ import numpy as np
 from edgelstm.converters.flatbuffer import Model, Op, Subgraph, Tensor
 from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.quantize.result import QuantizedOp, blocked, stored_bytes, weights
+from edgelstm.converters.spec import Array
 
 # Kernels, recurrent kernels, peepholes, projection, layer norm. Biases stay float32: they are
 # small, and their rounding error adds to a gate undiminished, while those of weights average out.
@@ -39,9 +40,7 @@ def quantize_float16_op(op: Op) -> QuantizedOp:
         data = tensor.data()
         if data.size < _SMALLEST:
             continue
-        with np.errstate(over="ignore"):
-            half = data.astype(np.float16)
-        if not np.isfinite(half).all():
+        if not _fits(data):
             left.append(tensor.name)
             continue
         _narrow(op.subgraph, tensor, [op])
@@ -70,11 +69,17 @@ def halve_constants(model: Model) -> None:
             if not used or any(op.name in _OWN_RULES for op in used):
                 continue
             data = tensor.data()
-            with np.errstate(over="ignore"):
-                fits = bool(np.isfinite(data.astype(np.float16)).all())
             smallest = _SMALLEST if data.ndim > 1 else _SMALLEST_VECTOR
-            if data.size >= smallest and fits and tensor.index not in subgraph.outputs:
+            if tensor.index in subgraph.outputs:
+                continue
+            if data.size >= smallest and _fits(data):
                 _narrow(subgraph, tensor, used)
+
+
+def _fits(data: Array) -> bool:
+    """Whether float16 holds every number; it does not hold NaN and magnitudes above 65504."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(data.astype(np.float16)).all())
 
 
 def _narrow(subgraph: Subgraph, tensor: Tensor, readers: Sequence[Op]) -> None:
