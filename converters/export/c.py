@@ -26,6 +26,7 @@ _RUNTIME = (
     "stream/stream.c",
     "stream/tflite_c.c",
     "stream/tflite_c.h",
+    "stream/tflite_functions.h",
 )
 
 

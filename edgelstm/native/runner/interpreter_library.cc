@@ -34,6 +34,7 @@ InterpreterLibrary InterpreterLibrary::Open(const std::string& path) {
   const char* missing = nullptr;
 #define EDGELSTM_FIND(result, name, arguments) \
   if (!Find(library, "TfLite" #name, &api.name)) missing = "TfLite" #name;
+  EDGELSTM_TFLITE_FUNCTIONS(EDGELSTM_FIND)
   EDGELSTM_RUNNER_FUNCTIONS(EDGELSTM_FIND)
 #undef EDGELSTM_FIND
   if (missing != nullptr) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "delegate/tflite_abi.h"
+#include "stream/tflite_functions.h"
 
 extern "C" {
 struct TfLiteModel;
@@ -27,31 +28,9 @@ struct TfLiteNnapiDelegateOptions {
 };
 }
 
-// Names, results and arguments as in tensorflow/lite/c/c_api.h.
-#define EDGELSTM_RUNNER_FUNCTIONS(F)                                                              \
-  F(const char*, Version, (void))                                                                 \
-  F(TfLiteModel*, ModelCreateFromFile, (const char*))                                             \
-  F(TfLiteInterpreterOptions*, InterpreterOptionsCreate, (void))                                  \
-  F(void, InterpreterOptionsDelete, (TfLiteInterpreterOptions*))                                  \
-  F(void, InterpreterOptionsSetNumThreads, (TfLiteInterpreterOptions*, int32_t))                  \
-  F(void, InterpreterOptionsAddDelegate, (TfLiteInterpreterOptions*, TfLiteDelegate*))            \
-  F(void, InterpreterOptionsSetErrorReporter,                                                     \
-    (TfLiteInterpreterOptions*, void (*)(void*, const char*, va_list), void*))                    \
-  F(TfLiteInterpreter*, InterpreterCreate, (const TfLiteModel*, const TfLiteInterpreterOptions*)) \
-  F(void, InterpreterDelete, (TfLiteInterpreter*))                                                \
-  F(int32_t, InterpreterGetInputTensorCount, (const TfLiteInterpreter*))                          \
-  F(int32_t, InterpreterGetOutputTensorCount, (const TfLiteInterpreter*))                         \
-  F(TfLiteTensor*, InterpreterGetInputTensor, (const TfLiteInterpreter*, int32_t))                \
-  F(const TfLiteTensor*, InterpreterGetOutputTensor, (const TfLiteInterpreter*, int32_t))         \
-  F(TfLiteStatus, InterpreterResizeInputTensor,                                                   \
-    (TfLiteInterpreter*, int32_t, const int*, int32_t))                                           \
-  F(TfLiteStatus, InterpreterAllocateTensors, (TfLiteInterpreter*))                               \
-  F(TfLiteStatus, InterpreterInvoke, (TfLiteInterpreter*))                                        \
-  F(int, TensorType, (const TfLiteTensor*))                                                       \
-  F(int32_t, TensorNumDims, (const TfLiteTensor*))                                                \
-  F(int32_t, TensorDim, (const TfLiteTensor*, int32_t))                                           \
-  F(size_t, TensorByteSize, (const TfLiteTensor*))                                                \
-  F(void*, TensorData, (const TfLiteTensor*))                                                     \
+// What the runner alone needs.
+#define EDGELSTM_RUNNER_FUNCTIONS(F) \
+  F(const char*, Version, (void))    \
   F(const char*, TensorName, (const TfLiteTensor*))
 
 // Not in every library.
@@ -66,6 +45,7 @@ struct TfLiteNnapiDelegateOptions {
 
 struct InterpreterLibrary {
 #define EDGELSTM_MEMBER(result, name, arguments) result(*name) arguments = nullptr;
+  EDGELSTM_TFLITE_FUNCTIONS(EDGELSTM_MEMBER)
   EDGELSTM_RUNNER_FUNCTIONS(EDGELSTM_MEMBER)
   EDGELSTM_RUNNER_OPTIONAL_FUNCTIONS(EDGELSTM_MEMBER)
 #undef EDGELSTM_MEMBER

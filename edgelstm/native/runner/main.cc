@@ -9,6 +9,7 @@
 #include "agent_error.h"
 #include "keeper.h"
 #include "machine.h"
+#include "measuring.h"
 #include "model.h"
 #include "serve.h"
 
@@ -34,6 +35,7 @@ Json::Object Hello(Model* model) {
 
 [[noreturn]] void ServeModel(const char* library) {
   static Model model(library);
+  static Measuring measuring(&model);
   Serve(
       {
           {"hello", [](const Json&) { return Hello(&model); }},
@@ -42,13 +44,13 @@ Json::Object Hello(Model* model) {
           {"import", [](const Json&) { return model.Import(); }},
           {"load", [](const Json& request) { return model.Load(request); }},
           {"allocate", [](const Json& request) { return model.Allocate(request); }},
-          {"first", [](const Json&) { return model.First(); }},
-          {"warm", [](const Json& request) { return model.Warm(request); }},
-          {"cadence", [](const Json& request) { return model.Cadence(request); }},
-          {"count", [](const Json& request) { return model.CountEvents(request); }},
-          {"operators", [](const Json& request) { return model.TimeOperators(request); }},
+          {"first", [](const Json&) { return measuring.First(); }},
+          {"warm", [](const Json& request) { return measuring.Warm(request); }},
+          {"cadence", [](const Json& request) { return measuring.Cadence(request); }},
+          {"count", [](const Json& request) { return measuring.CountEvents(request); }},
+          {"operators", [](const Json& request) { return measuring.TimeOperators(request); }},
           {"memory", [](const Json&) { return Memory(); }},
-          {"soak", [](const Json& request) { return model.Soak(request); }},
+          {"soak", [](const Json& request) { return measuring.Soak(request); }},
           {"compare", [](const Json& request) { return model.Compare(request); }},
       },
       []() {});

@@ -1,7 +1,6 @@
 // One model in one interpreter: load, allocate, run, and compare its outputs (agent/model.py).
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,13 +19,15 @@ class Model {
   Json::Object Import();
   Json::Object Load(const Json& request);
   Json::Object Allocate(const Json& request);
-  Json::Object First();
-  Json::Object Warm(const Json& request);
-  Json::Object Cadence(const Json& request);
-  Json::Object CountEvents(const Json& request);
-  Json::Object TimeOperators(const Json& request);
-  Json::Object Soak(const Json& request);
   Json::Object Compare(const Json& request);
+
+  // Raises AgentError where no model is loaded; forgets earlier complaints.
+  TfLiteInterpreter* Loaded();
+  Graph& Shown() { return *graph_; }
+  void Reset();
+  // Before every run: the planner may reuse an input's bytes, and an input may be a variable.
+  void Feed();
+  void Invoke();
 
  private:
   struct Input {
@@ -40,7 +41,6 @@ class Model {
   TfLiteInterpreter* WithoutDefaultDelegates(const std::vector<TfLiteDelegate*>& delegates,
                                              int threads);
   TfLiteInterpreterOptions* Options(const std::vector<TfLiteDelegate*>& delegates, int threads);
-  TfLiteInterpreter* Loaded();
   // Every name that a user may know a tensor by, the signature's first.
   std::vector<std::string> NamesOf(const TfLiteTensor* tensor, const char* side);
   std::vector<int64_t> ShapeOf(const TfLiteTensor* tensor);
@@ -48,12 +48,6 @@ class Model {
   Array Output(const TfLiteTensor* tensor, const std::string& name);
   void CheckNames(const Json& request);
   Json Taken();
-  std::function<void()> Before(const Json& request);
-  void Reset();
-  void Feed();
-  void Invoke();
-  void Timed(int64_t n, int64_t limit_ns, const std::function<void()>& before,
-             std::vector<int64_t>* samples);
 
   std::string library_path_;
   std::unique_ptr<InterpreterLibrary> library_;

@@ -54,6 +54,7 @@ int edgelstm_tflite_find(const char* path, TfLiteC* api, char* error, size_t err
     missing = "TfLite" #name;                                                              \
   }
   EDGELSTM_TFLITE_FUNCTIONS(EDGELSTM_FIND)
+  EDGELSTM_STREAM_FUNCTIONS(EDGELSTM_FIND)
 #undef EDGELSTM_FIND
   if (missing == NULL) return 0;
   snprintf(error, error_bytes, "%s has no function %s: it is no TensorFlow Lite C library",

@@ -6,42 +6,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tflite_functions.h"
+
 typedef struct TfLiteModel TfLiteModel;
 typedef struct TfLiteInterpreter TfLiteInterpreter;
 typedef struct TfLiteInterpreterOptions TfLiteInterpreterOptions;
 typedef struct TfLiteTensor TfLiteTensor;
 typedef struct TfLiteDelegate TfLiteDelegate;
+typedef int TfLiteStatus; /* an enumeration; 0 is success */
 
-/* Names, results and arguments as in tensorflow/lite/c/c_api.h; TfLiteStatus and TfLiteType are
- * int. */
-#define EDGELSTM_TFLITE_FUNCTIONS(F)                                                              \
-  F(TfLiteModel*, ModelCreateFromFile, (const char*))                                             \
-  F(void, ModelDelete, (TfLiteModel*))                                                            \
-  F(TfLiteInterpreterOptions*, InterpreterOptionsCreate, (void))                                  \
-  F(void, InterpreterOptionsDelete, (TfLiteInterpreterOptions*))                                  \
-  F(void, InterpreterOptionsSetNumThreads, (TfLiteInterpreterOptions*, int32_t))                  \
-  F(void, InterpreterOptionsAddDelegate, (TfLiteInterpreterOptions*, TfLiteDelegate*))            \
-  F(void, InterpreterOptionsSetErrorReporter,                                                     \
-    (TfLiteInterpreterOptions*, void (*)(void*, const char*, va_list), void*))                    \
-  F(TfLiteInterpreter*, InterpreterCreate, (const TfLiteModel*, const TfLiteInterpreterOptions*)) \
-  F(void, InterpreterDelete, (TfLiteInterpreter*))                                                \
-  F(int32_t, InterpreterGetInputTensorCount, (const TfLiteInterpreter*))                          \
-  F(int32_t, InterpreterGetOutputTensorCount, (const TfLiteInterpreter*))                         \
-  F(TfLiteTensor*, InterpreterGetInputTensor, (const TfLiteInterpreter*, int32_t))                \
-  F(const TfLiteTensor*, InterpreterGetOutputTensor, (const TfLiteInterpreter*, int32_t))         \
-  F(int, InterpreterResizeInputTensor, (TfLiteInterpreter*, int32_t, const int*, int32_t))        \
-  F(int, InterpreterAllocateTensors, (TfLiteInterpreter*))                                        \
-  F(int, InterpreterInvoke, (TfLiteInterpreter*))                                                 \
-  F(int, TensorType, (const TfLiteTensor*))                                                       \
-  F(int32_t, TensorNumDims, (const TfLiteTensor*))                                                \
-  F(int32_t, TensorDim, (const TfLiteTensor*, int32_t))                                           \
-  F(size_t, TensorByteSize, (const TfLiteTensor*))                                                \
-  F(void*, TensorData, (const TfLiteTensor*))
+/* What a stream alone needs. */
+#define EDGELSTM_STREAM_FUNCTIONS(F) F(void, ModelDelete, (TfLiteModel*))
 
 typedef struct TfLiteC {
   void* library;
 #define EDGELSTM_MEMBER(result, name, arguments) result(*name) arguments;
   EDGELSTM_TFLITE_FUNCTIONS(EDGELSTM_MEMBER)
+  EDGELSTM_STREAM_FUNCTIONS(EDGELSTM_MEMBER)
 #undef EDGELSTM_MEMBER
 } TfLiteC;
 
