@@ -23,6 +23,8 @@ _EFFECTFUL = frozenset(
     "STABLEHLO_CUSTOM_CALL STABLEHLO_WHILE STABLEHLO_CASE".split()
 )
 _CALLING = frozenset(("WHILE", "IF"))
+# Custom operators that do nothing but compute their outputs.
+_COMPUTING = frozenset(("FlexTensorListReserve", "FlexTensorListStack", "FlexTensorListSetItem"))
 # RESHAPE and DEQUANTIZE; a bound, since a damaged file may hold a cycle.
 _LONGEST_WIDENING = 2
 
@@ -294,7 +296,7 @@ def _acts(op: Op, within: frozenset[int]) -> bool:
         within: subgraphs that call the operator; what calls itself, in a damaged file, acts.
     """
     if op.name not in _CALLING:
-        return op.name in _EFFECTFUL
+        return op.name in _EFFECTFUL and op.custom_code not in _COMPUTING
     called = frozenset(op.called_subgraphs())
     if called & within:
         return True

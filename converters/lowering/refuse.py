@@ -13,7 +13,6 @@ import math
 from collections.abc import Sequence
 
 from edgelstm.converters.flatbuffer import Model
-from edgelstm.converters.lowering.dead_loops import drop_dead_loops
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.lowering.state import copy
@@ -169,7 +168,7 @@ class _Refusal:
         for old, new_index in moves:
             self._replace(old, new_index)
         self._report(scans)
-        drop_dead_loops(self._main)
+        self._model.prune()
         self._model.drop_unread_subgraphs()
         lower_markers(self._model, self._specs, policy=StatePolicy.RESET)
         self._keep_stored()
