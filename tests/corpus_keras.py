@@ -41,7 +41,7 @@ ARCHITECTURES: Mapping[str, Callable[[], Any]] = {
     "textgenrnn": textgenrnn_architecture,
 }
 ANY = 100.0  # a tolerance that every finite output meets
-CUSTOM: Mapping[str, str] = {"mdn": "mdn.py", "textgenrnn": "attention.py"}
+CUSTOM: Mapping[str, str] = {"mdn": "mdn.py", "textgenrnn": "textgenrnn.py"}
 
 
 @dataclasses.dataclass(frozen=True)

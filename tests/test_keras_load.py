@@ -65,7 +65,7 @@ CORPUS_ENTRIES: dict[str, dict[str, Any]] = {
     "h5_weights_textgenrnn_hackernews": {
         "tolerance": 1e-4,
         "architecture": textgenrnn_architecture,
-        "custom": "attention.py",
+        "custom": "textgenrnn.py",
     },
 }
 

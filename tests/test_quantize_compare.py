@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgelstm.converters.quantize import compare
-from edgelstm.converters.quantize.recorded import RecordedModel, recorded_models
+from edgelstm.converters.quantize.compare import __main__ as command
+from edgelstm.converters.quantize.compare import isolated, measure
+from edgelstm.converters.quantize.compare.measure import Depth
+from edgelstm.converters.quantize.compare.recorded import RecordedModel, recorded_models
+from edgelstm.converters.quantize.compare.table import from_json, summary
 
 
 def _folder(home: Path, inputs: Any, runner: dict[str, Any], **arrays: Any) -> Path:
@@ -32,7 +35,7 @@ def test_inputs_are_drawn_anew_in_the_shapes_that_were_recorded(tmp_path: Path) 
     _folder(tmp_path / "a", told, {"file": "m.pb", "outputs": ["y:0"]}, **arrays)
     (model,) = recorded_models(tmp_path)
     assert isinstance(model, RecordedModel) and model.data == "drawn data"
-    first, second = model.calls[:2]
+    (first,), (second,) = model.recordings[:2]
     assert first["x"].dtype == np.int32 and first["x"].shape == (2, 5)
     assert (first["x"][:, :2] == 0).all() and first["x"][:, 2:].min() >= 3
     assert first["x"].max() < 9 and not np.array_equal(first["x"], second["x"])
@@ -53,15 +56,19 @@ def test_real_rows_beside_a_model_are_taken_before_drawn_ones(tmp_path: Path) ->
         **{"in:x:0": np.zeros((3, 4), np.float32)},
     )
     rows = np.arange(28, dtype=np.float32).reshape(7, 4)
-    np.savez(home / "rows.npz", x=rows, y=np.zeros(7))
+    answers = np.array([0, 1, 2, 1, 0, 2, 1])
+    np.savez(home / "rows.npz", x=rows, y=answers)
     (model,) = recorded_models(tmp_path)
     assert isinstance(model, RecordedModel) and model.data == "its own data"
-    np.testing.assert_array_equal(np.concatenate([c[""] for c in model.calls]), rows[:6])
+    found = [call[""] for recording in model.recordings for call in recording]
+    np.testing.assert_array_equal(np.concatenate(found), rows[:6])
+    assert model.labels is not None
+    np.testing.assert_array_equal(np.concatenate(model.labels), answers[:6])
 
 
 def test_what_cannot_be_compared_is_said_in_a_sentence(tmp_path: Path) -> None:
     like = np.zeros((1, 9), np.float32)
-    tone = [{"name": "x", "shape": [1, 9], "dist": "tone"}]
+    tone = [{"name": "x", "shape": [1, 9], "dist": "speech"}]
     _folder(tmp_path / "sound", tone, {"file": "m.pb"}, **{"in:x": like})
     home = _folder(tmp_path / "gone", tone, {"file": "m.pb"}, **{"in:x": like})
     (home / "m.pb").unlink()
@@ -69,6 +76,95 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(tmp_path: Path) -> None:
     assert len(said) == 2
     assert "no model file" in said[0] and "gone" in said[0]
     assert "drawn" in said[1] and "sound" in said[1]
+
+
+def test_a_stream_is_cut_into_calls_and_its_states_are_told(tmp_path: Path) -> None:
+    """The leading axis counts frames; the state is an input that the caller carries."""
+    told = [{"name": "x", "shape": [5, 1, 320], "dist": "tone"}]
+    runner = {
+        "kind": "onnx_stream", "file": "m.onnx", "state": {"s": "s_out"},
+        "state_in": {"s": {"shape": [1, 4]}}, "const_feeds": {"rate": {"value": 16000}},
+    }  # fmt: skip
+    _folder(tmp_path / "a", told, runner, **{"in:x": np.zeros((5, 1, 320), np.float32)})
+    (model,) = recorded_models(tmp_path)
+    assert isinstance(model, RecordedModel) and model.streams
+    assert [call[""].shape for call in model.recordings[0]] == [(1, 320)] * 5
+    assert model.states == {"s": "s_out"} and model.options[0].fix == {"rate": "16000"}
+    fixed = {choice.name: choice.shape for choice in model.options[1].inputs}
+    assert fixed == {"x": (1, 320), "s": (1, 4)}
+    spectrum = np.abs(np.fft.rfft(np.concatenate([c[""][0] for c in model.recordings[0]])))
+    assert 90 < 10 * spectrum.argmax() < 240  # 1,600 samples at 16 kHz: bins of 10 Hz
+
+
+def test_what_a_file_lacks_is_taken_from_the_folder_beside(tmp_path: Path) -> None:
+    told = [{"name": "x", "shape": [2, 5], "dist": "zeros"}]
+    runner = {"kind": "keras", "builder": "net", "custom": "head", "file": "m.h5"}
+    _folder(tmp_path / "models" / "a", told, runner, **{"in:x": np.zeros((2, 5), np.float32)})
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    (beside / "net.json").write_text("{}")
+    (beside / "head.py").write_text("")
+    (model,) = recorded_models(tmp_path / "models", beside=beside)
+    assert isinstance(model, RecordedModel)
+    (options,) = model.options
+    assert options.architecture == beside / "net.json"
+    assert options.custom_objects == beside / "head.py"
+
+
+def _tiny(tmp_path: Path) -> RecordedModel:
+    keras = pytest.importorskip("keras")
+    keras.Sequential([keras.Input((4, 3)), keras.layers.LSTM(5)]).save(tmp_path / "m.keras")
+    data = np.random.default_rng(0).standard_normal((8, 4, 3)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=data, y=np.arange(8) % 5)
+    (model,) = command._pairs([tmp_path / "m.keras", tmp_path / "d.npz"], None, None, tmp_path)
+    return model
+
+
+def test_a_stage_that_dies_is_told_with_its_reason_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process is aborted in int8, the second one goes on behind it."""
+    child = tmp_path / "dying.py"
+    child.write_text(
+        "import os, sys\n"
+        "from edgelstm.converters.quantize.compare import measure as m\n"
+        "kept = m._Bench.do\n"
+        "def do(bench, stage, done):\n"
+        "    if stage == 'int8':\n"
+        "        os.write(2, b'F0000 check failed: too wide\\n')\n"
+        "        os.abort()\n"
+        "    return {'bytes': 1, 'rms': 0.5} if stage != 'float32' else kept(bench, stage, done)\n"
+        "m._Bench.do = do\n"
+        "m.main()\n"
+    )
+    monkeypatch.setattr(isolated, "_CHILD", "dying")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    home = tmp_path / "home"
+    home.mkdir()
+    found, reason = isolated.measured_apart(_tiny(tmp_path), Depth.TABLE, home)
+    assert not reason
+    assert found["int8"]["failed"] == "SIGABRT ended the process: F0000 check failed: too wide"
+    assert [n for n, f in found.items() if "rms" in f] == measure.stages(Depth.TABLE)[2:]
+
+
+def test_a_model_that_does_not_convert_is_left_out_with_the_converters_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table names it, and is complete as JSON; known models are not measured again."""
+    told = [{"name": "x", "shape": [2, 5], "dist": "normal"}]
+    x = {"in:x": np.zeros((2, 5), np.float32)}
+    for name in ("a", "b"):
+        _folder(tmp_path / "models" / name, told, {"kind": "onnx", "file": "m.onnx"}, **x)
+    out = tmp_path / "figures.json"
+    call = ["compare", "--corpus", str(tmp_path / "models"), "--json", str(out)]
+    monkeypatch.setattr("sys.argv", call)
+    command.main()
+    rows = from_json(out.read_text())
+    assert [row.name for row in rows] == ["a", "b"] and all(row.reason for row in rows)
+    assert capsys.readouterr().out.strip().endswith(summary(rows).strip())
+    monkeypatch.setattr(command, "measured_apart", lambda *_: pytest.fail("measured again"))
+    command.main()
+    assert from_json(out.read_text()) == rows
 
 
 @pytest.mark.slow
@@ -82,15 +178,18 @@ def test_the_table_of_a_trained_model_beats_the_stock_quantizers(
     layer = keras.layers.Bidirectional(keras.layers.LSTM(12, return_sequences=True))
     keras.Sequential([keras.Input((None, 6)), layer]).save(tmp_path / "m.keras")
     data = np.random.default_rng(3).standard_normal((24, 10, 6)).astype(np.float32)
-    np.savez(tmp_path / "d.npz", x=data)
-    call = ["compare", str(tmp_path / "m.keras"), str(tmp_path / "d.npz")]
+    labels = np.random.default_rng(4).integers(1, 5, 24)
+    np.savez(tmp_path / "d.npz", x=data, y=labels)
+    out = tmp_path / "figures.json"
+    call = ["compare", str(tmp_path / "m.keras"), str(tmp_path / "d.npz"), "--json", str(out)]
     monkeypatch.setattr("sys.argv", call)
-    compare.main()
-    rows = {}
-    for line in capsys.readouterr().out.splitlines():
-        name, _, value = line.strip().rpartition(" ")
-        if value.replace(".", "").replace("e-", "").isdigit():
-            rows[name.strip()] = float(value)
-    assert rows["int8 auto"] <= 0.2 * rows["stock converter"]
-    assert rows["int16 activations"] <= rows["int8 auto"] / 20
-    assert rows["float16"] < rows["dynamic"] < rows["signal"]
+    command.main()
+    text = capsys.readouterr().out
+    (row,) = from_json(out.read_text())
+    stock = row.rms("stock converter")
+    assert row.ratio is not None and stock is not None and row.activations is not None
+    assert row.stages["int8"]["rms"] <= 0.2 * stock
+    assert row.activations <= 1 / 20
+    errors = [row.stages[name]["rms"] for name in ("float16", "dynamic")]
+    assert errors[0] < errors[1] < row.stages["float32"]["signal"]
+    assert all(stage in text for stage in row.stages)
