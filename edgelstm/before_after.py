@@ -26,7 +26,7 @@ from edgelstm.profiles.measurement import (
 )
 from edgelstm.profiles.runner import profile
 from edgelstm.profiles.settings import ProfileSettings, RunBounds, Runner
-from edgelstm.profiles.trial import next_batch
+from edgelstm.profiles.turns import next_batch
 from edgelstm.quiet import quiet
 from edgelstm.study.processes import Worker
 from edgelstm.study.worker import ONNX, SOURCE

@@ -49,7 +49,8 @@ from edgelstm.profiles.targets.here import LocalShell
 from edgelstm.profiles.targets.local import LocalTarget
 from edgelstm.profiles.targets.remote import RemoteTarget, Require
 from edgelstm.profiles.targets.ssh import SshTarget
-from edgelstm.profiles.trial import Participant, Trial, measure_latency, memory_reading
+from edgelstm.profiles.trial import Trial, memory_reading
+from edgelstm.profiles.turns import Participant, measure_latency
 from edgelstm.runtime.model_file import read_model_file
 
 TARGETS: dict[str, Callable[..., Target]] = {

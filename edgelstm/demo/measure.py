@@ -13,7 +13,8 @@ from edgelstm.profiles.diagnosis import other_processors
 from edgelstm.profiles.measurement import Configuration, Measurement
 from edgelstm.profiles.settings import ProfileSettings, RunBounds
 from edgelstm.profiles.targets import DeviceFacts
-from edgelstm.profiles.trial import Trial, measure_latency
+from edgelstm.profiles.trial import Trial
+from edgelstm.profiles.turns import measure_latency
 
 DELEGATE = "xnnpack"
 BOUNDS = RunBounds(min_seconds=0.4, max_seconds=1.0, max_runs=20_000)
