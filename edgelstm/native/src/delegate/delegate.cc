@@ -7,6 +7,7 @@
 #include "delegate/lstm_node.h"
 #include "delegate/op.h"
 #include "delegate/tflite_abi.h"
+#include "delegate/weight_ops.h"
 #include "edgelstm/edgelstm.h"
 #include "kernels/lstm.h"
 
@@ -76,6 +77,7 @@ TfLiteStatus PrepareDelegate(TfLiteContext* context, TfLiteDelegate* base) {
     delegate->claimed.fetch_add(1);
     ++taken;
   }
+  if (taken > 0 && TakeWeightOps(context, base) != kTfLiteOk) return kTfLiteError;
   if (delegate->claim_required && taken == 0) {
     context->ReportError(context, "edgelstm: no fused LSTM op was taken: %s", last_problem);
     return kTfLiteError;

@@ -79,4 +79,21 @@ int Graph::Producer(int tensor) const {
   return -1;
 }
 
+// The interpreter tells the outputs of what a delegate would take: here of everything.
+bool Graph::Gives(int tensor) const {
+  TfLiteDelegateParams* parts = nullptr;
+  int count = 0;
+  if (context_->PreviewDelegatePartitioning == nullptr ||
+      context_->PreviewDelegatePartitioning(context_, plan_, &parts, &count) != kTfLiteOk) {
+    return true;
+  }
+  for (int part = 0; part < count; ++part) {
+    const TfLiteIntArray& outputs = *parts[part].output_tensors;
+    for (int i = 0; i < outputs.size; ++i) {
+      if (outputs.data[i] == tensor) return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace edgelstm

@@ -20,6 +20,9 @@ class Graph {
   int node(int position) const { return plan_->data[position]; }
   // Node that writes a tensor, or -1.
   int Producer(int tensor) const;
+  // Whether a tensor is an output of the graph. True as well where the interpreter does not tell, and
+  // for what a graph that cannot run in one piece passes on.
+  bool Gives(int tensor) const;
 
  private:
   TfLiteContext* context_;

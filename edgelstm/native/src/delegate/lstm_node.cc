@@ -59,6 +59,20 @@ class Reader {
     }
     return &context_->tensors[op_.inputs->data[position]];
   }
+  // Axes of an input; null where it has none. What DEQUANTIZE writes is asked for through what it reads:
+  // its own result is empty once it was taken, and stays so when an interpreter applies delegates anew.
+  const TfLiteIntArray* Dims(int position) const {
+    const TfLiteTensor* tensor = Input(position);
+    if (tensor == nullptr || tensor->allocation_type == kTfLiteMmapRo) {
+      return tensor == nullptr ? nullptr : tensor->dims;
+    }
+    TfLiteNode* op = nullptr;
+    if (ProducerOf(op_.inputs->data[position], kTfLiteBuiltinDequantize, &op) &&
+        InRange(op->inputs->data[0])) {
+      tensor = &context_->tensors[op->inputs->data[0]];
+    }
+    return tensor->dims;
+  }
   bool Integer() const { return node_->layer.arithmetic == EDGELSTM_INTEGER || Wide(); }
   bool Wide() const { return node_->layer.arithmetic == EDGELSTM_INTEGER_WIDE; }
 
@@ -127,22 +141,19 @@ class Reader {
 
   const char* ReadWeights() {
     EdgeLstmLayer& layer = node_->layer;
-    const TfLiteTensor* kernel = Input(at_.kernel + 1);
-    const TfLiteTensor* recurrent = Input(at_.recurrent + 1);
-    if (kernel == nullptr || kernel->dims == nullptr || kernel->dims->size != 2 ||
-        recurrent == nullptr || recurrent->dims == nullptr) {
+    const TfLiteIntArray* kernel = Dims(at_.kernel + 1);
+    const TfLiteIntArray* recurrent = Dims(at_.recurrent + 1);
+    if (kernel == nullptr || kernel->size != 2 || recurrent == nullptr) {
       return "a gate has no kernel of two axes";
     }
-    layer.units = kernel->dims->data[0];
+    layer.units = kernel->data[0];
     // The stock kernel goes by the axes as well; the option is only a mark of the version.
-    layer.diagonal = recurrent->dims->size == 1 ? 1 : 0;
-    const TfLiteTensor* projection = Input(at_.projection);
+    layer.diagonal = recurrent->size == 1 ? 1 : 0;
     layer.outputs = layer.units;
-    if (projection != nullptr) {
-      if (projection->dims == nullptr || projection->dims->size != 2) {
-        return "its projection has not two axes";
-      }
-      layer.outputs = projection->dims->data[0];
+    if (Input(at_.projection) != nullptr) {
+      const TfLiteIntArray* projection = Dims(at_.projection);
+      if (projection == nullptr || projection->size != 2) return "its projection has not two axes";
+      layer.outputs = projection->data[0];
     }
     const TfLiteType matrix =
         layer.arithmetic == EDGELSTM_FLOAT ? kTfLiteFloat32 : kTfLiteInt8;
@@ -214,19 +225,20 @@ class Reader {
   void Take(int position, int rows, int columns, TfLiteType type, EdgeLstmWeight* weight) {
     const TfLiteTensor* tensor = Input(position);
     if (tensor == nullptr || problem_ != nullptr) return;
-    problem_ = TakeTensor(*tensor, op_.inputs->data[position], rows, columns, type, weight);
+    problem_ = TakeTensor(*tensor, position, rows, columns, type, weight);
   }
 
-  const char* TakeTensor(const TfLiteTensor& tensor, int index, int rows, int columns,
+  const char* TakeTensor(const TfLiteTensor& tensor, int position, int rows, int columns,
                          TfLiteType type, EdgeLstmWeight* weight) {
-    if (tensor.dims == nullptr || tensor.dims->size != (columns == 0 ? 1 : 2) ||
-        tensor.dims->data[0] != rows || (columns != 0 && tensor.dims->data[1] != columns)) {
+    const TfLiteIntArray* dims = Dims(position);
+    if (dims == nullptr || dims->size != (columns == 0 ? 1 : 2) || dims->data[0] != rows ||
+        (columns != 0 && dims->data[1] != columns)) {
       return "a weight has another shape than its neighbours demand";
     }
     if (tensor.type != type) return "a weight has another type than its neighbours demand";
     if (tensor.is_variable) return "a weight is a variable";
     if (tensor.allocation_type != kTfLiteMmapRo && type == kTfLiteFloat32) {
-      return TakeWidened(index, int64_t{rows} * (columns == 0 ? 1 : columns), weight);
+      return TakeWidened(op_.inputs->data[position], int64_t{rows} * (columns == 0 ? 1 : columns), weight);
     }
     if (!Constant(tensor)) return "a weight is not constant";
     if (type == kTfLiteFloat32) {

@@ -124,6 +124,17 @@ void* MakeOp(TfLiteContext* context, const TfLiteDelegateParams& params,
   return op;
 }
 
+bool OpReads(const void* data, int tensor) {
+  const Op* op = static_cast<const Op*>(data);
+  // A basic step's initial states may be anything.
+  if (op == nullptr || op->nodes.count == 0) return true;
+  for (int i = 0; i < op->nodes.count; ++i) {
+    const LstmNode& node = op->nodes.node[i];
+    if (tensor == node.input || tensor == node.h || tensor == node.c) return true;
+  }
+  return false;
+}
+
 TfLiteStatus PrepareOp(TfLiteContext* context, TfLiteNode* node) {
   Op* op = static_cast<Op*>(node->user_data);
   if (op == nullptr) {

@@ -10,6 +10,9 @@ namespace edgelstm {
 void* MakeOp(TfLiteContext* context, const TfLiteDelegateParams& params,
              const LstmKernels& kernels);
 
+// Whether an operator of `MakeOp` reads a tensor when it runs: its input and states, no weights.
+bool OpReads(const void* data, int tensor);
+
 // The node's life behind `MakeOp`, as TfLiteRegistration has it.
 void FreeOp(TfLiteContext* context, void* data);
 TfLiteStatus PrepareOp(TfLiteContext* context, TfLiteNode* node);

@@ -148,7 +148,8 @@ struct TfLiteContext {
   void* RequestScratchBufferInArena;
   void* GetScratchBuffer;
   void* ResizeTensorExplicit;
-  void* PreviewDelegatePartitioning;
+  TfLiteStatus (*PreviewDelegatePartitioning)(TfLiteContext*, const TfLiteIntArray*,
+                                              TfLiteDelegateParams**, int*);
   void* GetTensor;
   void* GetEvalTensor;
   void* GetModelMetadata;
@@ -220,6 +221,7 @@ EDGELSTM_OFFSET(TfLiteContext, GetNodeAndRegistration, 56);
 EDGELSTM_OFFSET(TfLiteContext, ReplaceNodeSubsetsWithDelegateKernels, 64);
 EDGELSTM_OFFSET(TfLiteContext, recommended_num_threads, 72);
 EDGELSTM_OFFSET(TfLiteContext, AllocatePersistentBuffer, 112);
+EDGELSTM_OFFSET(TfLiteContext, PreviewDelegatePartitioning, 152);
 EDGELSTM_OFFSET(TfLiteContext, ReleaseSubgraphContext, 192);
 static_assert(sizeof(TfLiteUnidirectionalSequenceLSTMParams) == 16, "LSTM options");
 EDGELSTM_OFFSET(TfLiteUnidirectionalSequenceLSTMParams, time_major, 12);
