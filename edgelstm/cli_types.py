@@ -84,7 +84,11 @@ class StatesName(str, enum.Enum):
 
 
 SourceArgument = Annotated[
-    Path, typer.Argument(help="The trained model: .keras, .h5, or architecture .json.")
+    Path,
+    typer.Argument(
+        help="The trained model: a Keras file (.keras, .h5), a SavedModel's folder, a TensorFlow "
+        "graph (.pb, .pbtxt), a checkpoint (.meta), .onnx or .tflite."
+    ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(help="A .tflite file.")]
 ArchitectureOption = Annotated[

@@ -75,7 +75,7 @@ def refuse(model: Model, int8: Int8Weights = Int8Weights.KEEP) -> Refused:
     before = _snapshot(imported)
     try:
         failures = recover_loops(imported.graph)
-        put_back_first_steps(imported.graph, imported.sizes)
+        put_back_first_steps(imported.graph, imported.sizes.get)
         chains = roll_up(imported.graph)
         drop_unread(imported.graph)
     except Exception as error:  # whatever a graph that makes no sense leads to

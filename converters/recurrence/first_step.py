@@ -8,7 +8,7 @@ second one, reading zeros, after both were found equal on random numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,18 +20,19 @@ from edgelstm.converters.recurrence.scan import replace_in
 from edgelstm.converters.recurrence.views import is_zero
 
 _PRODUCTS = ("MatMul", "BatchMatMulV2")
+_SUMS = ("AddV2", "Add", "BiasAdd")
 _SEED = 20260102
 _TOLERANCE = 1e-5
 _LARGEST = 2**24  # elements
 
-Sizes = Mapping[Value, tuple[int | None, ...]]
+Sizes = Callable[[Value], tuple[int | None, ...] | None]
 
 
 def put_back_first_steps(graph: Graph, sizes: Sizes) -> int:
     """Replace simplified first steps, in place; returns how many.
 
     Args:
-        sizes: static sizes of values.
+        sizes: static sizes of a value; None where nothing is known of them.
     """
     count = 0
     tried: set[Node] = set()
@@ -82,13 +83,13 @@ def _whole_first_step(chain: list[Node], sizes: Sizes) -> dict[Value, Value] | N
         return None
     zeros = {}
     for value in (first, cell):
-        shape = sizes.get(value)
+        shape = sizes(value)
         known = [size for size in shape or () if size is not None]
         if shape is None or len(known) < len(shape) or math.prod(known) > _LARGEST:
             return None
         zeros[value] = constant(np.zeros(known, np.float32), f"{value.node.name}/zero")
     hidden, kept = rewritten([second, cell_next], {**zeros, given: before})
-    if not _equal([first, cell], [hidden, kept], before, sizes.get(before) or sizes.get(given)):
+    if not _equal([first, cell], [hidden, kept], before, sizes(before) or sizes(given)):
         return None
     return {first: hidden, cell: kept}
 
@@ -101,7 +102,17 @@ def _step(product: Node, end: Value) -> set[Node]:
 def _read(step: set[Node]) -> list[Value]:
     """What a step reads from outside, besides constants."""
     found = [v for node in step for v in node.inputs if v.node not in step and v.op != "Const"]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(_unbiased(value) for value in found))
+
+
+def _unbiased(value: Value) -> Value:
+    """What a constant is added to: an input's product, where it has a bias of its own."""
+    while value.op in _SUMS:
+        parts = [v for v in value.inputs if v.op != "Const"]
+        if len(parts) != 1:
+            break
+        value = parts[0]
+    return value
 
 
 def _is_input(value: Value) -> bool:

@@ -415,8 +415,11 @@ class _Roll:
             pack.out: time_major(whole[value], int(pack.attrs["axis"]))
             for pack, value in self._packs.items()
         }
+        # What depends on no step may be what the scan starts from: it stays where it is.
         return packs | {
-            old: new for old, new in replace.items() if self._read(old, inside, outputs)
+            old: new
+            for old, new in replace.items()
+            if self._stage[old.node] >= 0 and self._read(old, inside, outputs)
         }
 
     def _read(self, value: Value, inside: set[Node], outputs: set[Value]) -> bool:

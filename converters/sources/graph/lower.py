@@ -11,6 +11,7 @@ from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.lowering.stock import stock_convert
 from edgelstm.converters.recurrence.finals import read_finals
+from edgelstm.converters.recurrence.first_step import put_back_first_steps
 from edgelstm.converters.recurrence.import_graphdef import import_graphdef
 from edgelstm.converters.recurrence.ir import LOOP, Graph
 from edgelstm.converters.recurrence.ir import topological as ordered
@@ -28,6 +29,7 @@ from edgelstm.converters.sources.graph.loop_states import (
     static_shapes,
 )
 from edgelstm.converters.sources.graph.row_sizes import RowSizes
+from edgelstm.converters.sources.graph.static_sizes import StaticSizes
 from edgelstm.converters.sources.graph.writer import GraphWriter, Left
 from edgelstm.converters.sources.keras.names import StateHome, StateSlot
 from edgelstm.converters.sources.keras.trace import MarkedModel, TracedModel
@@ -166,6 +168,7 @@ def recover(frozen: FrozenGraph) -> tuple[Graph, list[Left]]:
     for failure, item in zip(failures, left, strict=True):
         _refuse_v1(failure.loop.attrs["loop"], item)
     share(graph)
+    put_back_first_steps(graph, StaticSizes(frozen.graph_def))
     left += [Left(f.name, "unrolled", f.reason, f.name) for f in roll_up(graph)]
     read_finals(graph)
     remaining = {n.name for n in ordered(graph.outputs.values()) if n.op == LOOP}

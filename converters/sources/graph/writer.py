@@ -101,7 +101,7 @@ class GraphWriter:
 
     def _plain(self, node: Node) -> None:
         inputs = [self._values[value] for value in node.inputs]
-        results = _untransposed(node, inputs) or call(node, inputs)
+        results = _untransposed(node, inputs) or _squeezed(node, inputs) or call(node, inputs)
         for port, result in enumerate(results):
             self._values[node[port]] = result
 
@@ -267,6 +267,29 @@ def _untransposed(node: Node, inputs: Sequence[Any]) -> list[Any] | None:
     order = tensorflow().get_static_value(inputs[1])
     inner = None if order is None else _untransposed_tensor(inputs[0], order)
     return None if inner is None else [inner]
+
+
+def _squeezed(node: Node, inputs: Sequence[Any]) -> list[Any] | None:
+    """What is transposed and then squeezed, squeezed first.
+
+    TensorFlow 2.21's converter does the same where sizes vary, and then refuses what it wrote
+    ("'squeeze_dims' failed to satisfy constraint").
+    """
+    axes = [int(axis) for axis in node.attrs.get("squeeze_dims") or ()]
+    if node.op != "Squeeze" or not axes or inputs[0].shape.rank is None:
+        return None
+    return [_squeezed_tensor(inputs[0], [axis % inputs[0].shape.rank for axis in axes])]
+
+
+def _squeezed_tensor(x: Any, axes: Sequence[int]) -> Any:
+    tf = tensorflow()
+    op = getattr(x, "op", None)
+    order = None if op is None or op.type != "Transpose" else tf.get_static_value(op.inputs[1])
+    if op is None or order is None:
+        return tf.squeeze(x, axes)
+    inner = _squeezed_tensor(op.inputs[0], [int(order[axis]) for axis in axes])
+    kept = [int(place) for axis, place in enumerate(order) if axis not in axes]
+    return tf.transpose(inner, [sorted(kept).index(place) for place in kept])
 
 
 def _untransposed_tensor(x: Any, order: Sequence[int]) -> Any | None:

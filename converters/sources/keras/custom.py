@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import sys
@@ -18,7 +19,20 @@ _FOREIGN = frozenset({"keras", "tf_keras", "tensorflow", "numpy", "builtins"})
 DICTIONARY = "CUSTOM_OBJECTS"
 
 
-def load_custom_objects(path: Path, engine: KerasEngine) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class CustomObjects:
+    """What the file of --custom-objects brings.
+
+    Attributes:
+        offered: classes and functions by the names that a model may call them.
+        names: everything that the file defines or imports, as Lambda layers may read it.
+    """
+
+    offered: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    names: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def load_custom_objects(path: Path, engine: KerasEngine) -> CustomObjects:
     """Runs the module at `path` with `engine` as its Keras and returns what it offers.
 
     Each class and function is offered under its name in the module, its own name and the name
@@ -42,7 +56,10 @@ def load_custom_objects(path: Path, engine: KerasEngine) -> dict[str, Any]:
     # What one file brought must not stand in for what the next one lacks.
     registry.clear()
     registry.update(before)
-    return {**_offered(module, engine), **registered, **_dictionary(module, path)}
+    return CustomObjects(
+        {**_offered(module, engine), **registered, **_dictionary(module, path)},
+        {name: value for name, value in vars(module).items() if not name.startswith("__")},
+    )
 
 
 def _registry(engine: KerasEngine) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from typing import Any
 
 from edgelstm.converters.options import CodePolicy, NanPolicy
 from edgelstm.converters.sources.keras.cudnn import from_cudnn, with_cudnn_gates
-from edgelstm.converters.sources.keras.custom import load_custom_objects
+from edgelstm.converters.sources.keras.custom import CustomObjects, load_custom_objects
 from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine, quiet
 from edgelstm.converters.sources.keras.files import Config, KerasFile, read_keras_file
 from edgelstm.converters.sources.keras.keras_1 import modernised
 from edgelstm.converters.sources.keras.keywords import fitted
+from edgelstm.converters.sources.keras.lambdas import lambda_names, refuse_missing_name
 from edgelstm.converters.sources.keras.qat import own_objects
 from edgelstm.converters.sources.keras.sketch import sketched_recurrences
 from edgelstm.converters.sources.keras.vet import Vetting
@@ -144,9 +145,10 @@ def _read_one(path: Path) -> KerasFile:
             f"The file is {kind.value}.", where=str(path), cure="save or download it again"
         )
     raise UnreadableModelError(
-        f"This is {kind.value}, not a Keras model.",
+        f"This is {kind.value}, not a model.",
         where=str(path),
-        cure="give a .keras or .h5 file that model.save() wrote",
+        cure="give a Keras file (.keras, .h5), a SavedModel's folder (with its saved_model.pb), a "
+        "TensorFlow graph (.pb, .pbtxt), a checkpoint (.meta), an .onnx or a .tflite file",
     )
 
 
@@ -164,9 +166,10 @@ def _engines(file: KerasFile) -> tuple[KerasEngine, KerasEngine]:
 def _load_with(engine: KerasEngine, request: _Request) -> tuple[Any, tuple[str, ...]]:
     file = request.file
     assert file.config is not None and file.weights is not None
-    custom: Mapping[str, Any] = own_objects(file.config, engine)
+    own = CustomObjects()
     if request.custom_objects is not None:
-        custom = {**custom, **load_custom_objects(request.custom_objects, engine)}
+        own = load_custom_objects(request.custom_objects, engine)
+    custom = {**own_objects(file.config, engine), **own.offered}
     notes: list[str] = []
     weights, gates = from_cudnn(file.weights)
     config = modernised(file.config, notes.append, request.where)
@@ -175,7 +178,7 @@ def _load_with(engine: KerasEngine, request: _Request) -> tuple[Any, tuple[str, 
     config = fitted(config, engine, custom, notes.append, request.where)
     check_sizes(config, weights, custom, request.where)
     with active_engine(engine), quiet():
-        with sketched_recurrences(engine):
+        with sketched_recurrences(engine), lambda_names(engine, own.names):
             inner = _deserialize(engine, config, custom, request)
             model = _with_inputs(inner, config, engine, request)
         assign_weights(inner, weights, engine, request.where)
@@ -200,6 +203,7 @@ def _deserialize(
     except EdgeLstmError:
         raise
     except Exception as error:
+        refuse_missing_name(error, request.where)
         raise UnsupportedModelError(
             f"{engine.title} cannot build the model: {_reason(error)}",
             where=request.where,

@@ -13,6 +13,7 @@ import numpy as np
 from edgelstm.converters.options import ConvertOptions, RangeSource, Size
 from edgelstm.converters.report import SourceReport
 from edgelstm.converters.sources.keras.hook import HALF, recurrent_layers
+from edgelstm.converters.sources.keras.lambdas import refuse_missing_name
 from edgelstm.converters.sources.keras.load import LoadedKeras, load_keras
 from edgelstm.converters.sources.keras.names import StateHome, StateSlot
 from edgelstm.converters.sources.keras.reference import KerasReference
@@ -142,6 +143,7 @@ class KerasSource:
             except EdgeLstmError:
                 raise
             except Exception as error:
+                refuse_missing_name(error, str(self.path))
                 raise UnsupportedModelError(
                     f"{self._framework} cannot trace the model: {_first_line(error)}",
                     where=str(self.path),

@@ -169,16 +169,20 @@ def _expand(translator: Any, node: OnnxNode) -> Any:
             return x
         tools.limited([k or 0 for k in known], node)
         return tf.broadcast_to(x, known)
-    target = tf.cast(asked, tf.int32)
     if len(before) < axes:
         x = tf.reshape(x, tf.concat([[1] * (axes - len(before)), tf.shape(x)], 0))
         x.set_shape(padded)
-    elif len(sizes) < axes:
-        target = tf.concat([[1] * (axes - len(sizes)), target], 0)
-    result = tf.broadcast_to(x, tf.maximum(tf.shape(x), target))
-    result.set_shape([None if b is None or w is None else max(b, w)
-                      for b, w in zip(padded, wanted, strict=True)])  # fmt: skip
-    return result
+
+    def size(axis: int) -> Any:
+        # Numbers one by one: what is known of the shape then stays known in the written graph.
+        if known[axis] is not None:
+            return known[axis]
+        if wanted[axis] == 1:
+            return tf.shape(x)[axis]
+        given = tf.cast(asked[axis - (axes - len(sizes))], tf.int32)
+        return given if padded[axis] == 1 else tf.maximum(tf.shape(x)[axis], given)
+
+    return tf.broadcast_to(x, tf.stack([size(axis) for axis in range(axes)]))
 
 
 def _tile(translator: Any, node: OnnxNode) -> Any:
