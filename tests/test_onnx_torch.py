@@ -14,6 +14,7 @@ from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.pipeline import convert
 from edgelstm.converters.report import ConversionReport
 from edgelstm.converters.spec import Array
+from edgelstm.errors import UnsupportedModelError
 
 pytest.importorskip("onnxruntime", reason="comparing with ONNX Runtime needs onnxruntime")
 
@@ -127,3 +128,48 @@ def test_what_is_transposed_and_squeezed_behind_open_sizes_converts(tmp_path: Pa
     inputs = {"x": ("float32", ["time", "batch", FEATURES])}
     report = _converted(save(tmp_path / "m.onnx", nodes, inputs, ["out"], constants, opset=18))
     assert [r.lowering.value for r in report.recurrences] == ["fused"]
+
+
+def test_states_whose_batch_stands_on_another_axis_than_the_sequences_keep_it_open(
+    tmp_path: Path,
+) -> None:
+    """nn.LSTM(batch_first=True) takes x [batch, time, features], and h0 [layers, batch, units]."""
+    nodes = _nodes(
+        ("Transpose", ["x"], ["t"], {"perm": [1, 0, 2]}),
+        ("LSTM", ["t", "w", "r", "", "", "h0", "c0"], ["y", "h", "c"], {"hidden_size": UNITS}),
+        ("Squeeze", ["y", "one"], ["s"], {}),
+        ("Transpose", ["s"], ["out"], {"perm": [1, 0, 2]}),
+    )
+    constants = {
+        "one": _whole(1), "w": _random(1, 4 * UNITS, FEATURES), "r": _random(1, 4 * UNITS, UNITS),
+    }  # fmt: skip
+    inputs = {
+        "x": ("float32", ["batch", "time", FEATURES]),
+        "h0": ("float32", [1, "batch", UNITS]),
+        "c0": ("float32", [1, "batch", UNITS]),
+    }
+    source = save(tmp_path / "m.onnx", nodes, inputs, ["out", "h", "c"], constants, opset=18)
+    report = _converted(source)
+    assert [r.lowering.value for r in report.recurrences] == ["fused"]
+    shapes = {t.name: t.shape for t in report.signatures["serving_default"].inputs}
+    assert shapes == {
+        "x": (None, None, FEATURES), "h0": (1, None, UNITS), "c0": (1, None, UNITS),
+    }  # fmt: skip
+
+
+def test_sizes_that_do_not_belong_together_are_one_message(tmp_path: Path) -> None:
+    """Where the names of the axes do not say that two sizes are one."""
+    nodes = _nodes(
+        ("Transpose", ["x"], ["t"], {"perm": [1, 0, 2]}),
+        ("LSTM", ["t", "w", "r", "", "", "h0", "c0"], ["out"], {"hidden_size": UNITS}),
+    )
+    constants = {"w": _random(1, 4 * UNITS, FEATURES), "r": _random(1, 4 * UNITS, UNITS)}
+    inputs = {
+        "x": ("float32", ["rows", "time", FEATURES]),
+        "h0": ("float32", [1, "n", UNITS]),
+        "c0": ("float32", [1, "m", UNITS]),
+    }
+    source = save(tmp_path / "m.onnx", nodes, inputs, ["out"], constants, opset=18)
+    with pytest.raises(UnsupportedModelError, match="does not run") as caught:
+        _converted(source)
+    assert "--inputs" in str(caught.value)

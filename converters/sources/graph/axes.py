@@ -20,6 +20,7 @@ from edgelstm.converters.sources.graph.frozen import GraphTensor
 from edgelstm.converters.sources.graph.nodes import Node, Nodes, attr, data_inputs, parse_ref
 
 Shape = tuple[int | None, ...]
+Symbols = Mapping[str, Sequence[str | None]]
 BATCH_PRIME, TIME_PRIME = 1009, 1013
 LARGER_PRIME = 2027
 OTHER_PRIMES = (1019, 1021, 1031, 1033, 1039, 1049)
@@ -70,11 +71,17 @@ class Axes:
     other_sizes: Mapping[str, Mapping[int, int]] = dataclasses.field(default_factory=dict)
 
 
-def find_axes(graph_def: Any, nodes: Nodes, inputs: Sequence[GraphTensor]) -> Axes:
-    """The axes of a frozen graph's inputs; those of its outputs are measured."""
+def find_axes(
+    graph_def: Any, nodes: Nodes, inputs: Sequence[GraphTensor], symbols: Symbols | None = None
+) -> Axes:
+    """The axes of a frozen graph's inputs; those of its outputs are measured.
+
+    Args:
+        symbols: by input, what the source calls its axes; open axes of one name have one size.
+    """
     lengths = frozenset(i.name for i in inputs if _counts_steps(nodes, i))
     best: tuple[Any, dict[str, Shape], dict[str, int]] | None = None
-    for shapes in _guesses(inputs):
+    for shapes in (_linked(guess, inputs, symbols or {}) for guess in _guesses(inputs)):
         graph = import_with(graph_def, {i.tensor: shapes[i.name] for i in inputs})
         if graph is None:
             continue
@@ -155,6 +162,20 @@ def _guesses(inputs: Sequence[GraphTensor]) -> Iterator[dict[str, Shape]]:
             else i.spec.shape
             for i in inputs
         }
+
+
+def _linked(
+    guess: dict[str, Shape], inputs: Sequence[GraphTensor], symbols: Symbols
+) -> dict[str, Shape]:
+    """Sizes with those of one name alike: as the input with the most open axes has them."""
+    known: dict[str, int | None] = {}
+    for one in sorted(inputs, key=lambda i: -i.spec.shape.count(None)):
+        sizes = list(guess[one.name])
+        for axis, symbol in enumerate(symbols.get(one.name, ())):
+            if symbol is not None and one.spec.shape[axis] is None:
+                sizes[axis] = known.setdefault(symbol, sizes[axis])
+        guess[one.name] = tuple(sizes)
+    return guess
 
 
 def _sized(shape: Shape, dtype: str, order: tuple[int, int], replace: bool) -> Shape:

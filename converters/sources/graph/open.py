@@ -12,7 +12,7 @@ import numpy as np
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.sources.graph import fold
-from edgelstm.converters.sources.graph.axes import Axes, find_axes
+from edgelstm.converters.sources.graph.axes import Axes, Symbols, find_axes
 from edgelstm.converters.sources.graph.checkpoint import VARIABLES, Checkpoint, Saved, saved_as
 from edgelstm.converters.sources.graph.complex_pairs import split_complex
 from edgelstm.converters.sources.graph.cudnn import opaque_sources, replace_cudnn
@@ -293,14 +293,16 @@ def laid_out(
     options: ConvertOptions,
     where: str,
     other_sizes: Mapping[str, Mapping[int, int]] | None = None,
+    symbols: Symbols | None = None,
 ) -> tuple[FrozenGraph, Axes]:
     """The graph with the sizes that were asked for or that it demands, and its axes.
 
     Args:
         other_sizes: by input, sizes that work for open axes that are neither batch nor time.
+        symbols: by input, what the source calls its axes.
     """
     kind = tensorflow().compat.v1.GraphDef
-    axes = find_axes(nodes.graph_def(kind), nodes, unlaid.inputs)
+    axes = find_axes(nodes.graph_def(kind), nodes, unlaid.inputs, symbols)
     axes = dataclasses.replace(axes, other_sizes=other_sizes or {})
     if options.time is not Size.SOURCE and not axes.time:
         raise OptionError(

@@ -88,7 +88,9 @@ def open_onnx(path: Path, options: ConvertOptions) -> OpenedOnnx:
             + "."
         )
     unlaid = FrozenGraph(None, traced.used, traced.outputs, traced.states, tuple(notes))
-    frozen, axes = laid_out(traced.nodes, unlaid, session, options, file.where, sizes.other)
+    frozen, axes = laid_out(
+        traced.nodes, unlaid, session, options, file.where, sizes.other, _named_axes(file, inputs)
+    )
     return OpenedOnnx(file, frozen, session, axes, tuple(states))
 
 
@@ -209,6 +211,16 @@ def _symbols(file: OnnxFile, inputs: list[TensorSpec]) -> dict[str, list[str]]:
         if len(symbols[spec.name]) != len(spec.shape):
             symbols[spec.name] = [f"axis {axis}" for axis in range(len(spec.shape))]
     return symbols
+
+
+def _named_axes(file: OnnxFile, inputs: list[TensorSpec]) -> dict[str, list[str | None]]:
+    """By input, the names that the model itself gives its axes."""
+    ranks = {spec.name: len(spec.shape) for spec in inputs}
+    named = {
+        value.name: [dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
+        for value in file.model.graph.input
+    }
+    return {name: axes for name, axes in named.items() if len(axes) == ranks.get(name)}
 
 
 def _decided(

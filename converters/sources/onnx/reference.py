@@ -35,7 +35,7 @@ class OnnxSession:
         self._model = _with_outputs(without_batch_first(model), outputs)
         self._fixed = dict(fixed)
         self._outputs = list(outputs)
-        self._where = where
+        self.where = where
         self._types = _types_of(model)
         self.title, self._run = _runner(self._model, where)
 
@@ -62,9 +62,9 @@ class OnnxSession:
         copy = type(self._model)()
         copy.CopyFrom(self._model)
         rng = np.random.default_rng(seed)
-        _change(copy, lambda value: changed(value, rng, precision), self._where)
+        _change(copy, lambda value: changed(value, rng, precision), self.where)
         try:
-            _, self._run = _runner(copy, self._where)
+            _, self._run = _runner(copy, self.where)
             yield
         finally:
             self._run = kept
@@ -196,7 +196,16 @@ class OnnxReference:
         """Outputs by name, explicit states among them."""
         if self._policy is StatePolicy.RESET:
             self.reset()
-        outputs = self._session.run({**self._held, **inputs})
+        try:
+            outputs = self._session.run({**self._held, **inputs})
+        except ValueError as error:
+            sizes = ", ".join(f"{n}{list(np.shape(v))}" for n, v in inputs.items())
+            raise UnsupportedModelError(
+                f"The model does not run on {sizes}: {error}",
+                where=self._session.where,
+                cure="give sizes that belong together, ? where one varies: "
+                "--inputs 'NAME[1,?,10],STATE[2,1,8]'",
+            ) from None
         for state in self._states:
             after = self._held[state.pair.input] = outputs.pop(state.pair.output)
             explicit = self._explicit.get(state.pair.name)
