@@ -180,3 +180,9 @@ def _last_frame(main: Subgraph, sequence: int, batch: int) -> int:
     masks = {"begin_mask": 0b101, "end_mask": 0b111, "shrink_axis_mask": 0b010}
     main.add_op("STRIDED_SLICE", [sequence, *bounds], [last], options=masks)
     return last
+
+
+def noise(model: StreamModel, frames: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """x [B, T, F]."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((model.batch, frames, FEATURES)).astype(np.float32)
