@@ -14,6 +14,7 @@ from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE, layer
 from edgelstm.converters.lowering.state import COPY_OP
 from edgelstm.converters.quantize.calibration_calls import Call, calls
 from edgelstm.converters.quantize.calibration_data import CalibrationData
+from edgelstm.converters.quantize.dense import DenseStatistics, dense_layers
 from edgelstm.converters.quantize.integer_op import RoundedWeights
 from edgelstm.converters.quantize.observer import Observer, ObserverKind
 from edgelstm.converters.quantize.plan import STATIC, Plan
@@ -110,6 +111,7 @@ class Calibration:
         steps: the longest call; 0 without a time axis.
         reached: the most steps that states went on for from zero.
         pieces: how many pieces of data there were.
+        dense: dense layers by the name of what they compute.
     """
 
     layers: dict[str, LayerStatistics]
@@ -121,6 +123,7 @@ class Calibration:
     steps: int = 0
     reached: int = 0
     pieces: int = 0
+    dense: dict[str, DenseStatistics] = dataclasses.field(default_factory=dict)
 
 
 def calibrate(
@@ -173,7 +176,7 @@ def calibrate(
     seconds = time.perf_counter() - started
     inputs = tuple(i.spec.name for i in axes.inputs)
     return Calibration(
-        run.layers, run.tensors, inputs, samples, count, seconds, steps, reached, pieces
+        run.layers, run.tensors, inputs, samples, count, seconds, steps, reached, pieces, run.dense
     )
 
 
@@ -205,6 +208,7 @@ class _Run:
     starts: dict[str, _Start]
     layers: dict[str, LayerStatistics]
     tensors: dict[str, Observer]
+    dense: dict[str, DenseStatistics]
     pairs: Mapping[str, str]  # explicit state input -> output
     states: dict[str, tuple[Array, Array]] = dataclasses.field(default_factory=dict)
     explicit: dict[str, Array] = dataclasses.field(default_factory=dict)
@@ -239,7 +243,8 @@ class _Run:
         subgraph.outputs = list(dict.fromkeys(outputs.values()))
         session = open_fast(exposed)
         tensors = {t.name: Observer() for t in held}
-        return _Run(session, inputs, starts, layers, tensors, pairs)
+        dense = dense_layers(subgraph, plan)
+        return _Run(session, inputs, starts, layers, tensors, dense, pairs)
 
     def take(self, call: Call) -> None:
         """Runs one call and looks at everything."""
@@ -260,6 +265,8 @@ class _Run:
         seen = {n.removeprefix("tensor/"): a for n, a in outputs.items() if n.startswith("tensor/")}
         for name, observer in self.tensors.items():
             observer.see(seen[name])
+        for dense in self.dense.values():
+            dense.see(seen[dense.reads])
         for output, layer in self.layers.items():
             h, c = self._initial(output, seen)
             traced = trace(layer.spec, seen[self.inputs[output]], h, c, outputs=seen[output])

@@ -22,7 +22,11 @@ Wide = npt.NDArray[np.float64]
 
 
 def round_together(
-    weights: FloatArray, scales: FloatArray, moments: Wide, bias: FloatArray | None
+    weights: FloatArray,
+    scales: FloatArray,
+    moments: Wide,
+    bias: FloatArray | None,
+    held: Array | None = None,
 ) -> tuple[Array, FloatArray | None]:
     """int8 values for weights [N, K], and the bias [N] that goes with them.
 
@@ -30,12 +34,14 @@ def round_together(
         scales: [N, K], of each weight.
         moments: [K + 1, K + 1], mean of v v^T over inputs v with a 1 behind them.
         bias: None where no bias takes part (behind a layer normalisation).
+        held: [N, K], true for weights that take their own nearest integer.
     """
     columns = weights.shape[1]
     order = np.argsort(-np.diagonal(moments)[:columns], kind="stable")
     back = np.argsort(order, kind="stable")
     moments = moments[np.ix_(*[np.append(order, columns)] * 2)]
     weights, scales = weights[:, order], scales[:, order]
+    held = np.zeros(weights.shape, bool) if held is None else held[:, order]
     size = columns if bias is None else columns + 1
     hessian = moments[:size, :size].copy()
     diagonal = np.diagonal(hessian)
@@ -52,7 +58,8 @@ def round_together(
     stored = np.zeros(weights.shape, np.int8)
     for column in range(columns):
         scale = scales[:, column]
-        whole = np.clip(np.rint(left[:, column] / scale), -_INT8_MAX, _INT8_MAX)
+        wanted = np.where(held[:, column], weights[:, column], left[:, column])
+        whole = np.clip(np.rint(wanted / scale), -_INT8_MAX, _INT8_MAX)
         stored[:, column] = whole
         if dead[column]:
             continue
@@ -62,7 +69,7 @@ def round_together(
     if bias is not None:  # what the best bias takes over does not count
         own -= np.outer(moments[:columns, -1], moments[-1, :columns]) / moments[-1, -1]
     own[np.arange(columns), np.arange(columns)] += damping
-    stored = _descend(weights, scales, stored, own)
+    stored = _descend(weights, scales, stored, own, held)
     if bias is None:
         return np.ascontiguousarray(stored[:, back]), None
     left_over = weights - stored * scales
@@ -70,7 +77,9 @@ def round_together(
     return np.ascontiguousarray(stored[:, back]), np.asarray(moved, np.float32)
 
 
-def _descend(weights: FloatArray, scales: FloatArray, stored: Array, own: Wide) -> Array:
+def _descend(
+    weights: FloatArray, scales: FloatArray, stored: Array, own: Wide, held: Array
+) -> Array:
     """Integers of which no single one can be changed for the better.
 
     Args:
@@ -83,7 +92,7 @@ def _descend(weights: FloatArray, scales: FloatArray, stored: Array, own: Wide) 
         for column in range(len(own)):
             step = np.rint(slope[:, column] / own[column, column] / scales[:, column])
             best = np.clip(whole[:, column] + step, -_INT8_MAX, _INT8_MAX)
-            change = best - whole[:, column]
+            change = np.where(held[:, column], 0.0, best - whole[:, column])
             rows = np.flatnonzero(change)
             if len(rows):
                 still = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from edgelstm.converters.flatbuffer import Model, Op
 from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.quantize import ranges as rng
 from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
+from edgelstm.converters.quantize.dense import rounded_dense
 from edgelstm.converters.quantize.integer.parameters import (
     BIAS,
     KERNEL,
@@ -23,7 +25,7 @@ from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import STATIC, Plan
 from edgelstm.converters.quantize.result import QuantizedOp, stored_bytes
 from edgelstm.converters.quantize.rounding import round_together
-from edgelstm.converters.quantize.surroundings import quantize_surroundings
+from edgelstm.converters.quantize.surroundings import computed_in_integers, quantize_surroundings
 from edgelstm.converters.quantize.tidy import tidy
 from edgelstm.converters.quantize.unfit import unfit
 from edgelstm.converters.spec import Array, FloatArray, Precision
@@ -77,7 +79,7 @@ def quantize_static(
     seen.update({output: layer.h for output, layer in layers.items() if output in seen})
     made = Model.read(model.to_bytes())
     if integers:
-        made = quantize_surroundings(model, seen, plan)
+        made = quantize_surroundings(_rounded(model, calibration, seen, plan), seen, plan)
     records = []
     for op in made.main.find(FUSED_OP):
         before, layer, output = stored_bytes(op), layer_name(op), op.output(0).name
@@ -102,6 +104,13 @@ def quantize_static(
         records.append(QuantizedOp(layer, names, before, stored_bytes(op)))
     tidy(made)
     return made, records
+
+
+def _rounded(model: Model, calibration: Calibration, seen: Collection[str], plan: Plan) -> Model:
+    numbers = computed_in_integers(model, seen, plan)
+    return rounded_dense(
+        model, calibration.dense, {model.main.ops[number].output(0).name for number in numbers}
+    )
 
 
 def _layer_ranges(seen: LayerStatistics, observers: Observers, bits: int) -> rng.LayerRanges:
