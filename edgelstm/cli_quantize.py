@@ -21,7 +21,6 @@ from edgelstm.cli_types import (
     ObserverOption,
     OutputsOption,
     OverwriteOption,
-    SourceArgument,
     StateOption,
     StreamOption,
     TimeOption,
@@ -50,7 +49,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def quantize_search(
-    source: SourceArgument,
+    source: Annotated[
+        Path, typer.Argument(help="The trained model, as convert takes it, but no .tflite.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="PLAN.toml", help="The plan to write.")
     ],

@@ -210,6 +210,7 @@ def test_latency_is_told_of_runs_in_turns_and_only_float32_may_be_left(
         (["--budget", "accuracy-drop=1%"], 2, "there are no labels"),
         (["--budget", "rms=2"], 2, "no share between"),
         (["--budget", "psnr=40"], 2, "no budget"),
+        (["--budget", "accuracy-drop=0.5"], 2, "without % is a share: 50 of 100 answers"),
         (["--budget", "rms=0.1", "--stream"], 2, "no state to carry"),
         (["--budget", "accuracy-drop=1%", "--stream", "--state", "carry"], 2, "recording has none"),
         (["--budget", "rms=0.1", "--calibration", "random"], 2, "real data"),

@@ -327,6 +327,9 @@ class _Maker:
         if axis is not None:
             taken = self.next_call * shape[axis] + np.arange(shape[axis])
             array = np.take(array, taken % array.shape[axis], axis=axis)
+        if inputs.batch is not None and axis != inputs.batch:
+            rows = np.arange(shape[inputs.batch]) % array.shape[inputs.batch]
+            array = np.take(array, rows, axis=inputs.batch)
         return np.ascontiguousarray(array, np.dtype(inputs.spec.dtype))
 
     def _lengths(self, inputs: InputAxes, shape: tuple[int, ...], time: int, scale: float) -> Array:

@@ -305,6 +305,15 @@ def lies_still(
     return unplaced(interpreter) == unplaced_before and unplaced_before.isdisjoint(tensors)
 
 
+def size(interpreter: Interpreter, index: int) -> tuple[int, ...] | None:
+    """The shape of a tensor as it is now; None where it has no memory."""
+    try:
+        shape: tuple[int, ...] = interpreter.tensor(index)().shape
+    except (ValueError, RuntimeError):
+        return None
+    return shape
+
+
 def view(interpreter: Interpreter, index: int) -> Array:
     """The memory of a tensor, without keeping interpreters from being called.
 

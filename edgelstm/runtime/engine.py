@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edgelstm.runtime.calls import Call, MappedCall, lies_still, unplaced
+from edgelstm.runtime.calls import Call, MappedCall, lies_still, size, unplaced
 from edgelstm.runtime.interpreters import Interpreter
 from edgelstm.runtime.slots import StateSlot
 from edgelstm.runtime.tensors import Array
 
 Shapes = tuple[tuple[int, ...], ...]
+Sizes = tuple[tuple[int, ...] | None, ...]
 
 _SIZES_REMEMBERED = 256
 
@@ -44,6 +45,10 @@ class Engine:
         self._idle = [slot.zeros() for slot in slots]  # the states while there is no call
         self._unplaced: frozenset[int] = frozenset()
         self._still: dict[Shapes, bool] = {}  # whether tensors lie still at these sizes
+        self._sizes: dict[Shapes, Sizes] = {}  # of outputs and states, behind a call
+        # Whether outputs get their sizes in the call: operators that XNNPACK has swallowed keep
+        # those of the last call until then, and a mapping would be of the wrong memory.
+        self._late = False
         # Whether they ever do: only an interpreter that has not run yet shows it, since tensors
         # sized in a call keep that call's memory.
         self._ever_still: bool | None = None
@@ -74,6 +79,7 @@ class Engine:
         self.shapes = shapes
         if self.maps_tensors is None:
             self._unplaced = unplaced(self._interpreter)
+        self._late = self._sizes_now() != self._sizes.get(shapes)
         return self._new_call()
 
     def settle(self) -> Call:
@@ -81,13 +87,17 @@ class Engine:
         if self.maps_tensors is None:
             if len(self._still) >= _SIZES_REMEMBERED:
                 self._still.clear()
-            tensors = [*self._inputs, *self._outputs.values()]
-            tensors += [index for slot in self._slots for index in slot.tensors]
+                self._sizes.clear()
+            tensors = [*self._inputs, *self._made()]
             still = lies_still(self._interpreter, self._unplaced, tensors)
             self._still[self.shapes] = still
             if self._ever_still is None:
                 self._ever_still = still
             self._idle, self._call = self.read(), None
+        elif self._late and self.maps_tensors:
+            self._idle, self._call = self.read(), None
+        if self._call is None and self.shapes:
+            self._sizes[self.shapes], self._late = self._sizes_now(), False
         return self._call or self._new_call()
 
     def read(self) -> list[Array]:
@@ -108,8 +118,15 @@ class Engine:
         self.write(other.read())
         self._still, self._ever_still = dict(other._still), other._ever_still
 
+    def _made(self) -> list[int]:
+        """Outputs and states."""
+        return [*self._outputs.values(), *(i for slot in self._slots for i in slot.tensors)]
+
+    def _sizes_now(self) -> Sizes:
+        return tuple(size(self._interpreter, index) for index in self._made())
+
     def _new_call(self) -> Call:
-        kind = MappedCall if self.maps_tensors else Call
+        kind = MappedCall if self.maps_tensors and not self._late else Call
         call = kind(self._interpreter, self._inputs, self._outputs, self._variables, self._pairs)
         call.write(self._idle)
         self._call = call

@@ -10,6 +10,8 @@ from edgelstm.errors import OptionError
 
 _OPTION = "--budget"
 _CURE = "write rms=0.01 or accuracy-drop=0.5%"
+# A drop that somebody means as a share; above it the percent sign was forgotten.
+_LARGEST_BARE_DROP = 0.1
 
 
 class Objective(enum.Enum):
@@ -53,7 +55,15 @@ class Budget:
             raise OptionError(
                 f"{number.strip()[:40]!r} is no share between 0 and 1.", where=_OPTION, cure=_CURE
             )
-        return Budget(known[name.strip()], limit)
+        kind = known[name.strip()]
+        if kind is BudgetKind.ACCURACY_DROP and not percent and limit >= _LARGEST_BARE_DROP:
+            raise OptionError(
+                f"{number.strip()} without % is a share: {100 * limit:g} of 100 answers.",
+                where=_OPTION,
+                cure=f"write accuracy-drop={limit:g}% for points of accuracy, or "
+                f"{100 * limit:g}% if that is meant",
+            )
+        return Budget(kind, limit)
 
     def text(self, value: float) -> str:
         """A measured value in the budget's own unit."""
