@@ -168,12 +168,12 @@ class Lstm {
           Cell<kGates>(z, block, c + r * layer_.units, hidden[r]);
         }
       }
+    } else if (V::kMixesHalf && kGates == kMixedGates && sizes_.mixed) {
+      AllRecurrent<kMixedGates, MixedElement>(before, count, step, sums, c, hidden);
+    } else if (V::kHasHalf && sizes_.half) {
+      AllRecurrent<kGates, uint16_t>(before, count, step, sums, c, hidden);
     } else {
-      if (V::kHasHalf && sizes_.half) {
-        AllRecurrent<kGates, uint16_t>(before, count, step, sums, c, hidden);
-      } else {
-        AllRecurrent<kGates, float>(before, count, step, sums, c, hidden);
-      }
+      AllRecurrent<kGates, float>(before, count, step, sums, c, hidden);
     }
     if (has_projection_) ProjectHidden(first, count, step, hidden);
   }
@@ -225,8 +225,8 @@ class Lstm {
         z[row * kBlocks * kGates + i] = V::Load(from + i * kLanes);
       }
     }
-    FloatProduct<V>::template Accumulate<kRows, kBlocks, kGates>(weights + block * depth * kGates * kLanes, depth, before,
-                                       z);
+    FloatProduct<V>::template Accumulate<kRows, kBlocks, kGates>(
+        weights + block * depth * PackedRow<V, Element, kGates>::kElements, depth, before, z);
     for (int row = 0; row < kRows; ++row) {
       for (int b = 0; b < kBlocks; ++b) {
         Cell<kGates>(z + (row * kBlocks + b) * kGates, block + b, c + (r + row) * layer_.units,

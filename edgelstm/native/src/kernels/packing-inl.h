@@ -18,6 +18,33 @@ namespace {
 // Weights that as float32 exceed the first cache are kept as float16 if they are stored so. Smaller
 // ones are not: widening them in every step made 16 -> 32 1.8 times slower.
 constexpr int64_t kHalfFromBytes = 32 * 1024;
+// Recurrent weights that as float32 fit a second cache are kept half and half where V::kMixesHalf:
+// widening all of them takes as many instructions as reading float32 takes time, and more.
+constexpr int64_t kMixedUpToBytes = 1024 * 1024;
+
+// How a matrix is kept: the elements of all gates of one k and block stand in a row.
+template <class V, class Element, int kGates>
+struct PackedRow {
+  static constexpr int64_t kElements = kGates * V::kLanes;
+  static inline typename V::Float Load(const Element* row, int gate) {
+    return V::Load(row + gate * V::kLanes);
+  }
+};
+
+// The first gates as float32, the others as float16, in units of 16 bits.
+struct MixedElement {
+  uint16_t bits;
+};
+// Coupled gates are not mixed: 5 kB of code for a rare layer.
+constexpr int kMixedGates = 4, kWideGates = 2;
+template <class V>
+struct PackedRow<V, MixedElement, kMixedGates> {
+  static constexpr int64_t kElements = (kMixedGates + kWideGates) * V::kLanes;
+  static inline typename V::Float Load(const MixedElement* row, int gate) {
+    if (gate < kWideGates) return V::Load(reinterpret_cast<const float*>(row + 2 * gate * V::kLanes));
+    return V::Load(reinterpret_cast<const uint16_t*>(row + (gate + kWideGates) * V::kLanes));
+  }
+};
 
 template <class V>
 class LstmPacking {
@@ -36,10 +63,13 @@ class LstmPacking {
       unit_depth = RoundUp(layer.units, group);
       const int64_t multiplied = units * gates * (input_depth + output_depth);
       half = V::kHasHalf && 4 * multiplied > kHalfFromBytes && AllHalf(layer);
+      mixed = V::kMixesHalf && half && gates == kMixedGates && !layer.diagonal && !HasLayerNorm(layer) &&
+              4 * units * gates * output_depth <= kMixedUpToBytes;
       const int64_t element = hybrid ? 1 : half ? 2 : 4;
+      const int64_t row = units * (gates * element + (mixed ? 2 * kWideGates : 0));
       Layout layout;
       kernel = layout.Place(units * gates * input_depth * element);
-      recurrent = layout.Place(layer.diagonal ? 16 * units : units * gates * output_depth * element);
+      recurrent = layout.Place(layer.diagonal ? 16 * units : row * output_depth);
       bias = layout.Place(16 * units);
       peephole = layout.Place(HasPeephole(layer) ? 16 * units : 0);
       layer_norm = layout.Place(HasLayerNorm(layer) ? 16 * units : 0);
@@ -65,7 +95,7 @@ class LstmPacking {
     }
 
     int gates;
-    bool half;
+    bool half, mixed;  // `mixed`: the recurrent weights
     int64_t units, outputs, input_depth, output_depth, unit_depth;
     int64_t kernel, recurrent, bias, peephole, layer_norm, projection, projection_bias, scales;
     int64_t kernel_row_sums, recurrent_row_sums, projection_row_sums, dots, packed;
@@ -86,12 +116,13 @@ class LstmPacking {
     char* base = static_cast<char*>(packed);
     const int first = Coupled(layer) ? 1 : 0;
     PackMatrix(layer, dots, layer.kernel + first, sizes.gates, layer.units, layer.inputs,
-               sizes.input_depth, base + sizes.kernel);
+               sizes.input_depth, 0, base + sizes.kernel);
     if (layer.diagonal) {
       PackVectors(layer.recurrent, layer.units, sizes.units, base + sizes.recurrent);
     } else {
       PackMatrix(layer, dots, layer.recurrent + first, sizes.gates, layer.units, layer.outputs,
-                 sizes.output_depth, base + sizes.recurrent);
+                 sizes.output_depth, sizes.mixed ? kWideGates : 0,
+                 base + sizes.recurrent);
     }
     if (layer.arithmetic == EDGELSTM_HYBRID_ASYMMETRIC) PackAllRowSums(layer, sizes, base);
     PackVectors(layer.bias, layer.units, sizes.units, base + sizes.bias);
@@ -103,7 +134,7 @@ class LstmPacking {
     }
     if (HasProjection(layer)) {
       // The rows of four neighbouring blocks stand where a cell has its gates.
-      PackMatrix(layer, dots, nullptr, 4, layer.outputs, layer.units, sizes.unit_depth,
+      PackMatrix(layer, dots, nullptr, 4, layer.outputs, layer.units, sizes.unit_depth, 0,
                  base + sizes.projection);
       float* bias = reinterpret_cast<float*>(base + sizes.projection_bias);
       for (int64_t o = 0; o < sizes.outputs; ++o) {
@@ -126,17 +157,15 @@ class LstmPacking {
   static constexpr int64_t kLanes = V::kLanes;
 
   // Lane `lane` of block `block` is row block * kLanes + lane of each gate's matrix. Without
-  // `gates`, gate g of a block is the next kLanes rows of the projection instead.
+  // `gates`, gate g of a block is the next kLanes rows of the projection instead. Of float16 the
+  // first `wide` gates become float32.
   EDGELSTM_COLD static void PackMatrix(const EdgeLstmLayer& layer, const DotFunctions& dots,
                          const EdgeLstmWeight* gates, int count, int64_t rows, int64_t columns,
-                         int64_t depth, char* to) {
+                         int64_t depth, int wide, char* to) {
     const bool hybrid = Hybrid(layer);
     const bool half = Sizes(layer).half;
     const int64_t group = hybrid ? V::kDotGroup : 1;
     const int64_t blocks = RoundUp(rows, kLanes * (gates ? 1 : 4)) / (kLanes * (gates ? 1 : 4));
-    float* floats = reinterpret_cast<float*>(to);
-    uint16_t* halves = reinterpret_cast<uint16_t*>(to);
-    int8_t* bytes = reinterpret_cast<int8_t*>(to);
     for (int64_t block = 0; block < blocks; ++block) {
       for (int64_t k = 0; k < depth; k += group) {
         for (int gate = 0; gate < count; ++gate) {
@@ -148,17 +177,23 @@ class LstmPacking {
               const bool there = row < rows && k + i < columns;
               const int64_t index = row * columns + k + i;
               if (hybrid) {
-                *bytes++ = BiasedWeight(dots, there ? Int8At(weight, index) : 0);
-              } else if (half) {
-                *halves++ = there ? HalfAt(weight, index) : static_cast<uint16_t>(0);
+                *to++ = static_cast<char>(BiasedWeight(dots, there ? Int8At(weight, index) : 0));
+              } else if (half && gate >= wide) {
+                to = Put(to, there ? HalfAt(weight, index) : uint16_t{0});
               } else {
-                *floats++ = there ? WeightAt(weight, index) : 0.0f;
+                to = Put(to, there ? WeightAt(weight, index) : 0.0f);
               }
             }
           }
         }
       }
     }
+  }
+
+  template <class T>
+  static char* Put(char* to, T value) {
+    std::memcpy(to, &value, sizeof value);
+    return to + sizeof value;
   }
 
   // Four vectors, one per gate, each padded with zeros.

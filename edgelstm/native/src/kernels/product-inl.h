@@ -5,6 +5,7 @@
 
 #include "kernels/lstm.h"
 #include "kernels/memory.h"
+#include "kernels/packing-inl.h"
 
 namespace edgelstm {
 namespace {
@@ -21,7 +22,8 @@ class FloatProduct {
   template <int kRows, int kBlocks, int kGates, class Element>
   static inline void Accumulate(const Element* weights, int64_t depth, const float* const* rows,
                                 Float* z) {
-    const int64_t stride = depth * kGates * kLanes;
+    using Row = PackedRow<V, Element, kGates>;
+    const int64_t stride = depth * Row::kElements;
     Float sum[kRows * kBlocks * kGates];
     const float* row[kRows];
     EDGELSTM_UNROLL
@@ -49,7 +51,7 @@ class FloatProduct {
       for (int b = 0; b < kBlocks; ++b) {
         EDGELSTM_UNROLL
         for (int gate = 0; gate < kGates; ++gate) {
-          const Float w = V::Load(weights + b * stride + (k * kGates + gate) * kLanes);
+          const Float w = Row::Load(weights + b * stride + k * Row::kElements, gate);
           EDGELSTM_UNROLL
           for (int r = 0; r < kRows; ++r) {
             Float& to = sum[(r * kBlocks + b) * kGates + gate];

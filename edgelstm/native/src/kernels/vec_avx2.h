@@ -28,6 +28,7 @@ struct Avx2 : ComposedWords<Avx2> {
   static Float Load(const float* from) { return _mm256_loadu_ps(from); }
   // Weights that are kept as float16.
   static constexpr bool kHasHalf = true;
+  static constexpr bool kMixesHalf = false;
   static Float Load(const uint16_t* from) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   }

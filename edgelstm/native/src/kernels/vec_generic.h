@@ -32,6 +32,7 @@ struct Generic : ComposedWords<Generic> {
   static void Store(float* to, Float value) { std::memcpy(to, &value, sizeof value); }
   // Without instructions for it, widening float16 in every step costs more than it saves.
   static constexpr bool kHasHalf = false;
+  static constexpr bool kMixesHalf = false;
   static Float Load(const uint16_t*) { return Set(0); }
   static Float LoadPart(const float* from, int n) {
     Float value = {0, 0, 0, 0};
