@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/activation-inl.h"
 #include "kernels/hybrid-inl.h"
@@ -39,6 +40,7 @@ class Lstm {
  private:
   using Float = typename V::Float;
   using Sizes = typename LstmPacking<V>::Sizes;
+  using MixedOrHalf = std::conditional_t<V::kMixesHalf, MixedElement, uint16_t>;
   static constexpr int64_t kLanes = V::kLanes;
 
   // --- one call ---
@@ -169,7 +171,7 @@ class Lstm {
         }
       }
     } else if (V::kMixesHalf && kGates == kMixedGates && sizes_.mixed) {
-      AllRecurrent<kMixedGates, MixedElement>(before, count, step, sums, c, hidden);
+      AllRecurrent<kMixedGates, MixedOrHalf>(before, count, step, sums, c, hidden);
     } else if (V::kHasHalf && sizes_.half) {
       AllRecurrent<kGates, uint16_t>(before, count, step, sums, c, hidden);
     } else {
