@@ -90,7 +90,7 @@ def test_a_stream_is_cut_into_calls_and_its_states_are_told(tmp_path: Path) -> N
     assert isinstance(model, RecordedModel) and model.streams
     assert [call[""].shape for call in model.recordings[0]] == [(1, 320)] * 5
     assert model.states == {"s": "s_out"} and model.options[0].fix == {"rate": "16000"}
-    fixed = {choice.name: choice.shape for choice in model.options[1].inputs}
+    fixed = {choice.name: choice.shape for choice in model.options[0].inputs}
     assert fixed == {"x": (1, 320), "s": (1, 4)}
     spectrum = np.abs(np.fft.rfft(np.concatenate([c[""][0] for c in model.recordings[0]])))
     assert 90 < 10 * spectrum.argmax() < 240  # 1,600 samples at 16 kHz: bins of 10 Hz

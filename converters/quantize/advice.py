@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 
 from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
+from edgelstm.converters.quantize.observer import Observer
 from edgelstm.converters.quantize.plan import STATIC, WEIGHTS_ONLY, Plan
 from edgelstm.converters.quantize.ranges import CELL_EXPONENTS, LARGEST_CELL, cell_exponent
+from edgelstm.converters.quantize.static import Observers
 from edgelstm.converters.spec import Precision
 
 GATES = ("input", "forget", "cell", "output")
@@ -80,22 +82,42 @@ def of_gate(layer: str, gate: int, share: float) -> Iterator[Advice]:
         )
 
 
-def of_outlier(layer: str, what: str, ratio: float) -> Iterator[Advice]:
-    """Where few values set a range; `what` is input or output."""
-    if ratio > _OUTLIER_RATIO:
+def of_outlier(
+    layer: str, what: str, seen: Observer, held: tuple[float, float]
+) -> Iterator[Advice]:
+    """Where few values set a range, or a range leaves them out; `what` is input or output.
+
+    Args:
+        held: the lowest and highest value of the range.
+    """
+    ratio = seen.outlier_ratio
+    if ratio <= _OUTLIER_RATIO:
+        return
+    told = (
+        f"One in 10,000 values of the {what} of {layer} is up to {ratio:.1f} times larger than "
+        "all others"
+    )
+    if max(abs(bound) for bound in held) * _OUTLIER_RATIO < seen.extremes.largest:
         yield Advice(
             layer,
-            f"One in 10,000 values of the {what} of {layer} is up to {ratio:.1f} times larger than "
-            "all others and sets the range",
+            f"{told} and stands outside of the range, which ends at {held[0]:.3g} and "
+            f"{held[1]:.3g}",
+            "clip the data before the model if these are faults, or use --observer minmax if they "
+            "matter",
+        )
+    else:
+        yield Advice(
+            layer,
+            f"{told} and sets the range",
             "try --observer percentile or --observer mse",
         )
 
 
-def shown(calibration: Calibration, plan: Plan) -> list[str]:
+def shown(calibration: Calibration, plan: Plan, observers: Observers) -> list[str]:
     """What the data show, one sentence each with its cure."""
     notes = []
     for layer in calibration.layers.values():
-        notes += _of_layer(layer, plan.layer(layer.name).precision)
+        notes += _of_layer(layer, plan.layer(layer.name).precision, observers)
     watched = {f"input '{name}'": calibration.tensors.get(name) for name in calibration.inputs}
     watched |= {f"the input of {layer.name}": layer.x for layer in calibration.layers.values()}
     still = [
@@ -125,7 +147,7 @@ def where_it_runs(plan: Plan) -> list[str]:
     return notes
 
 
-def _of_layer(layer: LayerStatistics, precision: Precision) -> list[str]:
+def _of_layer(layer: LayerStatistics, precision: Precision, observers: Observers) -> list[str]:
     if precision not in STATIC:
         return []
     name = layer.name
@@ -137,6 +159,10 @@ def _of_layer(layer: LayerStatistics, precision: Precision) -> list[str]:
     for gate, share in enumerate(layer.saturated / layer.vectors):
         found += of_gate(name, gate, float(share))
     if precision is Precision.INT8:
-        for what, observer in (("input", layer.x), ("output", layer.h)):
-            found += of_outlier(name, what, observer.outlier_ratio)
+        ranges = layer.ranges(observers.inputs, observers.states, 8)
+        for what, seen, held in (
+            ("input", layer.x, ranges.x),
+            ("output", layer.h, ranges.h),
+        ):
+            found += of_outlier(name, what, seen, (held.low, held.high))
     return [one.sentence for one in found]

@@ -132,7 +132,7 @@ def quantize_with_data(
     plan, kept = without_sensitive(model, calibration, taken, pairs, plan, observers, progress)
     notes += kept
     made, records = quantize_static(model, calibration, plan, observers)
-    hints = [*shown(calibration, plan), *_taken_in_part(data, calibration)]
+    hints = [*shown(calibration, plan, observers), *_taken_in_part(data, calibration)]
     notes += [*hints, *where_it_runs(plan)]
     return QuantizedModel(
         made,

@@ -32,7 +32,7 @@ from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.sources.keras.load import KERAS_KINDS
 from edgelstm.converters.sources.sniff import sniff
 from edgelstm.converters.spec import Array, Precision
-from edgelstm.errors import EdgeLstmError
+from edgelstm.errors import EdgeLstmError, UnsupportedModelError
 from edgelstm.quiet import quiet
 from edgelstm.runtime import Delegate, Session
 
@@ -141,7 +141,11 @@ class _Bench:
         raise reasons[0]
 
     def _wide(self, content: bytes) -> Figures:
-        session = EmulatedSession(content)
+        session: Runner
+        try:
+            session = EmulatedSession(content)
+        except UnsupportedModelError:  # states between operators: the native delegate has them
+            session = Session(content, delegate=Delegate.EDGELSTM)
         found = self._outputs(session, content)
         exact = _session(_with_weights_of(self._plain, content))
         activations = _rms(found, self._outputs(exact, self._plain))
@@ -326,8 +330,7 @@ def _run(session: Runner, recordings: Sequence[Recording], states: Mapping[str, 
     """All outputs but states, one call after another; of a single output in its own shape."""
     outputs: list[list[Array]] = []
     for recording in recordings:
-        if isinstance(session, Session):
-            session.reset()
+        session.reset()
         carried = _zeros(session, states)
         for call in recording:
             made = session.run({**call, **carried})

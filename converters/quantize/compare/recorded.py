@@ -148,7 +148,9 @@ def _options(
     fixed = tuple(TensorChoice(n, a.shape) for n, a in given.items())
     # Recorded sizes first: the leading axis may be that of time, and kernels of TensorFlow such as
     # BlockLSTM abort the process where a graph gets fewer steps than it was built for.
-    return (base, *(dataclasses.replace(base, inputs=inputs) for inputs in (fixed, opened)))
+    sized = [dataclasses.replace(base, inputs=inputs) for inputs in (fixed, opened)]
+    # States that are inputs are paired with their outputs where the sizes are fixed.
+    return (sized[0], base, sized[1]) if _states_in(runner) else (base, *sized)
 
 
 def _states_in(runner: Mapping[str, Any]) -> Call:

@@ -46,8 +46,8 @@ def _of_layer(layer: LayerReport, usual: LayerSums, long: LayerSums) -> Iterator
     saturated = [*_of_cell(layer, largest)]
     yield from saturated
     if layer.precision == "int8":
-        for what, seen in (("input", usual.x), ("output", usual.h)):
-            yield from advice.of_outlier(name, what, seen.outlier_ratio)
+        for key, what, seen in (("x", "input", usual.x), ("h", "output", usual.h)):
+            yield from advice.of_outlier(name, what, seen, layer.ranges[key])
     for key, what, seen in (("x", "input", usual.x), ("h", "output", usual.h)):
         part, (low, high) = layer.parts[key], layer.ranges[key]
         share = (part.saturation.clipped or 0) / max(1, part.figures.values)
