@@ -6,7 +6,8 @@ From a trained model to a file in integers:
     model.compile(...); model.fit(...)
     model.save("aware.keras")
 
-    edgelstm convert aware.keras -o out.tflite --quantize int8 --ranges from-model
+    edgelstm convert aware.keras -o out.tflite --quantize int8 --ranges from-model \\
+        --calibration samples.npz    # for all that is no LSTM; LSTM layers alone need none
 """
 
 from __future__ import annotations
