@@ -15,6 +15,7 @@ from edgelstm.converters.clock import Clock
 from edgelstm.converters.flatbuffer import Model, compact
 from edgelstm.converters.lowering.loop import written_out
 from edgelstm.converters.lowering.own_states import own_states
+from edgelstm.converters.lowering.symbols import name_by_symbols
 from edgelstm.converters.marked import refuse_foreign_ops, write_recurrences
 from edgelstm.converters.options import (
     ConvertOptions,
@@ -104,6 +105,7 @@ def _convert(
         with clock.stage("forms", progress, "converting the forms for streaming"):
             added = forms.add_forms(finished.model, source_path, options, time_axes(source))
     if not isinstance(source, FinishedSource):  # whose names and constants are its own
+        name_by_symbols(finished.model)
         compact(finished.model)
     report = _report(source, finished, policy, options)
     if options.fuse is FusePolicy.REQUIRE:

@@ -15,6 +15,7 @@ from keras_files import randomise, sequence
 from edgelstm import cli
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.inspect import inspect_model
+from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.marked import write_recurrences
 from edgelstm.converters.options import ConvertOptions, FusePolicy, OverwritePolicy, Size
 from edgelstm.converters.pipeline import convert, verify
@@ -349,21 +350,22 @@ def test_a_good_file_verifies_against_its_source(converted: Convert, source: Pat
         assert found.policy is options.get("state", StatePolicy.RESET)
 
 
-@pytest.mark.parametrize("part", ["kernel_i", "recurrent_kernel_c", "bias_o"])
-def test_a_tampered_weight_is_found(converted: Convert, source: Path, part: str) -> None:
+@pytest.mark.parametrize("weight", ["Wi", "Rc", "bo"])
+def test_a_tampered_weight_is_found(converted: Convert, source: Path, weight: str) -> None:
     """One number of one layer is off by a hundredth."""
     _, output = converted()
-    _tamper(output, f"{SEQUENCE}/{part}")
+    _tamper(output, SEQUENCE, weight)
     found = verify(source, output, ConvertOptions(), progress=lambda line: None)
     assert not found.passed
     with pytest.raises(VerificationFailed, match=SEQUENCE):
         found.raise_if_failed()
 
 
-def _tamper(path: Path, tensor: str) -> None:
+def _tamper(path: Path, layer: str, weight: str) -> None:
     content = path.read_bytes()
-    read = Model.read(content)
-    data = next(t for t in read.main.tensors if t.name == tensor).data()
+    (op,) = (op for op in Model.read(content).main.find(FUSED_OP) if layer_name(op) == layer)
+    weights = [tensor for tensor in map(op.input, range(1, 18)) if tensor is not None]
+    data = next(tensor for tensor in weights if tensor.name.startswith(weight)).data()
     at = content.find(data.tobytes())
     assert at > 0 and content.find(data.tobytes(), at + 1) < 0
     changed = data.copy()

@@ -246,19 +246,6 @@ def test_calibration_with_zeros_alone_gives_a_file_that_runs(precision: Precisio
     np.testing.assert_allclose(session.run({"x": x})["sequence"], wanted, atol=0.02)
 
 
-@pytest.mark.parametrize(("units", "features"), [(128, 32), (256, 64)])
-def test_int8_files_beyond_300_kilobytes_are_at_most_27_percent_of_float32(
-    units: int, features: int
-) -> None:
-    """Below, what is written of each tensor beside its numbers weighs more: 0.29 at 100 kB."""
-    x = np.random.default_rng(0).standard_normal((4, 10, features)).astype(np.float32)
-    model, calibration = one_layer(random_spec(1, units=units, features=features), x)
-    made, _ = quantize_static(model, calibration, Precision.INT8, Observers())
-    plain = len(model.to_bytes())
-    assert plain > 300_000
-    assert len(made.to_bytes()) <= 0.27 * plain
-
-
 def test_weights_rounded_together_lose_half_of_what_weights_lose_rounded_alone() -> None:
     rng = np.random.default_rng(0)
     mixing = rng.standard_normal((40, 40))

@@ -23,7 +23,8 @@ def compact(model: Model) -> None:
     """Makes the file smaller without changing what it computes; tensor indices change.
 
     Inputs, outputs, weights, states and activations keep their names. Sizes, intermediates and the
-    zeros of states get short ones: other tools, as AI Edge Quantizer, want every tensor named.
+    zeros of states get short ones: other tools, as AI Edge Quantizer, want every tensor named, no
+    two alike.
     """
     for name in _FOREIGN_METADATA:
         model.set_metadata(name, None)
@@ -100,6 +101,7 @@ def _unnamed(subgraph: Subgraph) -> Iterator[Tensor]:
     named = _named(subgraph)
     filled = {tensor.index for tensor in _filled(subgraph)}
     inside = {index for op in subgraph.ops for index in op.intermediates}
+    inside -= {index for op in subgraph.ops for index in (*op.inputs, *op.outputs)}
     for tensor in subgraph.tensors:
         if tensor.index not in named and (
             (tensor.dtype in _SIZES and tensor.quantization is None)

@@ -30,8 +30,14 @@ class _AlignedBuffer:
 
     def __init__(self, data: Any) -> None:
         self.data = data
+        self._place: int | None = None
 
     def Pack(self, builder: Any) -> int:  # noqa: N802
+        if self._place is None:
+            self._place = self._write(builder)
+        return self._place
+
+    def _write(self, builder: Any) -> int:
         vector = None
         if self.data is not None and len(self.data):
             content = np.ascontiguousarray(self.data)
@@ -69,6 +75,8 @@ def pack(raw: Any, sharing: BufferSharing = BufferSharing.SHARE) -> bytes:
     try:
         made = SharingBuilder if sharing is BufferSharing.SHARE else Builder
         builder = made(content_bytes + content_bytes // 64 + 65536)
+        if sharing is BufferSharing.SHARE:
+            _write_beside(raw, builder)
         builder.Finish(raw.Pack(builder), IDENTIFIER)
         return bytes(memoryview(builder.Bytes)[builder.Head() :])
     except BuilderSizeError:
@@ -77,6 +85,24 @@ def pack(raw: Any, sharing: BufferSharing = BufferSharing.SHARE) -> bytes:
         raw.buffers = buffers
         for op, held in zip(operators, intermediates, strict=True):
             op.intermediates = held
+
+
+def _write_beside(raw: Any, builder: Any) -> None:
+    """Writes the scale of each constant beside its content.
+
+    Content begins at multiples of 16 bytes. Its length, its record, a scale and the record of that
+    are 32, so that nothing is left empty between two contents. What is packed later refers to it.
+    """
+    scaled: dict[int, Any] = {}
+    for subgraph in raw.subgraphs:
+        for tensor in subgraph.tensors:
+            if tensor.quantization is not None:
+                scaled.setdefault(tensor.buffer, tensor.quantization)
+    for index, buffer in enumerate(raw.buffers):
+        if index and buffer.data is not None and len(buffer.data) > _SMALL_BYTES:
+            buffer.Pack(builder)
+            if index in scaled:
+                scaled[index].Pack(builder)
 
 
 def _drop_empty(raw: Any) -> None:

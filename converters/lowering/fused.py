@@ -28,8 +28,8 @@ MARKER_CODE = "EdgeLstmRecurrence"
 FUSED_OP = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 
 # Input positions of the fused operator.
-_KERNEL, _RECURRENT, _PEEPHOLE, _BIAS = 1, 5, 9, 12
-_PROJECTION, _PROJECTION_BIAS, H_STATE, C_STATE, _LAYER_NORM = 16, 17, 18, 19, 20
+KERNEL, RECURRENT, PEEPHOLE, BIAS = 1, 5, 9, 12
+PROJECTION, PROJECTION_BIAS, H_STATE, C_STATE, LAYER_NORM = 16, 17, 18, 19, 20
 _GATES = "ifco"
 
 
@@ -112,10 +112,13 @@ def _attributes(marker: Op) -> dict[str, int]:
 
 
 def layer_name(op: Op) -> str:
-    """The layer of a fused operator: from our names of its weights, else its output's name."""
-    kernel = op.input(_KERNEL + 1)
-    name, separator, part = ("", "", "") if kernel is None else kernel.name.rpartition("/")
-    return name if separator and part.startswith("kernel_f") else op.output(0).name
+    """The layer of a fused operator: from our names of weights or states, else its output's."""
+    for position, part in ((KERNEL + 1, "kernel_f"), (H_STATE, "h")):
+        tensor = op.input(position)
+        name, separator, last = ("", "", "") if tensor is None else tensor.name.rpartition("/")
+        if separator and (last == part or last.startswith(f"{part}_")):
+            return name
+    return op.output(0).name
 
 
 def _marked_layer(marker: Op, specs: Mapping[int, LstmSpec]) -> str:
@@ -205,17 +208,17 @@ def _weights(subgraph: Subgraph, spec: LstmSpec, states: state.StateTensors) -> 
 
     def gates(position: int, part: str, value: Gates | None) -> None:
         arrays = (None,) * 4 if value is None else value.as_tuple()
-        if position == _PEEPHOLE:
+        if position == PEEPHOLE:
             arrays = (arrays[0], arrays[1], arrays[3])
-        names = "ifo" if position == _PEEPHOLE else _GATES
+        names = "ifo" if position == PEEPHOLE else _GATES
         for offset, (gate, array) in enumerate(zip(names, arrays, strict=True)):
             constant(position + offset, f"{part}_{gate}", array)
 
-    gates(_KERNEL, "kernel", spec.kernel)
-    gates(_RECURRENT, "recurrent_kernel", spec.recurrent)
-    gates(_PEEPHOLE, "peephole", spec.peephole)
-    gates(_BIAS, "bias", spec.bias)
-    constant(_PROJECTION, "projection", spec.projection)
-    constant(_PROJECTION_BIAS, "projection_bias", spec.projection_bias)
-    gates(_LAYER_NORM, "layer_norm", spec.layer_norm)
+    gates(KERNEL, "kernel", spec.kernel)
+    gates(RECURRENT, "recurrent_kernel", spec.recurrent)
+    gates(PEEPHOLE, "peephole", spec.peephole)
+    gates(BIAS, "bias", spec.bias)
+    constant(PROJECTION, "projection", spec.projection)
+    constant(PROJECTION_BIAS, "projection_bias", spec.projection_bias)
+    gates(LAYER_NORM, "layer_norm", spec.layer_norm)
     return [slots.get(position, ABSENT) for position in range(1, 24)]

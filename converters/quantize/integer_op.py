@@ -161,14 +161,19 @@ def _write_weights(op: Op, seen: LayerRanges, acts: Activations, rounded: Rounde
 
 
 def _write_intermediates(op: Op, seen: LayerRanges, acts: Activations) -> None:
-    """Five tensors without data: gate sums, then the hidden value.
+    """Five tensors of which kernels read the quantization: gate sums, then the hidden value.
 
-    Kernels read gate sums with layer normalisation only; else one tensor stands for all five.
-    TensorFlow Lite Micro refuses intermediates that have a size.
+    They read gate sums with layer normalisation only; else one tensor stands for all five, the
+    hidden state itself where it is quantized alike. Not where the batch is fixed: TensorFlow Lite
+    Micro refuses intermediates that have a size.
     """
     layer = op.output(0).name
-    affine = _per_tensor(acts.hidden)
-    hidden = op.subgraph.add_tensor(f"{layer}/hidden", (0,), "int8", quantization=affine)
+    state = op.input(H_STATE)
+    if state is not None and -1 in state.signature and acts.hidden == acts.h:
+        hidden = state.index
+    else:
+        affine = _per_tensor(acts.hidden)
+        hidden = op.subgraph.add_tensor(f"{layer}/hidden", (0,), "int8", quantization=affine)
 
     def gate_sum(name: str, scale: float) -> int:
         affine = Quantization.per_tensor(scale)
