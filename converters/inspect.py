@@ -30,6 +30,7 @@ class WrittenByUs:
 
     Attributes:
         calibrated_steps: how long the calibration data went on; None where no range comes of them.
+        calibrated_from: the fewest steps of a call that ranges hold for; None for any number.
     """
 
     precision: Precision
@@ -37,6 +38,7 @@ class WrittenByUs:
     ranges: RangeSource
     target: Target
     calibrated_steps: int | None = None
+    calibrated_from: int | None = None
 
 
 def inspect_model(path: Path) -> dict[str, Any]:
@@ -88,6 +90,7 @@ def written_by_us(path: Path) -> WrittenByUs:
                 RangeSource(ours.get("ranges", RangeSource.CALIBRATION.value)),
                 Target(ours.get("target", Target.CPU.value)),
                 _steps(ours.get("calibrated_steps")),
+                _steps(ours.get("calibrated_from")),
             )
     except (KeyError, ValueError, TypeError):
         pass

@@ -112,7 +112,7 @@ def _convert(
         require_fused(report)
     states = states_of(source, finished, policy)
     normalisation.refuse_states(constants, states)
-    told = _metadata(report, states, source, added, options, constants, finished.calibrated_steps)
+    told = _metadata(report, states, source, added, options, constants, finished)
     finished.model.set_metadata(METADATA, told)
     entry = forms.stream_entry(states, time_axes(source))
     finished.model.set_metadata(forms.STREAM_ENTRY, entry)
@@ -130,6 +130,7 @@ def _convert(
             continuity=_continuity(options),
             runners=runners,
             known_steps=finished.calibrated_steps,
+            known_from=finished.calibrated_from,
             progress=progress,
         )
     verification.raise_if_failed(finished.hints)
@@ -193,6 +194,7 @@ def verify(
         samples=options.data if precision in STATIC else None,
         runners=runners,
         known_steps=written.calibrated_steps,
+        known_from=written.calibrated_from,
         progress=progress,
     )
 
@@ -383,8 +385,12 @@ def _metadata(
     added: Mapping[str, Any],
     options: ConvertOptions,
     constants: Mapping[str, Constants],
-    calibrated_steps: int | None,
+    finished: Finished,
 ) -> bytes:
+    calibrated = {
+        "calibrated_steps": finished.calibrated_steps,
+        "calibrated_from": finished.calibrated_from,
+    }
     content = {
         "format": METADATA_FORMAT,
         "tool_version": report.tool_version,
@@ -393,7 +399,7 @@ def _metadata(
         "state_policy": report.state_policy.value,
         **({} if options.ranges is RangeSource.CALIBRATION else {"ranges": options.ranges.value}),
         **({} if options.target is Target.CPU else {"target": options.target.value}),
-        **({} if calibrated_steps is None else {"calibrated_steps": calibrated_steps}),
+        **{name: steps for name, steps in calibrated.items() if steps is not None},
         "states": states,
         "time_axes": time_axes(source),
         **normalisation.to_metadata(constants),

@@ -146,6 +146,8 @@ def _verdict(verification: Verification) -> Text:
         line.append("equal to its source", "bold green")
         if verification.beyond:
             line.append(f" within {verification.known_steps} steps, not beyond", "bold yellow")
+        if verification.shorter:
+            line.append(f" from {verification.known_from} steps on, not below", "bold yellow")
     else:
         failed = len(verification.failures)
         line.append(

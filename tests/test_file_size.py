@@ -25,7 +25,9 @@ def _written(folder: Path, units: Sequence[int], features: int, batch: int | Non
     import keras
 
     x = keras.Input((None, features), name="x")
-    layers = [keras.layers.LSTM(u, return_sequences=True, name=f"lstm_{u}") for u in units]
+    layers = [
+        keras.layers.LSTM(u, return_sequences=True, name=f"lstm_{n}") for n, u in enumerate(units)
+    ]
     y = x
     for layer in layers:
         y = layer(y)
@@ -56,7 +58,7 @@ def _written(folder: Path, units: Sequence[int], features: int, batch: int | Non
     [
         pytest.param((92,), 32, None, 175_000),
         pytest.param((90,), 32, 1, 170_000, marks=pytest.mark.slow),
-        pytest.param((72, 71), 16, None, 250_000, marks=pytest.mark.slow),
+        pytest.param((72, 72), 16, None, 270_000, marks=pytest.mark.slow),
     ],
 )
 def test_int8_is_at_most_27_percent_of_float32_from_the_sizes_told(

@@ -475,9 +475,11 @@ def test_a_file_that_fails_within_its_calibrated_steps_fails(
 ) -> None:
     """The cure is more data, and what these have shown; nothing is written."""
     call = ["convert", str(models / "open.keras"), "-o", "out.tflite", "--quantize", "int8"]
-    np.savez("one.npz", x=np.ones((1, 6, 4)))
+    (place / "ones").mkdir()
+    for steps in (1, 6):
+        np.savez(place / "ones" / f"{steps}.npz", x=np.ones((1, steps, 4)))
     fails(
-        [*call, "--calibration", "one.npz", "--tolerance", "1e-5"],
+        [*call, "--calibration", "ones", "--tolerance", "1e-5"],
         1,
         place,
         capsys,

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import pytest
 from lstm_reference import lstm
 
 from edgelstm.converters.flatbuffer import Model, Subgraph
@@ -16,13 +17,17 @@ from edgelstm.converters.spec import (
     Gates,
     Layout,
     LstmSpec,
+    Precision,
     StatePair,
     StatePolicy,
     TensorSpec,
 )
+from edgelstm.converters.verify import Verification, verify
+from edgelstm.errors import VerificationFailed
 
 FEATURES, UNITS = 3, 4
 DYNAMIC = -1
+Y_SHAPE = (DYNAMIC, DYNAMIC, UNITS)
 
 
 def random_spec(seed: int = 0, *, forget_bias: float = 1.0, cell_clip: float = 0.0) -> LstmSpec:
@@ -177,3 +182,41 @@ def lstm_model(
     """One fused LSTM that returns its sequence as y."""
     graph = Graph(batch=batch, time=time, layout=layout)
     return graph.finish(spec, policy, y=graph.lstm(spec))
+
+
+def check(
+    source: NumpySource,
+    model: bytes,
+    policy: StatePolicy = StatePolicy.RESET,
+    *,
+    tolerance: float | None = None,
+    data: Mapping[str, Array] | None = None,
+) -> Verification:
+    """Verifies a float32 model."""
+    return verify(
+        source,
+        model,
+        policy=policy,
+        precision=Precision.FLOAT32,
+        tolerance=tolerance,
+        data=data,
+    )
+
+
+def failure(verification: Verification) -> str:
+    """The message of a failed verification."""
+    with pytest.raises(VerificationFailed) as caught:
+        verification.raise_if_failed()
+    assert caught.value.exit_code == 1
+    return str(caught.value)
+
+
+def source_of(function: Callable[[Array], Array], **changes: object) -> NumpySource:
+    """A stateless source y = function(x)."""
+    source = NumpySource(lambda _, inputs: {"y": function(inputs["x"])})
+    return dataclasses.replace(source, **changes)  # type: ignore[arg-type]
+
+
+def no_lstm() -> LstmSpec:
+    """For `Graph.finish` of models without an LSTM."""
+    return random_spec()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from edgelstm.converters.flatbuffer import Model, Op, Subgraph
 from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE, layer_name
 from edgelstm.converters.lowering.state import COPY_OP
 from edgelstm.converters.quantize.calibration_calls import Call, calls
-from edgelstm.converters.quantize.calibration_data import CalibrationData
+from edgelstm.converters.quantize.calibration_data import CalibrationData, Continuity
 from edgelstm.converters.quantize.dense import DenseStatistics, dense_layers
 from edgelstm.converters.quantize.integer_op import RoundedWeights
 from edgelstm.converters.quantize.observer import Observer, ObserverKind
@@ -24,6 +24,7 @@ from edgelstm.converters.quantize.trace import Trace, spec_of, trace
 from edgelstm.converters.quantize.unfit import unfit
 from edgelstm.converters.spec import Array, LstmSpec, Precision
 from edgelstm.converters.verify.axes import ModelAxes
+from edgelstm.converters.verify.prefix import cut
 from edgelstm.errors import DataError, EdgeLstmError
 from edgelstm.runtime import Session
 
@@ -31,6 +32,8 @@ Progress = Callable[[str], None]
 Wide = npt.NDArray[np.float64]
 
 _SECONDS_BETWEEN_LINES = 2.0
+# Calls of which shorter sequences are run too, up to 64 rows each: ranges need no more.
+_SHORTENED_CALLS = 4
 _GATES = range(4)
 
 
@@ -110,6 +113,7 @@ class Calibration:
         samples: rows seen; calls: how often the model ran.
         steps: the longest call; 0 without a time axis.
         reached: the most steps that states went on for from zero.
+        shortest: the fewest steps of a call; 0 without a time axis.
         pieces: how many pieces of data there were.
         dense: dense layers by the name of what they compute.
     """
@@ -123,6 +127,7 @@ class Calibration:
     steps: int = 0
     reached: int = 0
     pieces: int = 0
+    shortest: int = 0
     dense: dict[str, DenseStatistics] = dataclasses.field(default_factory=dict)
 
 
@@ -146,9 +151,11 @@ def calibrate(
         DataError: the data do not fit, are empty, or drive the model to NaN or infinity.
     """
     started = time.perf_counter()
-    run = _Run.of(model, pairs, Plan.of(precision))
+    plan = Plan.of(precision)
+    run = _Run.of(model, pairs, plan)
     last_line = started
-    samples = count = steps = went_on = reached = pieces = 0
+    samples = count = steps = went_on = reached = pieces = shortest = 0
+    widens = data.continuity is Continuity.SAMPLES and covers_shorter(plan)
     timed = [(i.spec.name, i.time) for i in axes.inputs if i.time is not None]
     for call in calls(data, axes):
         try:
@@ -160,6 +167,10 @@ def calibrate(
                 cure="check what it holds: indices within their tables, shapes that fit each other",
             ) from error
         length = max((call.inputs[name].shape[axis] for name, axis in timed), default=0)
+        if widens and count < _SHORTENED_CALLS:
+            for short in _prefixes(call, axes, length):
+                run.take_range(short)
+        shortest = min(shortest or length, length)
         steps = max(steps, length)
         went_on = max(length, 1) + (0 if call.fresh else went_on)
         reached = max(reached, went_on)
@@ -176,8 +187,35 @@ def calibrate(
     seconds = time.perf_counter() - started
     inputs = tuple(i.spec.name for i in axes.inputs)
     return Calibration(
-        run.layers, run.tensors, inputs, samples, count, seconds, steps, reached, pieces, run.dense
+        layers=run.layers,
+        tensors=run.tensors,
+        inputs=inputs,
+        samples=samples,
+        calls=count,
+        seconds=seconds,
+        steps=steps,
+        reached=reached,
+        pieces=pieces,
+        shortest=shortest,
+        dense=run.dense,
     )
+
+
+def covers_shorter(plan: Plan) -> bool:
+    """Whether ranges are made to hold for every shorter sequence than those of the data.
+
+    A softmax over time gives 1 for a single step and a mean the step itself, where longer
+    sequences stay near zero. 16 bits hold both; 8 bits would lose what long sequences need.
+    """
+    return Precision.INT8 not in plan.of_recurrences | plan.of_operators
+
+
+def _prefixes(call: Call, axes: ModelAxes, steps: int) -> Iterator[Call]:
+    """The first 1, 2, 4, ... steps of a call whose number of steps is open."""
+    length = 1
+    while axes.time_varies and length < steps:
+        yield dataclasses.replace(call, inputs=cut(call.inputs, axes, length))
+        length *= 2
 
 
 def _added(moments: Wide | None, rows: Array) -> Wide:
@@ -252,14 +290,7 @@ class _Run:
             self.session.reset()
             self.states.clear()
             self.explicit.clear()
-        arrays: dict[str, Array] = dict(call.inputs)
-        batch = next((a.shape[0] for a in call.inputs.values() if a.ndim), 1)
-        for info in self.session.inputs:
-            if info.name in self.pairs:
-                shape = tuple(batch if n is None else n for n in info.shape)
-                zero = np.zeros(shape, info.dtype)
-                arrays[info.name] = self.explicit.get(info.name, zero)
-        outputs = self.session.run(arrays)
+        outputs = self.session.run(self._with_states(call, self.explicit))
         for name, output in self.pairs.items():
             self.explicit[name] = outputs[f"out/{output}"]
         seen = {n.removeprefix("tensor/"): a for n, a in outputs.items() if n.startswith("tensor/")}
@@ -272,6 +303,31 @@ class _Run:
             traced = trace(layer.spec, seen[self.inputs[output]], h, c, outputs=seen[output])
             self.states[output] = (traced.h[-1], traced.c[-1])
             layer.see(traced)
+
+    def take_range(self, call: Call) -> None:
+        """Runs one call from zero states and looks at what stands outside of the fused operators
+        alone: inside they compute the same steps. A length that the model refuses is passed over.
+        """
+        self.session.reset()
+        try:
+            outputs = self.session.run(self._with_states(call, {}))
+        except EdgeLstmError:
+            return
+        for name, observer in self.tensors.items():
+            observer.see(outputs[f"tensor/{name}"])
+        for output, layer in self.layers.items():
+            layer.x.see(outputs[f"tensor/{self.inputs[output]}"])
+
+    def _with_states(self, call: Call, states: Mapping[str, Array]) -> dict[str, Array]:
+        """The inputs of a call with explicit states, zero where none is given."""
+        arrays: dict[str, Array] = dict(call.inputs)
+        batch = next((a.shape[0] for a in call.inputs.values() if a.ndim), 1)
+        for info in self.session.inputs:
+            if info.name in self.pairs:
+                shape = tuple(batch if n is None else n for n in info.shape)
+                zero = np.zeros(shape, info.dtype)
+                arrays[info.name] = states.get(info.name, zero)
+        return arrays
 
     def _initial(self, output: str, seen: dict[str, Array]) -> tuple[Array | None, Array | None]:
         start = self.starts[output]

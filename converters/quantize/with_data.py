@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.quantize.advice import shown, where_it_runs
-from edgelstm.converters.quantize.calibrate import Calibration, calibrate
+from edgelstm.converters.quantize.calibrate import Calibration, calibrate, covers_shorter
 from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
 from edgelstm.converters.quantize.choose import choose, first_calls
 from edgelstm.converters.quantize.learned import (
@@ -40,6 +40,7 @@ class QuantizedModel:
         samples: some of the calibration data by input name, for verification; None without any.
         notes: what the user should know, hints included.
         known_steps: how many steps, from zero states, the ranges are known for; None without data.
+        known_from: the fewest steps of a call that they are known for; None for any number.
         hints: what calibration showed that may explain a failure, each with its cure.
     """
 
@@ -49,6 +50,7 @@ class QuantizedModel:
     samples: Mapping[str, Array] | None
     notes: tuple[str, ...]
     known_steps: int | None = None
+    known_from: int | None = None
     hints: tuple[str, ...] = ()
 
 
@@ -141,8 +143,16 @@ def quantize_with_data(
         first_samples(data, axes),
         tuple(notes),
         calibration.reached,
+        _known_from(calibration, axes, data, plan),
         tuple(hints),
     )
+
+
+def _known_from(
+    calibration: Calibration, axes: ModelAxes, data: CalibrationData, plan: Plan
+) -> int | None:
+    held = not axes.time_varies or data.continuity is Continuity.STREAM or covers_shorter(plan)
+    return None if held or calibration.shortest <= 1 else calibration.shortest
 
 
 def _taken_in_part(data: CalibrationData, calibration: Calibration) -> list[str]:

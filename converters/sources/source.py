@@ -73,6 +73,11 @@ class Finished:
         return None if self.static is None else self.static.known_steps
 
     @property
+    def calibrated_from(self) -> int | None:
+        """The fewest steps of a call that its ranges are known for; None for any number."""
+        return None if self.static is None else self.static.known_from
+
+    @property
     def hints(self) -> tuple[str, ...]:
         """What calibration showed."""
         return () if self.static is None else self.static.hints

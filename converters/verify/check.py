@@ -44,6 +44,7 @@ def verify(
     backends: Sequence[str] | None = None,
     runners: Sequence[Runner] | None = None,
     known_steps: int | None = None,
+    known_from: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Runs source and written model on the same calls and compares every output.
@@ -58,8 +59,8 @@ def verify(
     itself (see `noise.py`), since some models amplify rounding.
 
     A file with calibrated ranges holds for sequences as long as its calibration data: what goes on
-    for longer, as long sequences and carried states do, is compared too, and an error there above
-    tolerance is a note with its cure.
+    for longer, as long sequences and carried states do, or ends sooner, is compared too, and an
+    error there above tolerance is a note with its cure.
 
     Args:
         model: the written file, or its content.
@@ -73,6 +74,7 @@ def verify(
         runners: what to run it in instead, where no interpreter takes the file.
         known_steps: how many steps, counted from zero states, the file's ranges are known for;
             None where no range is. The user's own `data` are held to the tolerance at any length.
+        known_from: the fewest steps of a call that they are known for; None for any number.
         progress: called with one line before each run.
 
     Returns:
@@ -89,7 +91,14 @@ def verify(
     def verification(cases: Sequence[CaseResult], notes: Sequence[str] = ()) -> Verification:
         seconds = time.perf_counter() - started
         return Verification(
-            allowed.relative, precision, policy, tuple(cases), tuple(notes), seconds, known_steps
+            allowed.relative,
+            precision,
+            policy,
+            tuple(cases),
+            tuple(notes),
+            seconds,
+            known_steps,
+            known_from,
         )
 
     runners = open_runners(model, backends) if runners is None else runners
@@ -113,7 +122,7 @@ def verify(
         unfit = CaseResult("inputs and states", "", None, None, (), problems=tuple(problems))
         return verification([unfit])
 
-    comparison = _Comparison(source, policy, axes, state_inputs, allowed, known_steps)
+    comparison = _Comparison(source, policy, axes, state_inputs, allowed, known_steps, known_from)
     expected, notes = comparison.references(
         plan(
             axes,
@@ -144,6 +153,7 @@ def verify(
     notes += [
         *_movement_notes(results, moved, precision),
         *beyond_notes(results, allowed, known_steps),
+        *shorter_notes(results, allowed, known_from),
     ]
     return dataclasses.replace(verification(results, notes), own_movement=moved)
 
@@ -164,6 +174,22 @@ def beyond_notes(
         f"({case.title}, {output.beyond_calls[0]}"
         f"{'' if since is None else f', from step {since} on'}). Calibrate with sequences as long "
         "as the model will run, or with a recording (--stream) where states are carried."
+    )
+
+
+def shorter_notes(
+    results: Sequence[CaseResult], allowed: Tolerance, known_from: int | None
+) -> Iterator[str]:
+    """The largest error above tolerance in calls shorter than the calibration data, if any."""
+    found = [(c, o) for c in results for o in c.outputs if o.shorter_calls]
+    if not found:
+        return
+    case, output = max(found, key=lambda pair: pair[1].relative_error)
+    yield (
+        f"Not proven below {known_from} steps, the shortest of the calibration data: output "
+        f"'{output.name}' differs from its source by {output.relative_error:.2g} of its range, "
+        f"{allowed.relative:.2g} is allowed ({case.title}, {output.shorter_calls[0]}). Calibrate "
+        "with sequences as short as the model will see."
     )
 
 
@@ -208,6 +234,7 @@ class _Comparison:
     state_inputs: Mapping[str, TensorSpec]
     tolerance: Tolerance
     known_steps: int | None = None
+    known_from: int | None = None
     scales: dict[str, Scale] = dataclasses.field(default_factory=dict)
     noises: dict[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
@@ -324,6 +351,8 @@ class _Comparison:
     def _reach(self, case: Case, number: int) -> Reach:
         """Of the call with that number, counted from 0."""
         calls = 1 if self.policy is StatePolicy.RESET else number + 1
+        if not case.given and (case.time or 1) < (self.known_from or 1):
+            return Reach.SHORTER
         if self.known_steps is None or case.given or calls * (case.time or 1) <= self.known_steps:
             return Reach.KNOWN
         return Reach.BEYOND

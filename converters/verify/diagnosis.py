@@ -90,14 +90,15 @@ def _as_its_weights(verification: Verification, failing: Failing) -> float | Non
 
 
 def _needed(failing: Failing) -> str:
-    """A tolerance that accepts what failed, also where a call has a single value, which has no rms
-    error other than its own."""
-    return _rounded_up(max((o.relative_error for _, o in failing), default=1.0))
+    """The smallest tolerance that accepts what failed, in two digits."""
+    return _rounded_up(max((o.needed_tolerance for _, o in failing), default=1.0))
 
 
 def _rounded_up(value: float) -> str:
-    digits = 10.0 ** math.floor(math.log10(value))
-    return f"{math.ceil(value / digits) * digits:.0e}"
+    if not 0.0 < value < math.inf:
+        return "1"
+    digits = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(value / digits) * digits:.2g}"
 
 
 def _not_finite(_: Verification, failing: Failing) -> bool:

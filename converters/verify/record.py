@@ -11,7 +11,7 @@ import numpy as np
 
 from edgelstm.converters.spec import Array
 from edgelstm.converters.verify.cases import Case
-from edgelstm.converters.verify.compare import difference
+from edgelstm.converters.verify.compare import Difference, difference
 from edgelstm.converters.verify.noise import accepted
 from edgelstm.converters.verify.result import CaseResult, OutputResult
 from edgelstm.converters.verify.tolerance import Tolerance
@@ -27,23 +27,42 @@ class OutputAxes:
 
 
 class Reach(enum.Enum):
-    """Whether a call ends within the number of steps that the file's ranges are known for."""
+    """Whether a call has as many steps as the file's ranges are known for, more or fewer."""
 
     KNOWN = "known"
     BEYOND = "beyond"
+    SHORTER = "shorter"
 
 
 @dataclasses.dataclass
 class _Tally:
-    """Running sums of one output."""
+    """Running sums of one output.
+
+    Attributes:
+        known_squares, known_values: of calls that the tolerance holds for.
+        needed: smallest tolerance that would take the largest error of each of these, and the rms
+            error of each that holds more than one value per row.
+        singles: calls of one value per row whose rms error alone is above tolerance.
+    """
 
     squares: float = 0.0
     values: int = 0
+    known_squares: float = 0.0
+    known_values: int = 0
+    needed: float = 0.0
     max_error: float = -1.0
     worst_call: str = ""
     allowed: float = 0.0
     failing_calls: list[str] = dataclasses.field(default_factory=list)
+    singles: list[tuple[str, Reach]] = dataclasses.field(default_factory=list)
     beyond_calls: list[str] = dataclasses.field(default_factory=list)
+    shorter_calls: list[str] = dataclasses.field(default_factory=list)
+
+    def calls(self, reach: Reach) -> list[str]:
+        """The calls above tolerance of that reach."""
+        lists = (self.failing_calls, self.beyond_calls, self.shorter_calls)
+        return dict(zip(Reach, lists, strict=True))[reach]
+
     failing_rows: set[int] = dataclasses.field(default_factory=set)
     step_errors: Array | None = None
 
@@ -120,10 +139,18 @@ class CaseRecord:
         if found.max_error > tally.max_error:
             tally.max_error, tally.worst_call = found.max_error, call
         allowed = tally.allowed = self._allowed(name, expected)
-        if found.max_error > allowed or found.rms_error * self.tolerance.outliers > allowed:
-            (tally.failing_calls if reach is Reach.KNOWN else tally.beyond_calls).append(call)
         order = range(self.case.batch) if rows is None else rows
         strict = reach is Reach.KNOWN
+        single = found.values <= len(order)
+        if found.max_error > allowed or (not single and self._coarse(found, allowed)):
+            tally.calls(reach).append(call)
+        elif self._coarse(found, allowed):
+            tally.singles.append((call, reach))
+        if strict:
+            tally.known_squares += found.squares
+            tally.known_values += found.values
+            needed = found.max_error / self.tolerance.outliers
+            tally.needed = max(tally.needed, needed, 0.0 if single else found.rms_error)
         if strict and found.row_errors is not None and len(found.row_errors) == len(order):
             failing = np.flatnonzero(found.row_errors > allowed)
             tally.failing_rows.update(order[int(row)] for row in failing)
@@ -132,6 +159,9 @@ class CaseRecord:
                 tally.step_errors = found.step_errors
             elif tally.step_errors.shape == found.step_errors.shape:
                 tally.step_errors = np.maximum(tally.step_errors, found.step_errors)
+
+    def _coarse(self, found: Difference, allowed: float) -> bool:
+        return found.rms_error * self.tolerance.outliers > allowed
 
     def _within(self, name: str, expected: Array, actual: Array) -> bool:
         found = difference(expected, actual, batch_axis=None, time_axis=None)
@@ -162,9 +192,17 @@ class CaseRecord:
         )
 
     def _output(self, name: str, tally: _Tally) -> OutputResult:
+        """A call with one value per row has no rms error other than its own: the rms over all
+        calls of the case stands for it, as it would if the calls were steps of one sequence."""
         scale = self.axes[name].scale
+        pooled = math.sqrt(tally.known_squares / tally.known_values) if tally.known_values else 0.0
+        needed = max(tally.needed, pooled)
+        for call, reach in tally.singles:
+            if reach is not Reach.KNOWN or pooled * self.tolerance.outliers > tally.allowed:
+                tally.calls(reach).append(call)
+        tally.singles.clear()
         steps = () if tally.step_errors is None else tuple(float(e) for e in tally.step_errors)
-        failing = bool(tally.failing_calls or tally.beyond_calls)
+        failing = bool(tally.failing_calls or tally.beyond_calls or tally.shorter_calls)
         over = (at for at, error in enumerate(steps) if error > tally.allowed)
         return OutputResult(
             name=name,
@@ -176,6 +214,8 @@ class CaseRecord:
             failing_calls=tuple(tally.failing_calls),
             failing_rows=tuple(sorted(tally.failing_rows)),
             beyond_calls=tuple(tally.beyond_calls),
+            shorter_calls=tuple(tally.shorter_calls),
+            needed_tolerance=needed / scale,
             step_errors=tuple(error / scale for error in steps),
             first_diverging_step=next(over, None) if failing else None,
         )

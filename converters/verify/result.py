@@ -35,6 +35,8 @@ class OutputResult:
             a time axis.
         beyond_calls: calls above tolerance that go on for more steps than the file's ranges are
             known for; these fail nothing.
+        shorter_calls: the same for fewer steps than the ranges are known for.
+        needed_tolerance: the smallest tolerance that would take every call that it holds for.
         first_diverging_step: first step above tolerance, counted from 0; without a time axis the
             last step of the shortest prefix that fails. None when there is none.
     """
@@ -50,6 +52,8 @@ class OutputResult:
     step_errors: tuple[float, ...] = ()
     first_diverging_step: int | None = None
     beyond_calls: tuple[str, ...] = ()
+    shorter_calls: tuple[str, ...] = ()
+    needed_tolerance: float = 0.0
 
     @property
     def relative_error(self) -> float:
@@ -79,6 +83,8 @@ class OutputResult:
             "failing_calls": list(self.failing_calls),
             "failing_rows": list(self.failing_rows),
             "beyond_calls": list(self.beyond_calls),
+            "shorter_calls": list(self.shorter_calls),
+            "needed_tolerance": _number(self.needed_tolerance),
             "step_errors": [_number(error) for error in self.step_errors],
             "first_diverging_step": self.first_diverging_step,
         }
@@ -180,6 +186,7 @@ class Verification:
             rounding the source's own weights moves it, as a fraction of its range.
         seconds: wall time.
         known_steps: how many steps the file's ranges are known for; None where no range is.
+        known_from: the fewest steps of a call that they are known for; None for any number.
     """
 
     tolerance: float
@@ -189,12 +196,18 @@ class Verification:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     known_steps: int | None = None
+    known_from: int | None = None
     own_movement: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def beyond(self) -> bool:
         """Whether something is above tolerance beyond the steps that ranges are known for."""
         return any(output.beyond_calls for case in self.cases for output in case.outputs)
+
+    @property
+    def shorter(self) -> bool:
+        """Whether something is above tolerance in calls of fewer steps than ranges are known for."""
+        return any(output.shorter_calls for case in self.cases for output in case.outputs)
 
     @property
     def passed(self) -> bool:
@@ -264,6 +277,7 @@ class Verification:
             "passed": self.passed,
             "tolerance": self.tolerance,
             "known_steps": self.known_steps,
+            "known_from": self.known_from,
             "precision": self.precision.value,
             "state_policy": self.policy.value,
             "outputs": [output.to_json() for output in self.outputs],
