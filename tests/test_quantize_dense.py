@@ -125,3 +125,16 @@ def test_weights_that_two_layers_read_and_layers_in_float_are_left_alone() -> No
     plan = Plan(Precision.INT8, Precision.INT8, operators=(rule,))
     assert not dense_layers(model().main, plan)
     assert isinstance(dense_layers(model().main, Plan.of(Precision.INT8))["y"], DenseStatistics)
+
+
+def test_both_halves_get_data_where_each_call_has_one_row() -> None:
+    plain = model()
+    rows = correlated(21, 0)
+    data = CalibrationData("the test", lambda: iter([{"x": row[None]} for row in rows]))
+    calibration = calibrate(plain, data, AXES, {}, precision=Precision.INT8)
+    seen = calibration.dense["y"]
+    assert seen.vectors == [11, 10]
+    extended = np.concatenate([rows, np.ones((len(rows), 1))], axis=1, dtype=np.float64)
+    for half, moments in enumerate(seen.moments):
+        own = extended[half::2]
+        np.testing.assert_allclose(moments, own.T @ own, rtol=1e-6)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edgelstm.converters.flatbuffer import Model, Op, Subgraph
 from edgelstm.converters.quantize.plan import STATIC, Plan
-from edgelstm.converters.quantize.rounding import round_together
+from edgelstm.converters.quantize.rounding import DAMPING, round_together
 from edgelstm.converters.spec import Array, FloatArray
 
 Wide = npt.NDArray[np.float64]
@@ -64,8 +64,10 @@ class DenseStatistics:
         """Takes inputs of one call in, [..., K] once they are folded as the operator does."""
         width = len(self.moments[0]) - 1
         rows = values.reshape(-1, width)
+        turn = sum(self.vectors) % 2
         for half in range(2):
-            taken = np.concatenate([rows[half::2], np.ones((len(rows[half::2]), 1))], axis=1)
+            own = rows[(half + turn) % 2 :: 2]
+            taken = np.concatenate([own, np.ones((len(own), 1))], axis=1)
             self.moments[half] += taken.T @ taken
             self.vectors[half] += len(taken)
 
@@ -118,23 +120,29 @@ def _choose(
     nearest = weights, bias
     ways = (_rounded, _shifted)
     errors = [_error(weights, bias, _rounded_to(nearest), halves[1])]
-    errors += [_error(weights, bias, way(weights, bias, halves[0]), halves[1]) for way in ways]
+    for way in ways:
+        made = way(weights, bias, halves[0], seen.vectors[0])
+        errors.append(_error(weights, bias, made, halves[1]))
     best = int(np.argmin(errors))
-    return nearest if best == 0 else ways[best - 1](weights, bias, whole)
+    return nearest if best == 0 else ways[best - 1](weights, bias, whole, sum(seen.vectors))
 
 
 def _rounded(
-    weights: FloatArray, bias: FloatArray | None, moments: Wide
+    weights: FloatArray, bias: FloatArray | None, moments: Wide, vectors: int
 ) -> tuple[FloatArray, FloatArray | None]:
-    """Integers chosen together."""
+    """Integers chosen together.
+
+    Few vectors say little about how inputs correlate: the damping grows with inputs over vectors.
+    """
+    damping = min(1.0, max(DAMPING, weights.shape[1] / vectors))
     scales = np.broadcast_to(_scales(weights), weights.shape)
     largest = np.abs(weights) == np.abs(weights).max(axis=1, keepdims=True)
-    stored, moved = round_together(weights, scales, moments, bias, held=largest)
+    stored, moved = round_together(weights, scales, moments, bias, largest, damping)
     return np.asarray(stored * scales, np.float32), moved
 
 
 def _shifted(
-    weights: FloatArray, bias: FloatArray | None, moments: Wide
+    weights: FloatArray, bias: FloatArray | None, moments: Wide, vectors: int
 ) -> tuple[FloatArray, FloatArray | None]:
     """The nearest integers, their mean error in the bias."""
     rounded, _ = _rounded_to((weights, bias))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgelstm.converters.spec import Array, FloatArray
 
-_DAMPING = 0.01
+DAMPING = 0.01
 _INT8_MAX = 127
 _SWEEPS = 3
 
@@ -27,6 +27,7 @@ def round_together(
     moments: Wide,
     bias: FloatArray | None,
     held: Array | None = None,
+    damping: float = DAMPING,
 ) -> tuple[Array, FloatArray | None]:
     """int8 values for weights [N, K], and the bias [N] that goes with them.
 
@@ -35,6 +36,7 @@ def round_together(
         moments: [K + 1, K + 1], mean of v v^T over inputs v with a 1 behind them.
         bias: None where no bias takes part (behind a layer normalisation).
         held: [N, K], true for weights that take their own nearest integer.
+        damping: added to the diagonal of the moments, as a share of its mean.
     """
     columns = weights.shape[1]
     order = np.argsort(-np.diagonal(moments)[:columns], kind="stable")
@@ -46,10 +48,10 @@ def round_together(
     hessian = moments[:size, :size].copy()
     diagonal = np.diagonal(hessian)
     dead = diagonal <= 0
-    damping = _DAMPING * float(diagonal[:columns].mean()) or 1.0
-    hessian[np.arange(size), np.arange(size)] += damping
+    added = damping * float(diagonal[:columns].mean()) or 1.0
+    hessian[np.arange(size), np.arange(size)] += added
     if bias is not None:
-        hessian[-1, -1] -= damping * 0.99
+        hessian[-1, -1] -= added * 0.99
     # Rows of the upper Cholesky factor of the inverse say how an error spreads to later columns.
     upper = np.linalg.cholesky(np.linalg.inv(hessian)).T
     left = weights.astype(np.float64)
@@ -68,7 +70,7 @@ def round_together(
     own = moments[:columns, :columns].copy()
     if bias is not None:  # what the best bias takes over does not count
         own -= np.outer(moments[:columns, -1], moments[-1, :columns]) / moments[-1, -1]
-    own[np.arange(columns), np.arange(columns)] += damping
+    own[np.arange(columns), np.arange(columns)] += added
     stored = _descend(weights, scales, stored, own, held)
     if bias is None:
         return np.ascontiguousarray(stored[:, back]), None
