@@ -123,6 +123,26 @@ def test_more_int8_rows_and_steps_than_fit_at_once(
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("gain", [0.3, 2.0, 6.0], ids=["small sums", "sums", "large sums"])
+def test_one_row_of_int8_of_every_number_of_blocks(kernels: str, gain: float) -> None:
+    """Units around multiples of a vector, with steps in both directions, one and none before."""
+    for units in (1, 31, 32, 33, 63, 64, 65, 96, 97, 128, 161, 320):
+        for steps in (1, 2, 3, 30):
+            exponent = CELL_EXPONENTS[units % len(CELL_EXPONENTS)]
+            case = IntegerCase(
+                seed=units, units=units, features=1 + units // 3, steps=steps, gain=gain,
+                cell_exponent=exponent, cell_clip=0.5 if units % 3 == 0 else 0.0,
+            )  # fmt: skip
+            data = case.model().to_bytes()
+            one, other = ours(data, kernels), stock(data)
+            for seed in range(2):
+                x = case.inputs(seed)
+                np.testing.assert_array_equal(invoked(one, x), invoked(other, x))
+            for mine, theirs in zip(states(one), states(other), strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
 def test_int8_states_reset_to_their_zero_point_and_resize(kernels: str) -> None:
     """They stay in the interpreter's variable tensors."""
     case = IntegerCase(seed=3, units=20, features=6, steps=7)

@@ -49,6 +49,7 @@ def test_the_cpu_features_are_those_that_the_system_tells(library: native.Native
         "avx512dq": "avx512dq",
         "avx512vl": "avx512vl",
         "avx512vnni": "avx512_vnni",
+        "amxint8": "amx_int8",
         "avxvnni": "avx_vnni",
     }
     assert set(library.isa) == {ours for ours, theirs in names.items() if theirs in flags}

@@ -20,6 +20,7 @@ constexpr NamedFeature kNamedFeatures[] = {
     {"avx512dq", &edgelstm::CpuFeatures::avx512dq},
     {"avx512vl", &edgelstm::CpuFeatures::avx512vl},
     {"avx512vnni", &edgelstm::CpuFeatures::avx512vnni},
+    {"amxint8", &edgelstm::CpuFeatures::amxint8},
     {"avxvnni", &edgelstm::CpuFeatures::avxvnni},
     {"neon", &edgelstm::CpuFeatures::neon},
     {"vfpv4", &edgelstm::CpuFeatures::vfpv4},

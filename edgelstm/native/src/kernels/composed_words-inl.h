@@ -14,9 +14,16 @@ struct ComposedWords {
   static constexpr int kDotGroup = 4;
   static constexpr bool kOwnDots = false;
   static constexpr bool kDotsAreExact = false;
+  // See DotFunctions.
+  static constexpr uint8_t kValueBias = 0;
   // Activations that are computed side by side, as the registers allow.
   static constexpr int kTogether = 2;
 
+  // sum + products of weights with values that have kValueBias added.
+  template <class Int, class Weights, class Quad>
+  static Int AddByteDot(Int sum, Weights weights, Quad quad) {
+    return V::AddDot(sum, weights, quad);
+  }
   // a + b / 4 to nearest; b >= 0.
   template <class Words>
   static Words AddQuarter(Words a, Words b) {

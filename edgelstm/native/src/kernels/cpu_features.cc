@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__linux__) && (defined(__aarch64__) || defined(__arm__))
 #include <sys/auxv.h>
 #endif
@@ -15,6 +19,12 @@ namespace {
 bool HasAvxVnni() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && ((eax >> 4) & 1u) != 0;
+}
+
+// Likewise: tiles and their int8, leaf 7, EDX bits 24 and 25.
+bool HasAmxInt8() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && ((edx >> 24) & 3u) == 3u;
 }
 
 // Likewise: CPUID leaf 1, ECX bit 29.
@@ -37,6 +47,7 @@ CpuFeatures Detect() {
   // avx2 stands for the operating system saving the wide registers.
   features.f16c = features.avx2 && HasF16c();
   features.avxvnni = features.avx2 && HasAvxVnni();
+  features.amxint8 = features.avx512f && HasAmxInt8();
   return features;
 }
 
@@ -81,6 +92,16 @@ CpuFeatures Detect() {
 const CpuFeatures kFeatures = Detect();
 
 }  // namespace
+
+bool MatrixTilesAllowed() {
+#if defined(__x86_64__) && defined(__linux__)
+  // Of the kernel's ABI (asm/prctl.h), spelled out because older headers lack them.
+  constexpr long kRequestState = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestState, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 const CpuFeatures& DetectCpuFeatures() { return kFeatures; }
 

@@ -15,6 +15,8 @@ struct CpuFeatures {
   bool avx512vl = false;
   bool avx512vnni = false;
   bool avxvnni = false;
+  // Matrix tiles with int8, by the CPU; see MatrixTilesAllowed.
+  bool amxint8 = false;
   // F, BW, DQ and VL
   bool avx512() const { return avx512f && avx512bw && avx512dq && avx512vl; }
   // ARM; `neon` is 32-bit, `asimd` is its 64-bit form
@@ -24,6 +26,10 @@ struct CpuFeatures {
   bool asimddp = false;
   bool i8mm = false;
 };
+
+// Asks the operating system to let this process use matrix tiles, whose registers take 8 KiB in every
+// context; what was allowed once stays so.
+bool MatrixTilesAllowed();
 
 // The features found when the library was loaded.
 const CpuFeatures& DetectCpuFeatures();

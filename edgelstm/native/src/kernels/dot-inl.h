@@ -50,7 +50,8 @@ class Int8Product {
           EDGELSTM_UNROLL
           for (int r = 0; r < kRows; ++r) {
             Int& to = sum[r * kBlocks * kParts + i];
-            to = V::AddDot(to, w, x[r]);
+            to = kBlocks == 1 && kParts % 2 == 0 && kParts != 4 ? V::AddByteDot(to, w, x[r])
+                                                                : V::AddDot(to, w, x[r]);
           }
         }
       }
@@ -82,10 +83,11 @@ constexpr void SetDotRow(DotFunctions* to) {
 }
 
 template <class V>
-constexpr DotFunctions DotFunctionsOf() {
+constexpr DotFunctions DotFunctionsOf(decltype(DotFunctions::stream) stream = nullptr,
+                                      const TileFunctions* tiles = nullptr) {
   static_assert(V::kInt8Rows <= DotFunctions::kMostRows, "rows of the table");
   static_assert(V::kIntegerRows <= DotFunctions::kMostRows, "rows of the table");
-  DotFunctions all = {V::kWeightBias, V::DotCorrection, {}, Probe<V>::Int8MultiplyAdds};
+  DotFunctions all = {V::kWeightBias, V::kValueBias, V::DotCorrection, {}, stream, tiles, Probe<V>::Int8MultiplyAdds};
   SetDotRow<V, 1>(&all);
   SetDotRow<V, 2>(&all);
   SetDotRow<V, 3>(&all);
@@ -96,9 +98,9 @@ constexpr DotFunctions DotFunctionsOf() {
 template <class V>
 constexpr DotFunctions kDotOf = DotFunctionsOf<V>();
 
-// An int8 weight as `dots` takes it.
-inline int8_t BiasedWeight(const DotFunctions& dots, int weight) {
-  return static_cast<int8_t>(static_cast<uint8_t>(weight + dots.weight_bias));
+// An int8 with a bias added to it.
+inline int8_t Biased(uint8_t bias, int value) {
+  return static_cast<int8_t>(static_cast<uint8_t>(value + bias));
 }
 
 }  // namespace

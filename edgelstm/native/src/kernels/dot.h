@@ -4,6 +4,9 @@
 
 #include <cstdint>
 
+#include "edgelstm/edgelstm.h"
+#include "kernels/tiles.h"
+
 namespace edgelstm {
 
 struct DotFunctions {
@@ -13,12 +16,21 @@ struct DotFunctions {
   // lane stand together, `depth` is a multiple of that. `sums` are vectors.
   using Add = void (*)(const int8_t* weights, int64_t depth, const int8_t* const* rows, void* sums);
 
-  // Added to every weight when it is packed.
+  // Added to every weight of hybrid products when it is packed.
   uint8_t weight_bias;
-  // What the sums lack that `add` makes of `count` values, a multiple of the same.
+  // Added to every value of a row that full int8 multiplies; its shapes have an even number of parts,
+  // but for (1, 4) and (2, 4). What the sums have too much is taken off when offsets are packed.
+  uint8_t value_bias;
+  // What the sums lack that `add` makes of `count` values, a multiple of the same; of full int8 nothing
+  // where there is a `value_bias`.
   int32_t (*correction)(const int8_t* values, int64_t count);
   // By rows less one and by `Shape`; null for those that no kernel uses.
   Add add[kMostRows][kShapes];
+  // Full int8 of one row of a layer of which all is small and plain, or null.
+  void (*stream)(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
+                 void* scratch);
+  // What the stream multiplies the input with where it has enough steps, or null.
+  const TileFunctions* tiles;
   // See LstmKernels.
   int64_t (*probe)(void* memory, int64_t bytes, int64_t rounds);
 
@@ -33,6 +45,9 @@ extern const DotFunctions kDotAvxVnni;
 #endif
 #if defined(EDGELSTM_AVX512)
 extern const DotFunctions kDotAvx512Vnni;
+#endif
+#if defined(EDGELSTM_AMX)
+extern const DotFunctions kDotAvx512Amx;
 #endif
 
 }  // namespace edgelstm

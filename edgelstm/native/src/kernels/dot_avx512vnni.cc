@@ -1,4 +1,5 @@
 #include "kernels/dot-inl.h"
+#include "kernels/integer_stream-inl.h"
 #include "kernels/vec_avx512.h"
 
 #if !defined(__AVX512VNNI__)
@@ -7,6 +8,10 @@
 
 namespace edgelstm {
 
-const DotFunctions kDotAvx512Vnni = DotFunctionsOf<Avx512>();
+const DotFunctions kDotAvx512Vnni = DotFunctionsOf<Avx512>(IntegerStream<Avx512>::Run);
+#if defined(EDGELSTM_AMX)
+const DotFunctions kDotAvx512Amx =
+    DotFunctionsOf<Avx512>(IntegerStream<Avx512>::Run, &kTilesAmx);
+#endif
 
 }  // namespace edgelstm

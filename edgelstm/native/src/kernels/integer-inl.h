@@ -24,6 +24,13 @@ class IntegerLstm {
 
   static void Run(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
                   void* scratch, void* shared, const Member& member) {
+    const Sizes sizes(layer);
+    const char* at = static_cast<const char*>(packed);
+    if (!V::kDotsAreExact && call.batch == 1 && member.size == 1 && at[sizes.streams] != 0) {
+      (*reinterpret_cast<const DotFunctions* const*>(at + sizes.dots))
+          ->stream(layer, packed, call, scratch);
+      return;
+    }
     IntegerLstm lstm(layer, packed, call, scratch, shared, member);
     for (int64_t row = 0; row < call.batch; row += kMaxRows) {
       const int64_t count = Smaller(kMaxRows, call.batch - row);
@@ -63,7 +70,7 @@ class IntegerLstm {
         h_(static_cast<char*>(shared) + sizes_.h),
         c_(static_cast<char*>(scratch) + sizes_.c),
         hidden_(static_cast<char*>(scratch) + sizes_.hidden),
-        cell_(layer, scales_, Packed<int16_t>(sizes_.peephole), sizes_.units),
+        cell_(layer, scales_, Packed<int16_t>(sizes_.peephole), sizes_.units, dots_.value_bias),
         norm_(layer.units, sizes_.units, scales_, Packed<int16_t>(sizes_.layer_norm),
               Packed<int32_t>(sizes_.bias), cell_) {
     const SumBounds& bounds = *Packed<SumBounds>(sizes_.bounds);
@@ -106,14 +113,14 @@ class IntegerLstm {
     const int64_t begin = has_projection_ ? 0 : first_block_ * kWords;
     const int64_t end =
         has_projection_ ? layer_.outputs : Smaller(end_block_ * kWords, layer_.outputs);
-    const auto own = static_cast<size_t>(end > begin ? end - begin : 0);
+    const int64_t own = end - begin;
     const int64_t c_begin = first_block_ * kWords;
     const int64_t c_end = Smaller(end_block_ * kWords, layer_.units);
     const size_t c_bytes = sizeof(int16_t) * static_cast<size_t>(c_end > c_begin ? c_end - c_begin : 0);
     for (int64_t r = 0; r < count; ++r) {
       if (member_.index == 0) {
         std::memset(H(0, r), 0, static_cast<size_t>(sizes_.h_row));
-        std::memcpy(H(0, r), h + r * layer_.outputs, static_cast<size_t>(layer_.outputs));
+        CopyBiased(H(0, r), h + r * layer_.outputs, layer_.outputs);
       }
       std::memset(C(r), 0, sizeof(int16_t) * static_cast<size_t>(sizes_.units));
       std::memcpy(C(r) + c_begin, c + r * layer_.units + c_begin, c_bytes);
@@ -126,17 +133,37 @@ class IntegerLstm {
       for (int64_t step = start; step < start + steps; ++step) {
         Step<kGates>(count, step, (step - start) * count);
         for (int64_t r = 0; r < count; ++r) {
-          std::memcpy(Output(first + r, step) + begin, H(step + 1, r) + begin, own);
+          CopyBiased(Output(first + r, step) + begin, H(step + 1, r) + begin, own);
         }
         member_.Wait();
       }
     }
     for (int64_t r = 0; r < count; ++r) {
-      std::memcpy(h + r * layer_.outputs + begin, H(call_.steps, r) + begin, own);
+      CopyBiased(h + r * layer_.outputs + begin, H(call_.steps, r) + begin, own);
       std::memcpy(c + r * layer_.units + c_begin, C(r) + c_begin, c_bytes);
     }
     // The next rows begin with the same memory.
     member_.Wait();
+  }
+
+  // Between the caller's int8 and rows as `dots_` multiplies them.
+  void CopyBiased(int8_t* to, const int8_t* from, int64_t count) const {
+    if (count <= 0) return;
+    if (V::kDotsAreExact || dots_.value_bias == 0) {
+      std::memcpy(to, from, static_cast<size_t>(count));
+      return;
+    }
+    const uint64_t bias = dots_.value_bias * (~uint64_t{0} / 255);
+    int64_t i = 0;
+    for (uint64_t eight; i + 8 <= count; i += 8) {
+      std::memcpy(&eight, from + i, 8);
+      eight ^= bias;
+      std::memcpy(to + i, &eight, 8);
+    }
+    for (; i < count; ++i) to[i] = Biased(dots_.value_bias, from[i]);
+  }
+  int32_t Correction(const int8_t* row, int64_t depth) const {
+    return V::kDotsAreExact || dots_.value_bias != 0 ? 0 : dots_.correction(row, depth);
   }
 
   const int8_t* Input(int64_t row, int64_t step) const {
@@ -157,11 +184,10 @@ class IntegerLstm {
       const int64_t some = Smaller(kMaxRows, total - i);
       for (int64_t r = 0; r < some; ++r) {
         int8_t* x = reinterpret_cast<int8_t*>(x_) + r * sizes_.input_depth;
-        std::memcpy(x, Input(first + (i + r) % count, start + (i + r) / count),
-                    static_cast<size_t>(layer_.inputs));
+        CopyBiased(x, Input(first + (i + r) % count, start + (i + r) / count), layer_.inputs);
         for (int64_t k = layer_.inputs; k < sizes_.input_depth; ++k) x[k] = 0;
         rows[r] = x;
-        corrections[r] = dots_.correction(x, sizes_.input_depth);
+        corrections[r] = Correction(x, sizes_.input_depth);
       }
       for (int64_t block = first_block_; block < end_block_; ++block) {
         ForTiles<V::kIntegerRows>(some, [&](auto tile, int64_t r) {
@@ -201,11 +227,19 @@ class IntegerLstm {
                         V::ScaledRight(sum[2 * gate + 1], own[gate])};
       }
     } else {
+      // Of its own, so that those above need no memory.
+      Pair slow[kGates];
+      ScaleSlowly(sum, own, kGates, slow);
       EDGELSTM_UNROLL
-      for (int gate = 0; gate < kGates; ++gate) {
-        scaled[gate] = {V::Scaled(sum[2 * gate], own[gate]),
-                        V::Scaled(sum[2 * gate + 1], own[gate])};
-      }
+      for (int gate = 0; gate < kGates; ++gate) scaled[gate] = slow[gate];
+    }
+  }
+  // Rare, and once for all callers: the library is 10 kB smaller.
+  EDGELSTM_NOINLINE static void ScaleSlowly(const Int* sum, const Scaling* scaling, int gates,
+                                            Pair* scaled) {
+    for (int gate = 0; gate < gates; ++gate) {
+      scaled[gate] = {V::Scaled(sum[2 * gate], scaling[gate]),
+                      V::Scaled(sum[2 * gate + 1], scaling[gate])};
     }
   }
 
@@ -215,7 +249,7 @@ class IntegerLstm {
     int32_t corrections[kMaxRows];
     for (int64_t r = 0; r < count; ++r) {
       before[r] = H(step, r);
-      corrections[r] = dots_.correction(before[r], sizes_.output_depth);
+      corrections[r] = Correction(before[r], sizes_.output_depth);
     }
     BackAndForth(step, end_block_ - first_block_, [&](int64_t i) {
       ForTiles<V::kIntegerRows>(count, [&](auto tile, int64_t r) {
@@ -282,7 +316,7 @@ class IntegerLstm {
     const auto limit = static_cast<int16_t>(scales_.projection_clip);
     int32_t corrections[kMaxRows];
     for (int64_t r = 0; r < count; ++r) {
-      corrections[r] = dots_.correction(Hidden(r, step), sizes_.unit_depth);
+      corrections[r] = Correction(Hidden(r, step), sizes_.unit_depth);
     }
     for (int64_t block = 0; block < sizes_.outputs / kWords; ++block) {
       for (int64_t r = 0; r < count; ++r) {
@@ -296,7 +330,7 @@ class IntegerLstm {
           y = V::MinWords(V::MaxWords(y, V::SetWords(static_cast<int16_t>(-limit))),
                           V::SetWords(limit));
         }
-        V::StoreBytes(H(step + 1, r) + block * kWords, y);
+        V::StoreBytes(H(step + 1, r) + block * kWords, y, dots_.value_bias);
       }
     }
   }

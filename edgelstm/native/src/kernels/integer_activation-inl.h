@@ -9,6 +9,11 @@
 namespace edgelstm {
 namespace {
 
+// What is computed between the steps of an activation: nothing.
+struct NothingBetween {
+  void operator()() const {}
+};
+
 // Several vectors are computed side by side: each is one chain of some sixty operations that wait for
 // each other, and the next vector's are too far behind for a CPU to find them.
 template <class V>
@@ -40,24 +45,30 @@ class IntegerActivation {
       Gates<V::kTogether, kTanh>(a);
       Gates<kCount - V::kTogether, kTanh - V::kTogether>(a + V::kTogether);
     } else {
-      Words p[kCount];
-      InverseOfOnePlusExp<kCount, kTanh>(a, 3, p);
-      EDGELSTM_UNROLL
-      for (int i = 0; i < kCount; ++i) a[i] = i == kTanh ? Tanh(p[i], a[i]) : Sigmoid(p[i], a[i]);
+      GatesAndCells<kCount, kTanh, 0>(a, NothingBetween());
     }
   }
 
   // The tanh of kCount vectors of c.
   template <int kCount>
-  EDGELSTM_INLINE void TanhOfC(const Words* c, Words* tanh) const {
+  EDGELSTM_INLINE void TanhOfC(Words* c) const {
+    GatesAndCells<kCount, -1, kCount>(c, NothingBetween());
+  }
+
+  // In place: Gates() of all but the last kCells vectors, TanhOfC() of those; calls `between` some
+  // twenty times on the way.
+  template <int kCount, int kTanh, int kCells, class Between>
+  EDGELSTM_INLINE void GatesAndCells(Words* a, const Between& between) const {
+    using Of = Each<kCount, kTanh, kCells>;
     Words p[kCount];
-    InverseOfOnePlusExp<kCount, kAll>(c, c_bits_, p);
+    InverseOfOnePlusExp<Of>(a, p, between);
     EDGELSTM_UNROLL
-    for (int i = 0; i < kCount; ++i) tanh[i] = Tanh(p[i], c[i]);
+    for (int i = 0; i < kCount; ++i) {
+      a[i] = Of::Doubled(i) ? Tanh(p[i], a[i]) : Sigmoid(p[i], a[i]);
+    }
   }
 
  private:
-  static constexpr int kAll = -100;
   static constexpr int kStages = 6;
   // exp(-2^j) for j from -2, 15 bits behind the binary point.
   static constexpr int16_t kFactors[kStages] = {25520, 19875, 12055, 4435, 600, 11};
@@ -68,10 +79,25 @@ class IntegerActivation {
   // with 13 bits.
   static constexpr int16_t kValues[kConstants] = {8191, -4096, 10923, 28918, 23130, -15420, 8192};
 
-  // 1 / (1 + exp(-|a|)) with 13 bits behind the binary point, at kTanh (or for all) of -2 |a|; `a`
-  // has `bits` bits before the binary point. For a = 0 it is anything.
-  template <int kCount, int kTanh>
-  EDGELSTM_INLINE void InverseOfOnePlusExp(const Words* a, int bits, Words* x) const {
+  // Which of kCount vectors are c's, and of which the tanh is wanted.
+  template <int kVectors, int kTanh, int kCells>
+  struct Each {
+    static constexpr int kCount = kVectors;
+    static constexpr bool IsCell(int i) { return i >= kCount - kCells; }
+    static constexpr bool Doubled(int i) { return IsCell(i) || i == kTanh; }
+  };
+
+  // Bits before the binary point of what is raised to e.
+  template <class Of>
+  int BitsOf(int i) const {
+    return (Of::IsCell(i) ? c_bits_ : 3) + (Of::Doubled(i) ? 1 : 0);
+  }
+
+  // 1 / (1 + exp(-|a|)) with 13 bits behind the binary point, of -2 |a| where the tanh is wanted. For
+  // a = 0 it is anything.
+  template <class Of, class Between>
+  EDGELSTM_INLINE void InverseOfOnePlusExp(const Words* a, Words* x, const Between& between) const {
+    constexpr int kCount = Of::kCount;
     Words e[kCount];
     {
       Words negative[kCount];
@@ -79,7 +105,7 @@ class IntegerActivation {
       for (int i = 0; i < kCount; ++i) {
         negative[i] = V::MinWords(a[i], V::SubWords(V::SetWords(0), a[i]));
       }
-      Exp<kCount, kTanh>(negative, bits, e);
+      Exp<Of>(negative, e, between);
     }
     // By Newton's method.
     Words half[kCount];
@@ -90,22 +116,30 @@ class IntegerActivation {
     }
     EDGELSTM_UNROLL
     for (int round = 0; round < 3; ++round) {
+      Words error[kCount];
+      between();
       EDGELSTM_UNROLL
       for (int i = 0; i < kCount; ++i) {
-        const Words error = V::SubWords(constants_[kOne], V::MulHigh(half[i], x[i]));
+        error[i] = V::SubWords(constants_[kOne], V::MulHigh(half[i], x[i]));
+      }
+      between();
+      EDGELSTM_UNROLL
+      for (int i = 0; i < kCount; ++i) {
         // |error| is below 1/16: nothing is cut.
-        x[i] = V::AddWords(x[i], V::template ShiftLeftWords<2>(V::MulHigh(x[i], error)));
+        x[i] = V::AddWords(x[i], V::template ShiftLeftWords<2>(V::MulHigh(x[i], error[i])));
       }
     }
+    between();
   }
 
   // exp(a) for a < 0 with 15 bits behind the binary point.
-  template <int kCount, int kTanh>
-  EDGELSTM_INLINE void Exp(const Words* a, int bits, Words* e) const {
+  template <class Of, class Between>
+  EDGELSTM_INLINE void Exp(const Words* a, Words* e, const Between& between) const {
+    constexpr int kCount = Of::kCount;
     EDGELSTM_UNROLL
     for (int i = 0; i < kCount; ++i) {
       // exp on [-1/4, 0), around -1/8: the lowest bits of a, less 1/4, plus 1/8.
-      const Words low = V::MulLow(a[i], powers_[Doubled(i, kTanh) ? bits + 1 : bits]);
+      const Words low = V::MulLow(a[i], powers_[BitsOf<Of>(i)]);
       const Words x = V::AddWords(V::AndWords(low, constants_[kLowBits]), constants_[kEighth]);
       const Words x2 = V::MulHigh(x, x);
       const Words x3 = V::MulHigh(x2, x);
@@ -114,6 +148,7 @@ class IntegerActivation {
       const Words tail = V::Mean(cubic, x2);
       const Words eighth = constants_[kExpOfEighth];
       e[i] = V::AddMulHigh(eighth, eighth, V::AddWords(x, tail));
+      between();
     }
     // What is left of -a is the complement of its higher bits. A bit that a does not have counts as
     // set, since a is not 0.
@@ -122,24 +157,23 @@ class IntegerActivation {
       EDGELSTM_UNROLL
       for (int i = 0; i < kCount; ++i) {
         // Gate sums have no such bit.
-        if (stage == kStages - 1 && !Doubled(i, kTanh)) continue;
-        const int before = Doubled(i, kTanh) ? bits + 1 : bits;
-        e[i] = V::MulHighUnless(a[i], bits_[13 - before + stage - kFirstPlace], e[i],
+        if (stage == kStages - 1 && !Of::Doubled(i)) continue;
+        e[i] = V::MulHighUnless(a[i], bits_[13 - BitsOf<Of>(i) + stage - kFirstPlace], e[i],
                                 factors_[stage]);
       }
+      between();
     }
-    if (kTanh != kAll || bits < 4) return;
+    if (!Of::IsCell(kCount - 1) || c_bits_ < 4) return;
     EDGELSTM_UNROLL
     for (int i = 0; i < kCount; ++i) {
-      const Words last = V::SetWords(static_cast<int16_t>(1 << (18 - bits)));
+      if (!Of::IsCell(i)) continue;
+      const Words last = V::SetWords(static_cast<int16_t>(1 << (18 - c_bits_)));
       e[i] = V::ChooseByBits(a[i], last, e[i], V::SetWords(0));
-      if (bits == 4) continue;
-      const Words limit = V::SetWords(static_cast<int16_t>(-(1 << (19 - bits))));
+      if (c_bits_ == 4) continue;
+      const Words limit = V::SetWords(static_cast<int16_t>(-(1 << (19 - c_bits_))));
       e[i] = V::ChooseWords(V::GreaterWords(limit, a[i]), V::SetWords(0), e[i]);
     }
   }
-
-  static constexpr bool Doubled(int i, int tanh) { return tanh == kAll || i == tanh; }
 
   static EDGELSTM_INLINE Words Sigmoid(Words p, Words a) {
     const Words zero = V::SetWords(0);

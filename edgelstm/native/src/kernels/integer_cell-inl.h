@@ -19,14 +19,16 @@ class IntegerCell {
   static constexpr int64_t kWords = 2 * V::kLanes;
 
  public:
-  // `peephole` holds the weights of four gates, each of `padded` units.
+  // `peephole` holds the weights of four gates, each of `padded` units; `value_bias` see
+  // DotFunctions.
   IntegerCell(const EdgeLstmLayer& layer, const IntegerScales& scales, const int16_t* peephole,
-              int64_t padded)
+              int64_t padded, uint8_t value_bias)
       : has_peephole(HasPeephole(layer)),
         scales_(scales),
         activation_(scales.c_bits),
         peephole_(peephole),
         padded_(padded),
+        value_bias_(value_bias),
         rounded_up_(PeepholesRoundedUp(layer.units)),
         hidden_scaling_(V::ScalingOf(scales.hidden)),
         hidden_shifts_right_(ShiftsRight(scales.hidden)) {
@@ -111,10 +113,10 @@ class IntegerCell {
   template <int kCount>
   EDGELSTM_INLINE void HiddenOf(const int16_t* o, int64_t stride, const int16_t* c,
                                 int8_t* hidden) const {
-    Words cells[kCount], tanh[kCount];
+    Words tanh[kCount];
     EDGELSTM_UNROLL
-    for (int i = 0; i < kCount; ++i) cells[i] = V::LoadWords(c + i * kWords);
-    activation_.template TanhOfC<kCount>(cells, tanh);
+    for (int i = 0; i < kCount; ++i) tanh[i] = V::LoadWords(c + i * kWords);
+    activation_.template TanhOfC<kCount>(tanh);
     const Words offset = V::SetWords(static_cast<int16_t>(scales_.hidden_offset));
     EDGELSTM_UNROLL
     for (int i = 0; i < kCount; ++i) {
@@ -124,14 +126,16 @@ class IntegerCell {
                                      V::ScaledRight(product.second, hidden_scaling_)}
                               : Pair{V::Scaled(product.first, hidden_scaling_),
                                      V::Scaled(product.second, hidden_scaling_)};
-      V::StoreBytes(hidden + i * kWords, V::AddSaturated(offset, V::Narrow(scaled)));
+      V::StoreBytes(hidden + i * kWords, V::AddSaturated(offset, V::Narrow(scaled)), value_bias_);
     }
   }
 
   const IntegerScales& scales_;
   const IntegerActivation<V> activation_;
   const int16_t* peephole_;
-  const int64_t padded_, rounded_up_;
+  const int64_t padded_;
+  const uint8_t value_bias_;
+  const int64_t rounded_up_;
   Scaling peephole_scaling_[4];
   const Scaling hidden_scaling_;
   const bool hidden_shifts_right_;

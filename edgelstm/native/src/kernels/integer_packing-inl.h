@@ -35,6 +35,7 @@ class IntegerPacking {
       layout.Place(sizeof(IntegerScales));
       dots = layout.Place(sizeof(DotFunctions*));
       bounds = layout.Place(sizeof(SumBounds));
+      streams = layout.Place(sizeof(bool));
       kernel = layout.Place(units * gates * input_depth);
       recurrent = layout.Place(units * gates * output_depth);
       kernel_offsets = layout.Place(units * gates * 4);
@@ -51,16 +52,17 @@ class IntegerPacking {
       chunk_rows = Larger(kMaxRows, kChunkBytes / (2 * sums_row));
       sums = memory.Place(2 * sums_row * chunk_rows);
       x = memory.Place(kMaxRows * input_depth);
-      h_row = RoundUp(outputs, kAlignment);
+      h_row = RoundUp(outputs + kWords, kAlignment);
       h = memory.Place(2 * kMaxRows * h_row);
-      c = memory.Place(2 * kMaxRows * units);
+      // One block more than there are units, for what comes before the first.
+      c = memory.Place(2 * (kMaxRows * units + kWords));
       hidden = memory.Place(kMaxRows * units);
       scratch = memory.end();
     }
 
     int gates;
     int64_t units, outputs, input_depth, output_depth, unit_depth;
-    int64_t dots, bounds, kernel, recurrent, kernel_offsets, recurrent_offsets, peephole, layer_norm, bias;
+    int64_t dots, bounds, streams, kernel, recurrent, kernel_offsets, recurrent_offsets, peephole, layer_norm, bias;
     int64_t projection, projection_offsets, packed;
     int64_t sums_row, chunk_rows, sums, x, h_row, h, c, hidden, scratch;
   };
@@ -83,17 +85,29 @@ class IntegerPacking {
     std::memcpy(to + sizes.dots, &at, sizeof at);
     const SumBounds bounds = BoundSums(layer, scales);
     std::memcpy(to + sizes.bounds, &bounds, sizeof bounds);
+    const bool streams = !V::kDotsAreExact && dots.stream != nullptr && Streams(layer, scales, bounds);
+    std::memcpy(to + sizes.streams, &streams, sizeof streams);
     const int first = 4 - sizes.gates;
-    PackMatrix(dots, layer.kernel + first, sizes.gates, layer.units, layer.inputs, sizes.input_depth,
+    PackMatrix(layer.kernel + first, sizes.gates, layer.units, layer.inputs, sizes.input_depth,
                to + sizes.kernel);
-    PackMatrix(dots, layer.recurrent + first, sizes.gates, layer.units, layer.outputs,
+    PackMatrix(layer.recurrent + first, sizes.gates, layer.units, layer.outputs,
                sizes.output_depth, to + sizes.recurrent);
+    const auto excess = [&](const EdgeLstmWeight& matrix, int64_t columns, int64_t row) {
+      uint32_t sum = 0;
+      if (V::kDotsAreExact || dots.value_bias == 0) return sum;
+      for (int64_t k = 0; k < columns; ++k) {
+        sum += static_cast<uint32_t>(Int8At(matrix, row * columns + k));
+      }
+      return sum * dots.value_bias;
+    };
     PackOffsets(sizes.gates, layer.units, to + sizes.kernel_offsets, [&](int gate, int64_t unit) {
-      return KernelOffset(layer, scales, first + gate, unit);
+      return static_cast<uint32_t>(KernelOffset(layer, scales, first + gate, unit)) -
+             excess(layer.kernel[first + gate], layer.inputs, unit);
     });
     PackOffsets(sizes.gates, layer.units, to + sizes.recurrent_offsets,
                 [&](int gate, int64_t unit) {
-                  return RecurrentOffset(layer, scales, first + gate, unit);
+                  return static_cast<uint32_t>(RecurrentOffset(layer, scales, first + gate, unit)) -
+                         excess(layer.recurrent[first + gate], layer.outputs, unit);
                 });
     for (int gate = 0; gate < 4; ++gate) {
       for (int64_t i = 0; i < layer.units; ++i) {
@@ -110,16 +124,28 @@ class IntegerPacking {
       }
     }
     if (HasProjection(layer)) {
-      PackMatrix(dots, &layer.projection, 1, layer.outputs, layer.units, sizes.unit_depth,
+      PackMatrix(&layer.projection, 1, layer.outputs, layer.units, sizes.unit_depth,
                  to + sizes.projection);
       PackOffsets(1, layer.outputs, to + sizes.projection_offsets, [&](int, int64_t output) {
-        return ProjectionOffset(layer, scales, output);
+        return static_cast<uint32_t>(ProjectionOffset(layer, scales, output)) -
+               excess(layer.projection, layer.units, output);
       });
     }
   }
 
  private:
-  EDGELSTM_COLD static void PackMatrix(const DotFunctions& dots, const EdgeLstmWeight* gates, int count,
+  // What IntegerStream takes.
+  EDGELSTM_COLD static bool Streams(const EdgeLstmLayer& layer, const IntegerScales& scales,
+                                    const SumBounds& bounds) {
+    if (Coupled(layer) || HasPeephole(layer) || HasLayerNorm(layer) || HasProjection(layer)) return false;
+    bool right = ShiftsRight(scales.hidden);
+    for (int gate = 0; gate < 4; ++gate) {
+      right = right && ShiftsRight(scales.kernel[gate]) && ShiftsRight(scales.recurrent[gate]);
+    }
+    return right && bounds.small_kernel && bounds.small_recurrent;
+  }
+
+  EDGELSTM_COLD static void PackMatrix(const EdgeLstmWeight* gates, int count,
                          int64_t rows, int64_t columns, int64_t depth, char* packed) {
     int8_t* to = reinterpret_cast<int8_t*>(packed);
     for (int64_t block = 0; block < RoundUp(rows, kWords); block += kWords) {
@@ -130,7 +156,7 @@ class IntegerPacking {
             for (int64_t j = k; j < k + V::kDotGroup; ++j) {
               const int weight =
                   row < rows && j < columns ? Int8At(gates[i / 2], row * columns + j) : 0;
-              *to++ = BiasedWeight(dots, weight);
+              *to++ = static_cast<int8_t>(weight);
             }
           }
         }
@@ -140,7 +166,7 @@ class IntegerPacking {
 
   template <class Offset>
   EDGELSTM_COLD static void PackOffsets(int count, int64_t rows, char* packed, Offset offset) {
-    int32_t* to = reinterpret_cast<int32_t*>(packed);
+    uint32_t* to = reinterpret_cast<uint32_t*>(packed);
     for (int64_t block = 0; block < RoundUp(rows, kWords); block += kWords) {
       for (int i = 0; i < 2 * count; ++i) {
         for (int lane = 0; lane < kLanes; ++lane) {

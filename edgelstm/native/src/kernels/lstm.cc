@@ -9,6 +9,9 @@ namespace {
 
 // Best first.
 const LstmKernels* const kKernels[] = {
+#if defined(EDGELSTM_AMX)
+    &kLstmAvx512Amx,
+#endif
 #if defined(EDGELSTM_AVX512)
     &kLstmAvx512Vnni,
     &kLstmAvx512,

@@ -51,6 +51,9 @@ extern const LstmKernels kLstmAvxVnni;
 extern const LstmKernels kLstmAvx512;
 extern const LstmKernels kLstmAvx512Vnni;
 #endif
+#if defined(EDGELSTM_AMX)
+extern const LstmKernels kLstmAvx512Amx;
+#endif
 #if defined(EDGELSTM_ARM)
 extern const LstmKernels kLstmNeon;
 #endif

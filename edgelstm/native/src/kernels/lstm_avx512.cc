@@ -14,4 +14,11 @@ const LstmKernels kLstmAvx512 =
 const LstmKernels kLstmAvx512Vnni = KernelsOf<Avx512, kDotAvx512Vnni>(
     "avx512vnni", [](const CpuFeatures& cpu) { return cpu.avx512() && cpu.avx512vnni; });
 
+#if defined(EDGELSTM_AMX)
+const LstmKernels kLstmAvx512Amx =
+    KernelsOf<Avx512, kDotAvx512Amx>("avx512amx", [](const CpuFeatures& cpu) {
+      return cpu.avx512() && cpu.avx512vnni && cpu.amxint8 && MatrixTilesAllowed();
+    });
+#endif
+
 }  // namespace edgelstm

@@ -8,6 +8,8 @@
 #define EDGELSTM_UNROLL _Pragma("GCC unroll 32")
 #define EDGELSTM_NOINLINE __attribute__((noinline))
 #define EDGELSTM_INLINE inline __attribute__((always_inline))
+// Of a lambda.
+#define EDGELSTM_ALWAYS __attribute__((always_inline))
 // Runs once: small instead of fast.
 #define EDGELSTM_COLD __attribute__((cold))
 

@@ -177,7 +177,7 @@ class LstmPacking {
               const bool there = row < rows && k + i < columns;
               const int64_t index = row * columns + k + i;
               if (hybrid) {
-                *to++ = static_cast<char>(BiasedWeight(dots, there ? Int8At(weight, index) : 0));
+                *to++ = static_cast<char>(Biased(dots.weight_bias, there ? Int8At(weight, index) : 0));
               } else if (half && gate >= wide) {
                 to = Put(to, there ? HalfAt(weight, index) : uint16_t{0});
               } else {

@@ -78,6 +78,9 @@ struct Avx2 : ComposedWords<Avx2> {
   // The instruction takes one factor without sign: weights are packed with 128 added, and every sum
   // lacks as many times the sum of its values.
   static constexpr uint8_t kWeightBias = 128;
+  // Where the values of a row can have the bias no sum lacks anything, and weights are read by the
+  // instruction that multiplies them.
+  static constexpr uint8_t kValueBias = 128;
   using Quad = Int;
   static Quad LoadQuad(const int8_t* values) {
     int32_t bits;
@@ -86,6 +89,9 @@ struct Avx2 : ComposedWords<Avx2> {
   }
   static Int AddDot(Int sum, Int weights, Quad quad) {
     return _mm256_dpbusd_avx_epi32(sum, weights, quad);
+  }
+  static Int AddByteDot(Int sum, Int weights, Quad quad) {
+    return _mm256_dpbusd_avx_epi32(sum, quad, weights);
   }
   // What sums of AddDot over `count` values lack, a multiple of four.
   static int32_t DotCorrection(const int8_t* values, int64_t count) {
@@ -170,11 +176,12 @@ struct Avx2 : ComposedWords<Avx2> {
   static void StoreWords(int16_t* to, Words value) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), value);
   }
-  // The words cut to 8 bits.
-  static void StoreBytes(int8_t* to, Words value) {
+  // The words cut to 8 bits, plus 0 or 128.
+  static void StoreBytes(int8_t* to, Words value, uint8_t bias) {
+    const __m128i bytes =
+        _mm_packs_epi16(_mm256_castsi256_si128(value), _mm256_extracti128_si256(value, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
-                     _mm_packs_epi16(_mm256_castsi256_si128(value),
-                                     _mm256_extracti128_si256(value, 1)));
+                     _mm_xor_si128(bytes, _mm_set1_epi8(static_cast<char>(bias))));
   }
   static Words AddWords(Words a, Words b) { return _mm256_add_epi16(a, b); }
   static Words SubWords(Words a, Words b) { return _mm256_sub_epi16(a, b); }

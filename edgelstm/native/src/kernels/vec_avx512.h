@@ -9,6 +9,7 @@
 
 #include "kernels/composed_words-inl.h"
 #include "kernels/integer.h"
+#include "kernels/memory.h"
 
 namespace edgelstm {
 namespace {
@@ -82,6 +83,9 @@ struct Avx512 : ComposedWords<Avx512> {
   // The instruction takes one factor without sign: weights are packed with 128 added, and every sum
   // lacks as many times the sum of its values.
   static constexpr uint8_t kWeightBias = 128;
+  // Where the values of a row can have the bias no sum lacks anything, and weights are read by the
+  // instruction that multiplies them.
+  static constexpr uint8_t kValueBias = 128;
   using Quad = Int;
   static Quad LoadQuad(const int8_t* values) {
     int32_t bits;
@@ -90,6 +94,27 @@ struct Avx512 : ComposedWords<Avx512> {
   }
   static Int AddDot(Int sum, Int weights, Quad quad) {
     return _mm512_dpbusd_epi32(sum, weights, quad);
+  }
+  static Int AddByteDot(Int sum, Int weights, Quad quad) {
+    return _mm512_dpbusd_epi32(sum, quad, weights);
+  }
+  // AddByteDot of eight vectors of weights with four values. g++ 12 copies each sum twice when it
+  // finds this in a loop among other work, which takes as many slots again.
+  static EDGELSTM_INLINE void AddByteDots(Int* sum, const int8_t* weights, const int8_t* values) {
+    Int quad;
+    asm("vpbroadcastd %[values], %[quad]\n\t"
+        "vpdpbusd (%[at]), %[quad], %[a]\n\t"
+        "vpdpbusd 64(%[at]), %[quad], %[b]\n\t"
+        "vpdpbusd 128(%[at]), %[quad], %[c]\n\t"
+        "vpdpbusd 192(%[at]), %[quad], %[d]\n\t"
+        "vpdpbusd 256(%[at]), %[quad], %[e]\n\t"
+        "vpdpbusd 320(%[at]), %[quad], %[f]\n\t"
+        "vpdpbusd 384(%[at]), %[quad], %[g]\n\t"
+        "vpdpbusd 448(%[at]), %[quad], %[h]"
+        : [quad] "=&v"(quad), [a] "+v"(sum[0]), [b] "+v"(sum[1]), [c] "+v"(sum[2]),
+          [d] "+v"(sum[3]), [e] "+v"(sum[4]), [f] "+v"(sum[5]), [g] "+v"(sum[6]), [h] "+v"(sum[7])
+        : [at] "r"(weights), [values] "m"(*reinterpret_cast<const int8_t(*)[4]>(values)),
+          "m"(*reinterpret_cast<const int8_t(*)[512]>(weights)));
   }
   // What sums of AddDot over `count` values lack, a multiple of four.
   static int32_t DotCorrection(const int8_t* values, int64_t count) {
@@ -151,9 +176,11 @@ struct Avx512 : ComposedWords<Avx512> {
   static Words SetWords(int16_t value) { return _mm512_set1_epi16(value); }
   static Words LoadWords(const int16_t* from) { return _mm512_loadu_si512(from); }
   static void StoreWords(int16_t* to, Words value) { _mm512_storeu_si512(to, value); }
-  // The words cut to 8 bits.
-  static void StoreBytes(int8_t* to, Words value) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtsepi16_epi8(value));
+  // The words cut to 8 bits, plus 0 or 128.
+  static void StoreBytes(int8_t* to, Words value, uint8_t bias) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                        _mm256_xor_si256(_mm512_cvtsepi16_epi8(value),
+                                         _mm256_set1_epi8(static_cast<char>(bias))));
   }
   static Words AddWords(Words a, Words b) { return _mm512_add_epi16(a, b); }
   static Words SubWords(Words a, Words b) { return _mm512_sub_epi16(a, b); }

@@ -116,7 +116,7 @@ struct Generic : ComposedWords<Generic> {
     return value;
   }
   static void StoreWords(int16_t* to, Words value) { std::memcpy(to, &value, sizeof value); }
-  static void StoreBytes(int8_t* to, Words value) {
+  static void StoreBytes(int8_t* to, Words value, uint8_t) {
     for (int lane = 0; lane < 2 * kLanes; ++lane) {
       const int16_t word = value[lane];
       to[lane] = static_cast<int8_t>(word > INT8_MAX ? INT8_MAX : word < INT8_MIN ? INT8_MIN : word);

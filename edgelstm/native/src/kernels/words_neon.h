@@ -23,7 +23,7 @@ struct NeonWords : ComposedWords<NeonWords> {
   static Words SetWords(int16_t value) { return vdupq_n_s16(value); }
   static Words LoadWords(const int16_t* from) { return vld1q_s16(from); }
   static void StoreWords(int16_t* to, Words value) { vst1q_s16(to, value); }
-  static void StoreBytes(int8_t* to, Words value) { vst1_s8(to, vqmovn_s16(value)); }
+  static void StoreBytes(int8_t* to, Words value, uint8_t) { vst1_s8(to, vqmovn_s16(value)); }
   static Words AddWords(Words a, Words b) { return vaddq_s16(a, b); }
   static Words SubWords(Words a, Words b) { return vsubq_s16(a, b); }
   static Words AddSaturated(Words a, Words b) { return vqaddq_s16(a, b); }

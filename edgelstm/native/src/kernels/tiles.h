@@ -1,0 +1,24 @@
+// Products of packed int8 weights with sixteen rows of int8, where a CPU has matrix tiles.
+#pragma once
+
+#include <cstdint>
+
+namespace edgelstm {
+
+struct TileFunctions {
+  static constexpr int kRows = 16;
+  static constexpr int kParts = 8;
+  static constexpr int kLanes = 16;
+  // Around every use of `multiply` with rows of `depth` values, a multiple of four.
+  void (*begin)(int64_t depth);
+  void (*end)();
+  // sums[part][row][lane] of a block of weights as IntegerPacking lays them out for 16 lanes; the rows
+  // have DotFunctions::value_bias and stand `depth` bytes apart.
+  void (*multiply)(const int8_t* weights, int64_t depth, const int8_t* rows, int32_t* sums);
+};
+
+#if defined(EDGELSTM_AMX)
+extern const TileFunctions kTilesAmx;
+#endif
+
+}  // namespace edgelstm

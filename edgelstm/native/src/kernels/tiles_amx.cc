@@ -1,0 +1,88 @@
+#include "kernels/tiles.h"
+
+#include <immintrin.h>
+
+#include <cstddef>
+
+namespace edgelstm {
+namespace {
+
+// Tiles are named by constants: 0 to 3 sums, 4 values and 5 weights of 64 k, 6 and 7 those of the rest.
+constexpr int64_t kDepth = 64;
+constexpr size_t kGroup = TileFunctions::kParts * TileFunctions::kLanes * 4;
+constexpr int kRowBytes = 4 * TileFunctions::kLanes;
+
+struct alignas(64) Shapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+void Begin(int64_t depth) {
+  Shapes shapes;
+  const auto rest = static_cast<uint16_t>(depth % kDepth);
+  for (int tile = 0; tile < 6; ++tile) {
+    shapes.rows[tile] = 16;
+    shapes.row_bytes[tile] = kRowBytes;
+  }
+  // A shape without rows or bytes is an error; none is used then.
+  const auto some = static_cast<uint16_t>(rest == 0 ? 4 : rest);
+  shapes.rows[6] = TileFunctions::kRows;
+  shapes.row_bytes[6] = some;
+  shapes.rows[7] = static_cast<uint8_t>(some / 4);
+  shapes.row_bytes[7] = kRowBytes;
+  // To g++ 12 the instruction reads eight bytes.
+  asm volatile("" : : "r"(&shapes) : "memory");
+  _tile_loadconfig(&shapes);
+}
+
+void End() { _tile_release(); }
+
+// Of four parts, as there are eight tiles.
+void MultiplyHalf(const int8_t* weights, int64_t depth, const int8_t* rows, int32_t* sums) {
+  const auto stride = static_cast<size_t>(depth);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  int64_t k = 0;
+  for (; k + kDepth <= depth; k += kDepth, weights += kDepth / 4 * kGroup) {
+    _tile_loadd(4, rows + k, stride);
+    _tile_loadd(5, weights, kGroup);
+    _tile_dpbusd(0, 4, 5);
+    _tile_loadd(5, weights + kRowBytes, kGroup);
+    _tile_dpbusd(1, 4, 5);
+    _tile_loadd(5, weights + 2 * kRowBytes, kGroup);
+    _tile_dpbusd(2, 4, 5);
+    _tile_loadd(5, weights + 3 * kRowBytes, kGroup);
+    _tile_dpbusd(3, 4, 5);
+  }
+  if (k < depth) {
+    _tile_loadd(6, rows + k, stride);
+    _tile_loadd(7, weights, kGroup);
+    _tile_dpbusd(0, 6, 7);
+    _tile_loadd(7, weights + kRowBytes, kGroup);
+    _tile_dpbusd(1, 6, 7);
+    _tile_loadd(7, weights + 2 * kRowBytes, kGroup);
+    _tile_dpbusd(2, 6, 7);
+    _tile_loadd(7, weights + 3 * kRowBytes, kGroup);
+    _tile_dpbusd(3, 6, 7);
+  }
+  constexpr int kSums = TileFunctions::kRows * TileFunctions::kLanes;
+  _tile_stored(0, sums, kRowBytes);
+  _tile_stored(1, sums + kSums, kRowBytes);
+  _tile_stored(2, sums + 2 * kSums, kRowBytes);
+  _tile_stored(3, sums + 3 * kSums, kRowBytes);
+}
+
+void Multiply(const int8_t* weights, int64_t depth, const int8_t* rows, int32_t* sums) {
+  MultiplyHalf(weights, depth, rows, sums);
+  MultiplyHalf(weights + kGroup / 2, depth, rows,
+               sums + TileFunctions::kRows * TileFunctions::kLanes * TileFunctions::kParts / 2);
+}
+
+}  // namespace
+
+const TileFunctions kTilesAmx = {Begin, End, Multiply};
+
+}  // namespace edgelstm
