@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from edgelstm import bench
 from edgelstm.bench.layer import PRECISIONS, make_layer
 from edgelstm.bench.limits import Level, Limits, measure_limits
+from edgelstm.bench.measure import samples
 from edgelstm.bench.page import to_page
 from edgelstm.bench.table import print_bench
 from edgelstm.converters.spec import Gates, LstmSpec
@@ -115,6 +116,44 @@ def test_the_limit_is_what_binds_more() -> None:
     assert bound == "compute" and least == pytest.approx(10 * 4 * 32 * 48 / 1e10 * 1e9)
     least, bound = limits.least_ns("int8", 16, 512, batch=1, steps=10)
     assert bound == "memory" and least == pytest.approx(10 * 4 * 512 * 512 / 1e9 * 1e9)
+
+
+def test_the_limit_beyond_the_second_cache_knows_what_stays_in_it() -> None:
+    """Weights of 1 MiB: 256 KiB of them are read from L2 in each step, the others from memory."""
+    levels = (
+        Level("L1", 32 << 10, 4e11),
+        Level("L2", 256 << 10, 1e11),
+        Level("memory", 1 << 62, 1e9),
+    )
+    least, bound = Limits(1e15, 1e15, levels).least_ns("int8", 16, 512, batch=25, steps=10)
+    assert bound == "memory"
+    assert least == pytest.approx(20 * ((1 << 18) / 1e11 + 3 * (1 << 18) / 1e9) * 1e9)
+
+
+class Slow:
+    """Each call takes two seconds, by its own clock."""
+
+    def invoke(self) -> None:
+        """Nothing waits for it."""
+
+    def output(self) -> np.ndarray:
+        return np.zeros(1, np.float32)
+
+    def time_ns(self, calls: int) -> int:
+        return 2_000_000_000 * calls
+
+
+class Quick(Slow):
+    def time_ns(self, calls: int) -> int:
+        return 1000 * calls
+
+
+def test_large_layers_are_measured_in_fewer_rounds() -> None:
+    """As many as give an interval at least; small ones in all."""
+    assert len(samples({"a": Quick(), "b": Quick()}, 61)["b"]) == 61
+    assert {len(each) for each in samples({"a": Slow(), "b": Quick()}, 61).values()} == {9}
+    assert len(samples({"a": Slow(), "b": Slow(), "c": Slow(), "d": Slow()}, 61)["d"]) == 7
+    assert len(samples({"a": Slow()}, 3)["a"]) == 3
 
 
 @needs_library

@@ -30,7 +30,8 @@ _Probe = Callable[[int, Any, int, int], int]
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """A cache, or memory; reading half of what it holds, or four times the largest cache."""
+    """A cache, or memory; reading half of what it holds or four times the cache before, whichever is
+    less, or four times the largest cache."""
 
     name: str
     bytes: int
@@ -56,16 +57,20 @@ class Limits:
         """The least time of a call, and what binds: `compute` or the name of a level.
 
         Counted are all multiplications, and reading the recurrent weights once a step for every
-        24 rows from the nearest level that holds them.
+        24 rows from the nearest level that holds them; beyond the second cache, as much as that
+        holds is read from it, where it can stay from step to step. The first is too small to count.
         """
         products = 4 * units * (features + units) * batch * steps
         whole = precision in ("dynamic", "int8")
         peak = self.int8_multiply_adds_per_s if whole else self.multiply_adds_per_s
         compute = products / peak * 1e9
         weights = 4 * units * units * _BYTES_OF_WEIGHT[precision]
-        level = next((each for each in self.levels if weights <= each.bytes), self.levels[-1])
-        reads = steps * -(-batch // _ROWS)
-        reading = weights * reads / level.bytes_per_s * 1e9
+        last = len(self.levels) - 1
+        at = next((i for i, each in enumerate(self.levels) if weights <= each.bytes), last)
+        level, before = self.levels[at], self.levels[at - 1]
+        near = before.bytes if at > 1 else 0
+        seconds = near / before.bytes_per_s + (weights - near) / level.bytes_per_s
+        reading = seconds * steps * -(-batch // _ROWS) * 1e9
         return (compute, "compute") if compute >= reading else (reading, level.name)
 
 
@@ -82,7 +87,11 @@ def measure_limits() -> Limits | None:
     float_rate = _rate(probe, _FLOAT, memory, 4096)
     if float_rate is None:
         return None
-    levels = [(name, size, size // 2) for name, size in caches.items()]
+    levels, most = [], memory.nbytes
+    for name, size in caches.items():
+        levels.append((name, size, min(size // 2, most)))
+        # Half of a cache that many share may be more than it gives to one.
+        most = min(4 * size, memory.nbytes)
     levels.append(("memory", 1 << 62, memory.nbytes))
     return Limits(
         float_rate,
