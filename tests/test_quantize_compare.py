@@ -13,7 +13,7 @@ from edgelstm.converters.quantize.compare import __main__ as command
 from edgelstm.converters.quantize.compare import isolated, measure
 from edgelstm.converters.quantize.compare.measure import Depth
 from edgelstm.converters.quantize.compare.recorded import RecordedModel, recorded_models
-from edgelstm.converters.quantize.compare.table import from_json, summary
+from edgelstm.converters.quantize.compare.table import Row, from_json, summary
 
 
 def _folder(home: Path, inputs: Any, runner: dict[str, Any], **arrays: Any) -> Path:
@@ -193,3 +193,16 @@ def test_the_table_of_a_trained_model_beats_the_stock_quantizers(
     errors = [row.stages[name]["rms"] for name in ("float16", "dynamic")]
     assert errors[0] < errors[1] < row.stages["float32"]["signal"]
     assert all(stage in text for stage in row.stages)
+
+
+def test_a_stock_file_as_wrong_as_the_signal_is_large_does_not_count() -> None:
+    """The table shows its error, the summary leaves its ratio out and says so."""
+
+    def row(name: str, stock: float) -> Row:
+        figures = {"float32": {"signal": 1.0, "bytes": 4}, "int8": {"rms": 0.01, "bytes": 1},
+                   "stock converter, tf_keras": {"rms": stock, "bytes": 1}}  # fmt: skip
+        return Row(name, "drawn data", figures, "")
+
+    text = summary([row("sound", 0.02), row("wrong", 0.9)])
+    assert "median 0.5, at most 0.8 in 1 of 1" in text
+    assert "as large as the signal: wrong" in text
