@@ -32,7 +32,8 @@ from keras_files import (
     write_weights_h5,
 )
 
-from edgelstm.converters.options import CodePolicy
+from edgelstm.converters.options import CodePolicy, ConvertOptions
+from edgelstm.converters.pipeline import convert
 from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
 from edgelstm.converters.sources.keras.load import load_keras
 from edgelstm.converters.sources.sniff import SourceKind, sniff
@@ -333,6 +334,49 @@ def test_a_subclassed_model_loads_with_its_class(engine: KerasEngine, tmp_path: 
     model.save(tmp_path / "model.keras")
     loaded = load_keras(tmp_path / "model.keras", custom_objects=module)
     np.testing.assert_allclose(output(loaded, x), want, atol=1e-6)
+
+
+def test_a_subclassed_model_of_words_is_compared_on_words(tmp_path: Path) -> None:
+    """It does not tell that an embedding reads its input: random numbers were no indices."""
+    module = tmp_path / "mine.py"
+    module.write_text(
+        "import keras\n\n"
+        "@keras.saving.register_keras_serializable(package='mine')\n"
+        "class Net(keras.Model):\n"
+        "    def __init__(self, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+        "        self.embedding = keras.layers.Embedding(20, 4)\n"
+        "        self.lstm = keras.layers.LSTM(5)\n\n"
+        "    def call(self, x):\n"
+        "        return self.lstm(self.embedding(x))\n"
+    )
+    namespace: dict[str, Any] = {"__name__": "mine"}
+    with active_engine(KerasEngine.KERAS3):
+        exec(module.read_text(), namespace)
+    model = namespace["Net"](name="net")
+    model(np.ones((2, 7), np.int32))
+    model.save(tmp_path / "model.keras")
+    options = ConvertOptions(custom_objects=module)
+    report = convert(
+        tmp_path / "model.keras", tmp_path / "m.tflite", options, progress=lambda _: None
+    )
+    assert [r.lowering.value for r in report.recurrences] == ["fused"]
+
+
+def test_a_model_that_takes_text_is_refused_with_what_to_cut(tmp_path: Path) -> None:
+    keras = KerasEngine.KERAS3.module
+    layers = keras.layers
+    words = layers.TextVectorization(output_sequence_length=6, vocabulary=["a", "b"])
+    x = keras.Input((1,), dtype="string", name="text")
+    model = keras.Model(x, layers.LSTM(3)(layers.Embedding(9, 4)(words(x))))
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(UnsupportedModelError, match="'text' takes text"):
+        convert(
+            tmp_path / "model.keras",
+            tmp_path / "m.tflite",
+            ConvertOptions(),
+            progress=lambda _: None,
+        )
 
 
 def test_a_failing_custom_objects_module_is_reported_with_its_line(tmp_path: Path) -> None:

@@ -73,7 +73,10 @@ class StepMask:
 
     @property
     def _lead(self) -> Any:
-        return next(t for t in self._time.over.values() if len(t.shape) > 1)
+        lead = next((t for t in self._time.over.values() if len(t.shape) > 1), None)
+        if lead is None:
+            raise NotTimewise("a mask over no sequence")
+        return lead
 
     @cached_property
     def _clock(self) -> Any:

@@ -28,6 +28,7 @@ from edgelstm.converters.recurrence.scan import (
     node_of,
     replace_in,
 )
+from edgelstm.converters.recurrence.series import time_major
 
 _ADDS = ("Add", "AddV2")
 _BOUND_OPS = {
@@ -108,7 +109,11 @@ class _Recovery:
             raise NotRecovered("it counts no steps", self._node)
         self._counter_set = set(counters)
         sequences = self._read_sequences(counters)
+        indexed = self._indexed_sequences(counters)
         bound = self._bound(counters, told=bool(sequences))
+        sequences += [
+            (read, leaf, _first_steps(source, axis, bound)) for read, leaf, source, axis in indexed
+        ]
         writes: list[tuple[Value, Value, bool]] = []
         states: list[Value] = []
         captured: list[Value] = []
@@ -237,6 +242,19 @@ class _Recovery:
                 found.append((node.out, leaf, source))
         return found
 
+    def _indexed_sequences(self, counters: list[Value]) -> list[tuple[Value, Value, Value, int]]:
+        """(x[:, t] in the body, its leaf, x outside, the axis of t) for what no step changes."""
+        found = []
+        for node in ordered([*self._loop.next]):
+            place = _index(node, counters)
+            if place is None:
+                continue
+            whole, axis = place
+            if self._next.get(whole, whole) == whole and whole in self._outer:
+                leaf = argument(f"{self._node.name}/{node.name}")
+                found.append((node.out, leaf, self._outer[whole], axis))
+        return found
+
     def _written(self, variable: Value, counters: list[Value]) -> tuple[Value, bool] | None:
         """(the value written at each step, whether only the last one is kept)."""
         after = self._next[variable]
@@ -289,6 +307,52 @@ class _Recovery:
                 ).out
             else:
                 raise NotRecovered(f"its outputs are read by {reader.op}", reader)
+
+
+def _index(node: Node, counters: list[Value]) -> tuple[Value, int] | None:
+    """(x, axis) where a node is x[..., t, ...] with a counter t, everything else whole."""
+    if node.op == "GatherV2" and node.inputs[1] in counters and not node.attrs.get("batch_dims"):
+        axis = node.inputs[2].constant
+        return None if axis is None or int(axis) < 1 else (node.inputs[0], int(axis))
+    if node.op != "StridedSlice" or node.inputs[1].op != "Pack":
+        return None
+    masks, begin = node.attrs, node.inputs[1].inputs
+    axes = [axis for axis in range(len(begin)) if masks["shrink_axis_mask"] >> axis & 1]
+    if len(axes) != 1 or begin[axes[0]] not in counters:
+        return None
+    both = masks["begin_mask"] & masks["end_mask"]
+    whole = [both >> a & 1 for a in range(len(begin))]
+    whole[axes[0]] = 1
+    if masks["ellipsis_mask"] or masks["new_axis_mask"] or not all(whole):
+        return None
+    strides = node.inputs[3].constant
+    if strides is None or any(int(stride) != 1 for stride in strides):
+        return None
+    return node.inputs[0], axes[0]
+
+
+def _first_steps(whole: Value, axis: int, steps: Value | None) -> Value:
+    """A tensor with time in front, and no more of it than there are steps."""
+    over = time_major(whole, axis)
+    if steps is None or _is_size_of(steps, whole, axis):
+        return over
+    name = f"{whole.node.name}/steps"
+    one = constant(np.asarray([1], np.int32))
+    end = Node("Reshape", f"{name}/end", [steps, one], {"T": "int32", "Tshape": "int32"}).out
+    bounds = [constant(np.asarray([0], np.int32)), end, one]
+    masks = dict.fromkeys(
+        ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0
+    )
+    return Node("StridedSlice", name, [over, *bounds], masks).out
+
+
+def _is_size_of(steps: Value, whole: Value, axis: int) -> bool:
+    """Whether a number of steps is written as the size of an axis of a tensor."""
+    if steps.op != "StridedSlice" or steps.inputs[0].op != "Shape":
+        return False
+    begin = steps.inputs[1].constant
+    same = steps.inputs[0].inputs[0] == whole
+    return same and begin is not None and begin.reshape(-1).tolist() == [axis]
 
 
 def _size(value: Value) -> Value:

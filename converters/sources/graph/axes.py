@@ -97,10 +97,26 @@ def find_axes(
         graph, time = import_with(graph_def, {i.tensor: shapes[i.name] for i in inputs}), {}
     else:
         graph, shapes, time = best
+    if not time:
+        time = _time_by_index(nodes, inputs)
     if not time and graph is not None:
         time = _time_by_difference(graph_def, nodes, inputs, lengths)
     ranges = {i.name: r for i in inputs if (r := _range(graph, nodes, i)) is not None}
     return Axes(time, _named(shapes, time, inputs), {}, {}, lengths - set(ranges), ranges)
+
+
+def _time_by_index(nodes: Nodes, inputs: Sequence[GraphTensor]) -> dict[str, int]:
+    """Axes that a loop's body reads one number at a time: x[:, t]."""
+    found: dict[str, int] = {}
+    for one in inputs:
+        for scope, node, position in readers(nodes, parse_ref(one.tensor), {"Identity"}, "a loop"):
+            if scope is nodes or position != 0 or node.op != "StridedSlice":
+                continue
+            axes = [a for a in range(8) if attr(node, "shrink_axis_mask").i >> a & 1]
+            computed = constant(scope, parse_ref(data_inputs(node)[1])) is None
+            if computed and len(axes) == 1 and axes[0] < len(one.spec.shape):
+                found.setdefault(one.name, axes[0])
+    return found
 
 
 def _time_by_difference(

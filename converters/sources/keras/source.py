@@ -262,13 +262,19 @@ def _is_sequence(spec: TensorSpec) -> bool:
 
 def _input_spec(model: Any, tensor: Any, name: str, options: ConvertOptions) -> TensorSpec:
     shape = _shape(tensor)
+    dtype = _dtype(tensor)
+    if dtype == "string":
+        raise UnsupportedModelError(
+            f"The input {name!r} takes text; nothing that reads it goes into a TFLite file.",
+            cure="save the model behind the layer that makes numbers of it, "
+            "keras.Model(text_layer.output, model.output), and prepare the text in the app",
+        )
     vocabulary = _vocabulary(model, tensor)
     sequence = len(shape) >= 3 or vocabulary is not None
     shape = asked_size(shape, 0, options.batch, "batch", name)
     if sequence:
         shape = asked_size(shape, 1, options.time, "time", name)
     high = vocabulary
-    dtype = _dtype(tensor)
     return TensorSpec(name, shape, dtype, 0 if high is not None else None, high)
 
 
@@ -291,6 +297,9 @@ def _vocabulary(model: Any, tensor: Any) -> int | None:
     if direct:
         return min(direct)
     whole = np.issubdtype(np.dtype(_dtype(tensor)), np.integer)
+    # A subclass of Model does not tell what it calls; rows without features are then indices.
+    hidden = not any(getattr(layer, "_inbound_nodes", None) for layer in embeddings)
+    whole = whole or (len(tensor.shape) <= 2 and hidden)
     return min((int(layer.input_dim) for layer in embeddings), default=None) if whole else None
 
 
