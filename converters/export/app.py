@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,23 +213,43 @@ def _tensor(
 
 
 def _golden(stream: Stream, constants: Mapping[str, Constants], tolerance: float) -> Golden:
+    try:
+        inputs, found = _frames(stream, constants, _noise)
+    except UnsupportedModelError:
+        # An embedding reads a float input: noise is no index, 0 and 1 are.
+        stream.reset()
+        inputs, found = _frames(stream, constants, _bits)
+    outputs = {name: np.stack([each[name] for each in found]) for name in found[0]}
+    ranges = {name: Scale.of([array]).range for name, array in outputs.items()}
+    return Golden(inputs, outputs, ranges, tolerance)
+
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.standard_normal(shape)
+
+
+def _bits(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.integers(0, 2, shape)
+
+
+def _frames(
+    stream: Stream, constants: Mapping[str, Constants], draw: Draw
+) -> tuple[dict[str, Array], list[dict[str, Array]]]:
+    """Inputs of all golden frames, and what each frame gives; `draw` makes those of floats."""
     rng = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
     for info in stream.inputs:
         shape = (GOLDEN_FRAMES, *[size or 1 for size in info.shape])
         dtype = np.dtype(info.dtype)
-        inputs[info.name] = (
-            rng.standard_normal(shape).astype(dtype)
-            if dtype.kind == "f"
-            else rng.integers(0, 2, shape).astype(dtype)
-        )
+        inputs[info.name] = (draw if dtype.kind == "f" else _bits)(rng, shape).astype(dtype)
         own = constants.get(info.name)
         if own is not None:
             inputs[info.name] = inputs[info.name] * own.std + own.mean
     found = [stream.push({n: a[t] for n, a in inputs.items()}) for t in range(GOLDEN_FRAMES)]
-    outputs = {name: np.stack([each[name] for each in found]) for name in found[0]}
-    ranges = {name: Scale.of([array]).range for name, array in outputs.items()}
-    return Golden(inputs, outputs, ranges, tolerance)
+    return inputs, [dict(each) for each in found]
 
 
 def of_dtypes(model: AppModel, types: Mapping[str, str], language: str) -> None:

@@ -101,9 +101,10 @@ def _before_moved(op: Any, source: Any, axis: int) -> int | None:
         return None
     if op.type == "ExpandDims":
         added = tensorflow().get_static_value(op.inputs[1])
-        if added is None or int(added) % (rank + 1) == axis:
+        if added is None:
             return None
-        return axis - 1 if int(added) % (rank + 1) < axis else axis
+        place = int(added.reshape(())) % (rank + 1)  # tf.expand_dims(x, [0]) writes a vector
+        return None if place == axis else axis - (place < axis)
     taken = [int(i) % rank for i in op.get_attr("squeeze_dims")]
     if not taken:
         return None

@@ -16,7 +16,7 @@ from edgelstm.errors import OptionError, UnreadableModelError, UnsupportedModelE
 # Formats that are recognised and cannot be converted yet.
 _NOT_YET = {
     SourceKind.PYTORCH_ZIP: "export it to ONNX where it was made, `torch.onnx.export(model.eval(), "
-    "(example,), 'model.onnx')`, and convert that",
+    "(example,), 'model.onnx')` (with dynamo=False where sequences are packed), and convert that",
 }
 
 

@@ -256,8 +256,8 @@ def _sequence(
 def random_array(
     rng: np.random.Generator, shape: Sequence[int], dtype: str, spec: TensorSpec | None
 ) -> Array:
-    """Normal noise, or integers within what `spec` allows."""
-    if np.dtype(dtype).kind == "f":
+    """Normal noise, or integers within what `spec` allows; an embedding's may be floats."""
+    if np.dtype(dtype).kind == "f" and (spec is None or spec.high is None):
         return rng.standard_normal(shape).astype(dtype)
     low = (spec.low if spec else None) or 0
     high = (spec.high if spec else None) or low + _INTEGERS
