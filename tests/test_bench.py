@@ -17,7 +17,7 @@ from edgelstm.bench.layer import PRECISIONS, make_layer
 from edgelstm.bench.limits import Level, Limits, measure_limits
 from edgelstm.bench.measure import samples
 from edgelstm.bench.page import to_page
-from edgelstm.bench.table import print_bench
+from edgelstm.bench.table import digits, print_bench
 from edgelstm.converters.spec import Gates, LstmSpec
 from edgelstm.errors import MissingPackageError, OptionError
 from edgelstm.profiles.peers import open_peer, peer_names
@@ -128,6 +128,16 @@ def test_the_limit_beyond_the_second_cache_knows_what_stays_in_it() -> None:
     least, bound = Limits(1e15, 1e15, levels).least_ns("int8", 16, 512, batch=25, steps=10)
     assert bound == "memory"
     assert least == pytest.approx(20 * ((1 << 18) / 1e11 + 3 * (1 << 18) / 1e9) * 1e9)
+
+
+def test_long_times_are_told_without_exponents() -> None:
+    """Three digits, or all before the point."""
+    assert [digits(each) for each in (0.18349, 54.28, 999.4, 3387.2)] == [
+        "0.183",
+        "54.3",
+        "999",
+        "3387",
+    ]
 
 
 class Slow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgelstm.bench.table import HEADS, facts, head, limit, per_step_us
+from edgelstm.bench.table import HEADS, digits, facts, head, limit, per_step_us
 from edgelstm.page import check_installed, escaped, page, plot
 
 
@@ -34,7 +34,7 @@ def _table(result: Mapping[str, Any]) -> str:
         cells = [f"<td>{escaped(each)}</td>" for each in head(case)]
         for peer in peers:
             time, ratio = per_step_us(case, peer), case["ratio"].get(peer)
-            text = "" if time is None else f"{time:.3g}"
+            text = "" if time is None else digits(time)
             text += "" if ratio is None else f" ({ratio['median']:.2f} ×)"
             to_c = case["ratio_to_c"].get(peer)
             text += "" if to_c is None else f" (C {to_c['median']:.2f} ×)"

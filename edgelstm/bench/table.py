@@ -22,7 +22,7 @@ def print_bench(result: Mapping[str, Any], console: Console) -> None:
         title += "; C × as long as edgelstm-c, from C"
     table = Table(title=title)
     for heading in (*HEADS, *result["peers"], "of limit"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for case in result["cases"]:
         cells = [_cell(case, name) for name in result["peers"]]
         table.add_row(*head(case), *cells, limit(case))
@@ -58,6 +58,11 @@ def per_step_us(case: Mapping[str, Any], name: str) -> float | None:
     return None if median is None else median / case["steps"] / 1000
 
 
+def digits(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 def limit(case: Mapping[str, Any]) -> str:
     """The share of the limit that ours reaches, and what binds."""
     found = case.get("limit")
@@ -69,7 +74,7 @@ def _cell(case: Mapping[str, Any], name: str) -> str:
     if time is None:
         return "failed" if name in case["failed"] else ""
     ratio, to_c = case["ratio"].get(name), case["ratio_to_c"].get(name)
-    lines = [f"{time:.3g}"]
+    lines = [digits(time)]
     if ratio is not None:
         lines.append(f"× {ratio['median']:.2f}")
         if ratio["low"] is not None:
