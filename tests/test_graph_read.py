@@ -132,6 +132,24 @@ def test_training_is_left_out_and_dropout_is_switched_off_by_a_value(tmp_path: P
     assert error(ran(graph, {"x": x})["probabilities"], wanted) <= TOLERANCE
 
 
+def test_an_unread_side_of_a_condition_hides_no_output(tmp_path: Path) -> None:
+    """A switch needs less of the inputs than the output, as the output less than a loss."""
+
+    def build(tf: Any) -> None:
+        tf.compat.v1.disable_control_flow_v2()
+        try:
+            x = tf.compat.v1.placeholder(tf.float32, [None, FEATURES], name="x")
+            training = tf.compat.v1.placeholder(tf.bool, [], name="is_training")
+            scale = tf.compat.v1.get_variable("scale", [FEATURES])
+            chosen = tf.compat.v1.cond(training, lambda: 2.0 * x, lambda: tf.tanh(x))
+            tf.multiply(chosen, scale, name="y")
+        finally:
+            tf.compat.v1.enable_control_flow_v2()
+
+    graph = opened(save_checkpoint(tmp_path, build))
+    assert [o.name for o in graph.frozen.outputs] == ["y"]
+
+
 def _dropout_of_tf_1(tf: Any, x: Any, keep: Any) -> Any:
     """floor(keep + uniform) * x / keep, as TensorFlow 1.0 to 1.12 wrote it."""
     noise = tf.raw_ops.RandomUniform(shape=tf.shape(x), dtype=tf.float32)
@@ -178,6 +196,46 @@ def test_a_switch_for_training_is_off_and_its_branch_gone(version: int, tmp_path
     assert not ops & {"Switch", "Merge", "If", "StatelessIf", "RandomUniform"}
     x = weights(2, FEATURES)
     assert error(frozen_ran(graph, {"x": x})["y"], 2 * x) <= TOLERANCE
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("name", ["is_training", "flag"])
+def test_a_keep_probability_that_a_switch_chooses_follows_it(
+    version: int, name: str, tmp_path: Path
+) -> None:
+    """`tf.where(is_training, 0.5, 1.0)` of both versions; another name is told by the message."""
+
+    def build(tf: Any) -> None:
+        x = tf.compat.v1.placeholder(tf.float32, [None, FEATURES], name="x")
+        training = tf.compat.v1.placeholder(tf.bool, [], name=name)
+        where = tf.compat.v1.where if version == 1 else tf.where
+        kept = where(tf.logical_not(training), 1.0, 0.5)
+        tf.tanh(_dropout_of_tf_1(tf, x, kept), name="y")
+
+    path = write(tmp_path / "g.pb", build)
+    if name == "flag":
+        with pytest.raises(UnsupportedModelError, match="random") as refused:
+            opened(path)
+        assert "--fix flag=false" in str(refused.value.cure)
+        return
+    graph = opened(path)
+    assert not {n.op for n in graph.frozen.graph_def.node} & {"RandomUniform", "SelectV2", "Select"}
+    x = weights(2, FEATURES)
+    assert error(frozen_ran(graph, {"x": x})["y"], np.tanh(x)) <= TOLERANCE
+
+
+def test_a_choice_whose_other_branch_lends_its_shape_stays(tmp_path: Path) -> None:
+    """Each branch of a broadcasting choice widens what the other one gives."""
+
+    def build(tf: Any) -> None:
+        x = tf.compat.v1.placeholder(tf.float32, [None, FEATURES], name="x")
+        wide = tf.constant(weights(3, 1, FEATURES))
+        tf.tanh(tf.where(tf.constant(True), x, wide), name="y")
+
+    graph = opened(write(tmp_path / "g.pb", build))
+    x = weights(2, FEATURES)
+    wanted = np.broadcast_to(np.tanh(x), (3, 2, FEATURES))
+    assert error(frozen_ran(graph, {"x": x})["y"], wanted) <= TOLERANCE
 
 
 def test_a_graph_is_cut_where_the_inputs_say(tmp_path: Path) -> None:

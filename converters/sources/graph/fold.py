@@ -52,19 +52,19 @@ def constant(nodes: Nodes, ref: Ref) -> Any:
     return tensorflow().make_ndarray(attr(node, "value").tensor)
 
 
-def _truth(nodes: Nodes, ref: Ref, depth: int = 0) -> bool | None:
+def truth_of(nodes: Nodes, ref: Ref, depth: int = 0) -> bool | None:
     """The value of a predicate where constants decide it."""
     node = nodes.by_name[ref[0]]
     if depth > 50:
         return None
     inputs = [parse_ref(text) for text in data_inputs(node)]
     if node.op in PASSES:
-        return _truth(nodes, inputs[0], depth + 1)
+        return truth_of(nodes, inputs[0], depth + 1)
     if node.op == "LogicalNot":
-        value = _truth(nodes, inputs[0], depth + 1)
+        value = truth_of(nodes, inputs[0], depth + 1)
         return None if value is None else not value
     if node.op in ("LogicalAnd", "LogicalOr"):
-        values = [_truth(nodes, ref, depth + 1) for ref in inputs]
+        values = [truth_of(nodes, ref, depth + 1) for ref in inputs]
         decisive = node.op == "LogicalOr"
         if decisive in values:
             return bool(decisive)
@@ -81,7 +81,7 @@ def fold_branches(nodes: Nodes, where: str) -> None:
         node.name: truth
         for node in nodes.by_name.values()
         if node.op in _SWITCHES
-        and (truth := _truth(nodes, parse_ref(data_inputs(node)[1]))) is not None
+        and (truth := truth_of(nodes, parse_ref(data_inputs(node)[1]))) is not None
     }
     if not decided:
         return
@@ -123,7 +123,7 @@ def _fold_conditions(nodes: Nodes, where: str) -> bool:
     for node in list(nodes.by_name.values()):
         if node.op not in ("If", "StatelessIf"):
             continue
-        truth = _truth(nodes, parse_ref(data_inputs(node)[0]))
+        truth = truth_of(nodes, parse_ref(data_inputs(node)[0]))
         if truth is None:
             continue
         taken = node.attr["then_branch" if truth else "else_branch"].func.name

@@ -14,6 +14,7 @@ from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.sources.graph import fold
 from edgelstm.converters.sources.graph.axes import Axes, Symbols, find_axes
 from edgelstm.converters.sources.graph.checkpoint import VARIABLES, Checkpoint, Saved, saved_as
+from edgelstm.converters.sources.graph.choices import fold_choices
 from edgelstm.converters.sources.graph.complex_pairs import split_complex
 from edgelstm.converters.sources.graph.cudnn import opaque_sources, replace_cudnn
 from edgelstm.converters.sources.graph.ends import End, choose_ends, ref_tensor
@@ -73,6 +74,7 @@ def open_graph(path: Path, kind: SourceKind, options: ConvertOptions) -> OpenedG
     assigned = {name: _add_sink(nodes, write.value) for name, write in writes.items()}
     fold.fold_masks(nodes)
     fold.fold_branches(nodes, where)
+    fold_choices(nodes)
     fold.fold_masks(nodes)
     fold.fold_ones(nodes)
     fold.drop_transparent(nodes)
@@ -277,12 +279,25 @@ def _refuse_random(nodes: Nodes, where: str) -> None:
                     scales = fold.dropout_scales(nodes, mask)
                     cures += [f"--fix {scale}=1" for scale in scales if scale != name]
                     break
+    if not cures:
+        cures = [f"--fix {name}=false" for name in _switches(nodes)]
     raise UnsupportedModelError(
         f"The graph draws random numbers ({node.op}), as dropout does in training.",
         where=f"node {node.name} in {where}",
         cure="switch dropout off: " + " ".join(dict.fromkeys(cures))
         if cures
         else "export the graph for inference, or cut it with --inputs",
+    )
+
+
+def _switches(nodes: Nodes) -> list[str]:
+    """Inputs that are one truth value, as those that switch training on."""
+    truth = tensorflow().bool.as_datatype_enum
+    return sorted(
+        node.name
+        for node in nodes.by_name.values()
+        if node.op in ("Placeholder", "PlaceholderWithDefault")
+        and attr(node, "dtype").type == truth
     )
 
 

@@ -43,9 +43,9 @@ def find_outputs(nodes: Nodes, where: str) -> list[str]:
         if not ends or all(left[n].op in PLACEHOLDERS for n in ends):
             break
         dropped |= {n for n in ends if n not in candidates}
+    candidates = [n for n in candidates if not _left_of_loop(nodes, left[n])] or candidates
     if training & {n for n in nodes.by_name if _TRAINING_OPS.search(nodes.by_name[n].op)}:
         candidates = _without_labels(candidates, sources)
-    candidates = [n for n in candidates if not _left_of_loop(nodes, left[n])] or candidates
     if not candidates:
         raise UnsupportedModelError(
             "No output was found: nothing in the graph that is computed from an input is left "
