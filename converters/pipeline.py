@@ -72,6 +72,8 @@ Progress = Callable[[str], None]
 METADATA = "edgelstm"
 METADATA_FORMAT = 1
 
+_OTHER_FORMATS = frozenset(".onnx .pb .pbtxt .h5 .hdf5 .keras .pt .pth .pt2 .mlmodel".split())
+
 
 def convert(
     source_path: Path, output: Path, options: ConvertOptions, *, progress: Progress = print
@@ -339,9 +341,19 @@ def require_fused(report: ConversionReport) -> None:
 def check_output(
     output: Path, overwrite: OverwritePolicy, *, besides: Iterable[Path | None] = ()
 ) -> None:
-    """Find out before the work that the output can be written; see `files.check_output`."""
+    """Find out before the work that the output can be written; see `files.check_output`.
+
+    Raises:
+        OptionError: its name is that of another format.
+    """
     may_replace = overwrite is OverwritePolicy.REPLACE
     files.check_output(output, may_replace=may_replace, besides=besides)
+    if output.suffix.lower() in _OTHER_FORMATS:
+        raise OptionError(
+            f"The output is a TFLite model, and is named as {output.suffix} files are.",
+            where=str(output),
+            cure=f"name it {output.with_suffix('.tflite').name}",
+        )
 
 
 def _report(

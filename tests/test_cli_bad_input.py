@@ -272,8 +272,9 @@ def test_a_gru_fails_require_fused_with_one(tmp_path: Path, folder: Path, capsys
         ("kept.tflite", ("exists", "--overwrite")),
         ("pipe", ("regular file",)),
         ("n" * 300 + ".tflite", ("too long",)),
+        ("model.ONNX", ("TFLite", "model.tflite")),
     ],
-    ids=["no folder", "under a file", "a folder", "existing", "a pipe", "too long"],
+    ids=["no folder", "under a file", "a folder", "existing", "a pipe", "too long", "a format"],
 )
 def test_an_output_that_cannot_be_written_is_found_before_the_work(
     name: str, words: tuple[str, ...], good: Path, folder: Path, capsys: Any, monkeypatch: Any
