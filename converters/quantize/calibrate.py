@@ -14,6 +14,7 @@ from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE, layer
 from edgelstm.converters.lowering.state import COPY_OP
 from edgelstm.converters.quantize.calibration_calls import Call, calls
 from edgelstm.converters.quantize.calibration_data import CalibrationData, Continuity
+from edgelstm.converters.quantize.cut_sums import CutSums
 from edgelstm.converters.quantize.dense import DenseStatistics, dense_layers
 from edgelstm.converters.quantize.integer_op import RoundedWeights
 from edgelstm.converters.quantize.observer import Observer, ObserverKind
@@ -64,6 +65,7 @@ class LayerStatistics:
     rounded: RoundedWeights | None = None
     learned: LayerRanges | None = None
     saturated: Wide = dataclasses.field(default_factory=lambda: np.zeros(4))
+    cut_sums: CutSums = dataclasses.field(default_factory=CutSums)
 
     def see(self, seen: Trace) -> None:
         """Takes one sequence in."""
@@ -82,6 +84,7 @@ class LayerStatistics:
                 margin = (high - low) / 256.0
                 near = (values < low + margin) | (values > high - margin)
                 self.saturated[gate] += float(near.sum()) / self.spec.units
+        self.cut_sums.see(self.spec, seen)
         self.moments = _added(self.moments, np.concatenate([seen.x, seen.h[:-1]], axis=2))
         self.vectors += seen.x.shape[0] * seen.x.shape[1]
 
