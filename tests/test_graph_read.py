@@ -238,6 +238,25 @@ def test_a_choice_whose_other_branch_lends_its_shape_stays(tmp_path: Path) -> No
     assert error(frozen_ran(graph, {"x": x})["y"], wanted) <= TOLERANCE
 
 
+def test_a_graph_that_fails_on_words_that_are_all_padding_is_measured_on_others(
+    tmp_path: Path,
+) -> None:
+    """The last word at index length - 1: an empty row has none."""
+
+    def build(tf: Any) -> None:
+        words = tf.compat.v1.placeholder(tf.int32, [None, 5], name="words")
+        lengths = tf.reduce_sum(tf.sign(words), 1)
+        rows = tf.nn.embedding_lookup(tf.constant(weights(7, FEATURES)), words)
+        last = tf.range(tf.shape(words)[0]) * 5 + lengths - 1
+        tf.tanh(tf.gather(tf.reshape(rows, [-1, FEATURES]), last), name="y")
+
+    graph = opened(write(tmp_path / "g.pb", build))
+    assert [o.spec.shape for o in graph.frozen.outputs] == [(None, FEATURES)]
+    words = np.asarray([[1, 2, 0, 0, 0], [3, 4, 5, 6, 1]], np.int32)
+    wanted = np.tanh(weights(7, FEATURES)[[2, 1]])
+    assert error(frozen_ran(graph, {"words": words})["y"], wanted) <= TOLERANCE
+
+
 def test_a_graph_is_cut_where_the_inputs_say(tmp_path: Path) -> None:
     """At an op, at a constant, at a second output, with a shape of one's own."""
 

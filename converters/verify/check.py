@@ -24,6 +24,7 @@ from edgelstm.converters.verify.runner import Runner, open_runners
 from edgelstm.converters.verify.source import LaidOut, Reference, Roundable, Source
 from edgelstm.converters.verify.tolerance import DEFAULTS, Tolerance, tolerance_for
 from edgelstm.errors import EdgeLstmError
+from edgelstm.foreign import telling_line
 
 Progress = Callable[[str], None]
 Outputs = Mapping[str, Array]
@@ -219,11 +220,6 @@ def _noise_notes(
             )
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
 @dataclasses.dataclass
 class _Comparison:
     """A source with everything that stays the same from case to case."""
@@ -258,7 +254,7 @@ class _Comparison:
                     raise
                 notes.append(
                     f"{case.name} ({case.time or 'no'} steps) left out, "
-                    f"the source does not take it: {_first_line(error)}"
+                    f"the source does not take it: {telling_line(error)}"
                 )
         lengths = {case.time for case, _ in expected}
         if notes and self.axes.time_varies and len(lengths) < FEWEST_LENGTHS:

@@ -15,6 +15,7 @@ from edgelstm.converters.sources.graph.functions import body_of, callee, is_call
 from edgelstm.converters.sources.graph.nodes import Node, Nodes, attr, data_inputs, parse_ref
 from edgelstm.converters.spec import Array
 from edgelstm.errors import UnreadableModelError
+from edgelstm.foreign import telling_line
 
 VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 _ASSIGNS = frozenset({"Assign", "AssignVariableOp"})
@@ -40,7 +41,7 @@ class Checkpoint:
             self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
         except Exception as error:
             raise UnreadableModelError(
-                f"The checkpoint cannot be read: {_first(error)}",
+                f"The checkpoint cannot be read: {telling_line(error)}.",
                 where=str(prefix),
                 cure="copy all of its files again: .index and every .data",
             ) from None
@@ -79,7 +80,7 @@ class Checkpoint:
             return np.asarray(self._reader.get_tensor(key))
         except Exception as error:
             raise UnreadableModelError(
-                f"Variable {key!r} cannot be read: {_first(error)}",
+                f"Variable {key!r} cannot be read: {telling_line(error)}.",
                 where=str(self._prefix),
                 cure="copy the checkpoint's .data files again",
             ) from None
@@ -156,7 +157,3 @@ def _strings(nodes: Mapping[str, Node], text: str) -> list[str]:
         return []
     values: Any = tensorflow().make_ndarray(attr(node, "value").tensor)
     return [bytes(value).decode("utf-8", "replace") for value in np.ravel(values)]
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

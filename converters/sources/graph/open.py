@@ -35,6 +35,7 @@ from edgelstm.converters.sources.sizes import asked_size
 from edgelstm.converters.sources.sniff import SourceKind
 from edgelstm.converters.spec import Array, TensorSpec
 from edgelstm.errors import OptionError, UnreadableModelError, UnsupportedModelError
+from edgelstm.foreign import telling_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,16 +166,11 @@ def imported(graph_def: Any, where: str) -> Any:
             tf.import_graph_def(graph_def, name="")
     except Exception as error:
         raise UnsupportedModelError(
-            f"TensorFlow cannot take the graph: {_first(error)}",
+            f"TensorFlow cannot take the graph: {telling_line(error)}.",
             where=where,
             cure="check that the shapes in --inputs are those of the model; else export it again",
         ) from None
     return graph
-
-
-def _first(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:300].rstrip(".") + "."
 
 
 def _tensor(graph: Any, end: End, where: str) -> GraphTensor:

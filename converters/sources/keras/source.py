@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from edgelstm.converters.sources.sniff import sniff
 from edgelstm.converters.spec import Precision, Recurrence, StatePair, StatePolicy, TensorSpec
 from edgelstm.converters.verify.noise import changed
 from edgelstm.errors import EdgeLstmError, UnsupportedModelError
+from edgelstm.foreign import telling_line
 
 
 class KerasSource:
@@ -145,7 +145,7 @@ class KerasSource:
             except Exception as error:
                 refuse_missing_name(error, str(self.path))
                 raise UnsupportedModelError(
-                    f"{self._framework} cannot trace the model: {_first_line(error)}",
+                    f"{self._framework} cannot trace the model: {telling_line(error)}",
                     where=str(self.path),
                     cure="make it work with model.predict(), which traces it too",
                 ) from error
@@ -200,14 +200,6 @@ def live_model(loaded: LoadedKeras, options: ConvertOptions) -> LiveModel:
         id(layer) for layer in recurrent_layers(model, loaded.engine) if layer.stateful
     )
     return LiveModel(model, loaded.engine, inputs, outputs, stateful)
-
-
-def _first_line(error: Exception) -> str:
-    """The line of Keras's message that says what is wrong, not where Keras was."""
-    plain = re.sub(r"\x1b\[\d*m", "", str(error))
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("Exception encountered")]
-    return (telling or lines or [type(error).__name__])[0][:400].rstrip(".")
 
 
 def _names(tensors: list[Any], names: list[str] | None) -> list[str]:

@@ -19,6 +19,7 @@ from edgelstm.errors import (
     UnsafeModelError,
     UnsupportedModelError,
 )
+from edgelstm.foreign import telling_line
 
 OLDEST_OPSET = 7
 _LARGEST_BYTES = 2**31 - 1  # protobuf's own limit
@@ -67,7 +68,7 @@ def read_onnx(path: Path) -> OnnxFile:
         raise
     except Exception as error:  # a damaged message holds anything
         raise UnreadableModelError(
-            f"The model is damaged: {_first(error)}", where=where, cure=_CURE
+            f"The model is damaged: {telling_line(error)}.", where=where, cure=_CURE
         ) from None
     return OnnxFile(where, model, opset, _written_by(model), digest.hexdigest())
 
@@ -106,7 +107,7 @@ def array_of(tensor: Any, where: str) -> Array:
     except Exception as error:
         raise UnreadableModelError(
             f"The content of a constant does not fit its shape {list(tensor.dims)[:8]}: "
-            f"{_first(error)}",
+            f"{telling_line(error)}.",
             where=place,
             cure=_CURE,
         ) from None
@@ -174,7 +175,7 @@ def _load_external(model: Any, path: Path, digest: Any) -> None:
                 content = file.read(length if length >= 0 else -1)
         except (OSError, ValueError) as error:
             raise UnreadableModelError(
-                f"The weights in {name!r} cannot be read: {_first(error)}",
+                f"The weights in {name!r} cannot be read: {telling_line(error)}.",
                 where=place,
                 cure="copy all files of the model",
             ) from None
@@ -205,7 +206,7 @@ def _inlined(model: Any, where: str) -> Any:
         return onnx().inliner.inline_local_functions(model)
     except Exception as error:
         raise UnreadableModelError(
-            f"The functions of the model cannot be resolved: {_first(error)}", where=where
+            f"The functions of the model cannot be resolved: {telling_line(error)}.", where=where
         ) from None
 
 
@@ -242,8 +243,3 @@ def _check_weights(graph: Any, where: str) -> None:
 def _written_by(model: Any) -> str:
     name = " ".join(part for part in (model.producer_name, model.producer_version) if part)
     return f"ONNX by {name}" if name else "ONNX"
-
-
-def _first(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:200].rstrip(".") + "."

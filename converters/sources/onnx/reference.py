@@ -16,6 +16,7 @@ from edgelstm.converters.sources.onnx.package import onnx
 from edgelstm.converters.spec import Array, Precision, StatePair, StatePolicy
 from edgelstm.converters.verify.noise import changed
 from edgelstm.errors import UnsupportedModelError
+from edgelstm.foreign import telling_line
 
 _FEW_VALUES = 8  # constants that are smaller are sizes and factors rather than weights
 _QUIET = 4
@@ -89,7 +90,7 @@ def _runner(model: Any, where: str) -> tuple[str, Any]:
         )
     except Exception as error:
         raise UnsupportedModelError(
-            f"ONNX Runtime does not take the model: {first_line(error)}",
+            f"ONNX Runtime does not take the model: {telling_line(error)}.",
             where=where,
             cure="export the model again",
         ) from None
@@ -104,12 +105,6 @@ def telling(error: Exception) -> str:
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"^/\S+:\d+ .*?\) (?=\S* ?[\w(!=])", "", text)
     return (f"{node.group(1)}: {text}" if node else text)[:300]
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what a library said."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:300].rstrip(".") + "."
 
 
 def _with_outputs(model: Any, outputs: Sequence[str]) -> Any:

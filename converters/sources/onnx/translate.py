@@ -15,6 +15,7 @@ from edgelstm.converters.sources.onnx.node import OnnxNode
 from edgelstm.converters.sources.onnx.order import ordered
 from edgelstm.converters.sources.onnx.partial import PartialInts
 from edgelstm.errors import EdgeLstmError, UnreadableModelError, UnsupportedModelError
+from edgelstm.foreign import telling_line
 
 _OWN_DOMAINS = ("", "ai.onnx")
 _QUANTIZED = re.compile(r"^(QLinear|Quantize|Dequantize|DynamicQuantize|ConvInteger|MatMulInteger)")
@@ -97,7 +98,7 @@ class Translator:
             raise
         except Exception as error:
             raise UnsupportedModelError(
-                f"{node.op} does not fit what it is given: {_first(error)}",
+                f"{node.op} does not fit what it is given: {telling_line(error)}.",
                 where=node.where,
                 cure="check that the shapes in --inputs are those of the model; else export it "
                 "again",
@@ -144,8 +145,3 @@ def _unknown(node: OnnxNode) -> UnsupportedModelError:
         where=node.where,
         cure="export the model without it",
     )
-
-
-def _first(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:300].rstrip(".") + "."
