@@ -12,6 +12,7 @@ import pytest
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.pipeline import convert
 from edgelstm.converters.report import ConversionReport
+from edgelstm.errors import UnsupportedModelError
 
 FEATURES, UNITS, STEPS = 4, 5, 6
 Loop = Callable[[Any, Any, Any, Any], dict[str, Any]]
@@ -123,6 +124,22 @@ def test_steps_that_a_loop_leaves_out_are_left_out(time: int | None, tmp_path: P
 
 
 def test_a_loop_that_repeats_its_state_in_masked_steps_is_exact(tmp_path: Path) -> None:
-    """It was an internal error."""
+    """One recurrence, written as it computes."""
     report = _converted(_masked, tmp_path, lengths=True)
     assert len(report.recurrences) == 1
+
+
+def _counting_down(tf: Any, x: Any, n: Any, step: Any) -> dict[str, Any]:
+    start = (tf.zeros([tf.shape(x)[0], UNITS]),) * 2
+    h, _ = tf.scan(
+        lambda s, frame: step(frame, *s), tf.transpose(x, [1, 0, 2]), start, reverse=True
+    )
+    return {"y": h}
+
+
+def test_a_loop_that_counts_down_is_refused_with_another_way_to_write_it(tmp_path: Path) -> None:
+    """Not with what TensorFlow's converter says of tensor lists alone."""
+    with pytest.raises(UnsupportedModelError, match=r"tf\.scan\(reverse=True\)") as refused:
+        _converted(_counting_down, tmp_path)
+    assert "tf.reverse(x)" in str(refused.value.cure)
+    assert not (tmp_path / "m.tflite").exists()

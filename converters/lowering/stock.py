@@ -37,9 +37,16 @@ def stock_convert(function: Any, variables: Sequence[Any], precision: Precision)
         try:
             flatbuffer: bytes = converter.convert()
         except Exception as error:
+            line = _first_line(error)
+            if "TensorList" in line:
+                raise UnsupportedModelError(
+                    "A loop is left that is no recurrence from the first step to the last, such as "
+                    "tf.scan(reverse=True) or tf.map_fn, and TensorFlow's own converter cannot "
+                    f"take it either: {line}",
+                    cure="count up over tf.reverse(x), or write it as a layer of Keras",
+                ) from error
             raise UnsupportedModelError(
-                "TensorFlow's own converter cannot take the rest of the model: "
-                + _first_line(error),
+                f"TensorFlow's own converter cannot take the rest of the model: {line}",
                 cure="replace the layer named in the message by one of builtin operations",
             ) from error
     return flatbuffer
