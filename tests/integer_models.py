@@ -11,6 +11,7 @@ from fused_models import Way, job, marker_model, random_spec
 
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
+from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.graph_io import GraphIo, to_integer_io
 from edgelstm.converters.quantize.integer import IntegerLstm
 from edgelstm.converters.quantize.integer_op import make_integer
@@ -135,3 +136,7 @@ def micro_configurations() -> Iterator[Configuration]:
             batch=1 + number % 3,
             steps=(1, 10, 40)[number % 3],
         )
+
+
+def data_of(samples: list[dict[str, Array]]) -> CalibrationData:
+    return CalibrationData("the test", lambda: iter(samples))

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from delegate_models import invoked, opened
 from fused_models import random_spec
 from lstm_reference import lstm
 from native_layers import kernel_names
-from test_delegate import invoked, opened
 from test_fused_lowering import TOLERANCE
 
 from edgelstm.converters.flatbuffer import Model, Quantization, Tensor

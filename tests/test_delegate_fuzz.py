@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from delegate_models import opened
 from fused_models import random_spec
 from integer_models import micro_configurations
 from integer_ops import IntegerCase
 from native_layers import kernel_names
-from test_delegate import opened
 from test_delegate_basic import basic_model
 from test_delegate_ops import bidirectional_model, both_directions, step_model, step_specs
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from delegate_models import KERNELS, fused_model, invoked, opened, with_delegate
 from fused_models import WAYS, job, random_spec, run
-from test_delegate import KERNELS, fused_model, invoked, opened, with_delegate
 from test_fused_lowering import INTERPRETERS, TOLERANCE, chain_model, inputs_for, lowered
 
 from edgelstm.converters.flatbuffer import Model

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from delegate_models import opened
 from integer_ops import CELL_EXPONENTS, IntegerCase, cases
 from native_layers import kernel_names
-from test_delegate import opened
 
 from edgelstm.converters.flatbuffer import Model, Quantization
 from edgelstm.converters.lowering.fused import FUSED_OP

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from delegate_models import opened, with_delegate
 from fused_models import Way, job, random_spec, run
 from integer_models import CELL_RANGES, Configuration, integer_lstm, micro_configurations
 from native_layers import kernel_names
-from test_delegate import opened, with_delegate
 from test_fused_lowering import INTERPRETERS
 from test_integer_kernels import invoked, ours
 
