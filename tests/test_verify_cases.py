@@ -27,7 +27,7 @@ from edgelstm.converters.spec import (
 )
 from edgelstm.converters.verify.axes import InputAxes, ModelAxes
 from edgelstm.converters.verify.cases import MASK_PATTERNS, plan
-from edgelstm.errors import DataError
+from edgelstm.errors import DataError, UnsupportedModelError
 
 
 class TestCases:
@@ -89,14 +89,15 @@ class TestCases:
         for name, row in zip(typical.rows, typical.calls[0]["x"], strict=True):
             np.testing.assert_array_equal(row != 0, dict(MASK_PATTERNS)[name](20))
 
+    @pytest.mark.parametrize("kind", [ValueError, UnsupportedModelError])
     def test_a_source_that_refuses_short_sequences_is_still_compared_on_three_lengths(
-        self,
+        self, kind: type[Exception]
     ) -> None:
-        """The lengths left out are told."""
+        """The lengths left out are told, whether its framework refuses them or its reader."""
 
         def at_least_ten(x: Array) -> Array:
             if x.shape[1] < 10:
-                raise ValueError("Negative dimension size")
+                raise kind("Negative dimension size")
             return x
 
         graph = Graph()
@@ -106,15 +107,18 @@ class TestCases:
         assert {case.time for case in found.cases} == {20, 40, 200}
         assert any("7 steps" in note and "Negative dimension" in note for note in found.notes)
 
-    def test_a_source_that_fails_on_typical_sequences_is_an_error(self) -> None:
+    @pytest.mark.parametrize("kind", [ValueError, UnsupportedModelError])
+    def test_a_source_that_fails_on_typical_sequences_is_an_error(
+        self, kind: type[Exception]
+    ) -> None:
         """Then nothing could be compared, and hiding it would be no proof."""
 
         def broken(x: Array) -> Array:
-            raise ValueError("broken")
+            raise kind("broken")
 
         graph = Graph()
         y = graph.op("ADD", [graph.x, graph.constant(0.0)], (DYNAMIC, DYNAMIC, FEATURES))
-        with pytest.raises(ValueError, match="broken"):
+        with pytest.raises(kind, match="broken"):
             check(source_of(broken), graph.finish(no_lstm(), y=y))
 
 
