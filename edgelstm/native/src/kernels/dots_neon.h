@@ -47,6 +47,9 @@ struct NeonDots : NeonWords {
 #endif
   }
 #endif
+  static Int AddByteDot(Int sum, Weights weights, Quad quad) {
+    return AddDot(sum, weights, quad);
+  }
 
 #if defined(__aarch64__)
   static constexpr bool kOwnDots = true;

@@ -170,14 +170,27 @@ class Lstm {
           Cell<kGates>(z, block, c + r * layer_.units, hidden[r]);
         }
       }
-    } else if (V::kMixesHalf && kGates == kMixedGates && sizes_.mixed) {
-      AllRecurrent<kMixedGates, MixedOrHalf>(before, count, step, sums, c, hidden);
-    } else if (V::kHasHalf && sizes_.half) {
+    } else {
+      AsStored<kGates>(before, count, step, sums, c, hidden);
+    }
+    if (has_projection_) ProjectHidden(first, count, step, hidden);
+  }
+
+  // AllRecurrent with the type that the weights are kept in.
+  template <int kGates>
+  void AsStored(const float* const* before, int64_t count, int64_t step, const float* sums,
+                float* c, float* const* hidden) {
+    if constexpr (V::kMixesHalf && kGates == kMixedGates) {
+      if (sizes_.mixed) {
+        AllRecurrent<kMixedGates, MixedOrHalf>(before, count, step, sums, c, hidden);
+        return;
+      }
+    }
+    if (V::kHasHalf && sizes_.half) {
       AllRecurrent<kGates, uint16_t>(before, count, step, sums, c, hidden);
     } else {
       AllRecurrent<kGates, float>(before, count, step, sums, c, hidden);
     }
-    if (has_projection_) ProjectHidden(first, count, step, hidden);
   }
 
   template <int kGates, class Element>
