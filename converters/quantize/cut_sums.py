@@ -7,14 +7,12 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from edgelstm.converters.quantize.trace import Trace
-from edgelstm.converters.recurrence.step import activate
-from edgelstm.converters.spec import Activation, Array, LstmSpec, Precision
+from edgelstm.converters.quantize.trace import Trace, gate_value
+from edgelstm.converters.spec import LstmSpec, Precision
 
 LIMIT = 8.0
 """Where a gate sum ends: 2^15 steps of the 2^-12 that kernels store it in."""
 
-_CELL_GATE = 2
 # Time steps of single rows that are looked at: enough for a share, and no time beside the rest.
 _ENOUGH = 20_000
 
@@ -55,12 +53,12 @@ class CutSums:
             across = h * recurrent if spec.diagonal else h @ recurrent.T
             hit = (np.abs(own) > LIMIT) | (np.abs(across) > LIMIT)
             own, across = own[hit], across[hit]
-            whole = _gate(spec.activation, gate, own + across)
+            whole = gate_value(spec.activation, gate, own + across)
             for precision, added in (
                 (Precision.INT8, across),
                 (Precision.INT16, np.clip(across, -LIMIT, LIMIT)),
             ):
-                found = _gate(spec.activation, gate, np.clip(own, -LIMIT, LIMIT) + added)
+                found = gate_value(spec.activation, gate, np.clip(own, -LIMIT, LIMIT) + added)
                 moved = np.square(found - whole, dtype=np.float64)
                 self.squares[precision][gate] += float(moved.sum())
         self.values += steps * batch * spec.units
@@ -68,9 +66,3 @@ class CutSums:
     def rms(self, precision: Precision) -> npt.NDArray[np.float64]:
         """Per gate i, f, c, o, the root of the mean squared difference; int8 or int16."""
         return np.sqrt(self.squares[precision] / max(1, self.values))
-
-
-def _gate(activation: Activation, gate: int, z: Array) -> Array:
-    if gate == _CELL_GATE:
-        return np.asarray(activate(activation, z))
-    return np.asarray(0.5 * np.tanh(0.5 * z) + 0.5)

@@ -13,12 +13,10 @@ import dataclasses
 import numpy as np
 
 from edgelstm.converters.flatbuffer import Op, Quantization, Subgraph, Tensor
-from edgelstm.converters.lowering.fused import C_STATE, H_STATE
-from edgelstm.converters.lowering.state import COPY_OP
-from edgelstm.converters.quantize import ranges as rng
-from edgelstm.converters.quantize.integer import Affine
-from edgelstm.converters.quantize.integer.parameters import (
+from edgelstm.converters.lowering.fused import (
     BIAS,
+    C_STATE,
+    H_STATE,
     KERNEL,
     LAYER_NORM,
     PEEPHOLE,
@@ -26,6 +24,9 @@ from edgelstm.converters.quantize.integer.parameters import (
     PROJECTION_BIAS,
     RECURRENT,
 )
+from edgelstm.converters.lowering.state import COPY_OP
+from edgelstm.converters.quantize import ranges as rng
+from edgelstm.converters.quantize.integer import Affine
 from edgelstm.converters.quantize.ranges import LayerRanges
 from edgelstm.converters.spec import Array, FloatArray, Precision
 

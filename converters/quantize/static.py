@@ -8,18 +8,19 @@ from collections.abc import Collection
 import numpy as np
 
 from edgelstm.converters.flatbuffer import Model, Op
-from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
-from edgelstm.converters.quantize import ranges as rng
-from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
-from edgelstm.converters.quantize.dense import rounded_dense
-from edgelstm.converters.quantize.integer.parameters import (
+from edgelstm.converters.lowering.fused import (
     BIAS,
+    FUSED_OP,
     KERNEL,
     LAYER_NORM,
     PROJECTION,
     PROJECTION_BIAS,
     RECURRENT,
+    layer_name,
 )
+from edgelstm.converters.quantize import ranges as rng
+from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
+from edgelstm.converters.quantize.dense import rounded_dense
 from edgelstm.converters.quantize.integer_op import RoundedWeights, make_integer
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import STATIC, Plan

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgelstm.converters.flatbuffer import Op, Tensor, schema
-from edgelstm.converters.quantize.integer.parameters import (
+from edgelstm.converters.lowering.fused import (
     BIAS,
     KERNEL,
     LAYER_NORM,
@@ -21,6 +21,7 @@ from edgelstm.converters.recurrence.step import LAYER_NORM_EPSILON, activate
 from edgelstm.converters.spec import Activation, Array, FloatArray, Gates, Layout, LstmSpec
 
 _GATES = "ifco"
+_CELL_GATE = 2
 
 
 def spec_of(op: Op, name: str) -> LstmSpec:
@@ -117,6 +118,13 @@ def trace(
     return Trace(rows, run.h, run.c, run.hidden, sums if spec.layer_norm else (), gates)
 
 
+def gate_value(activation: Activation, number: int, z: Array) -> Array:
+    """A gate i, f, c, o behind its activation: the layer's for c, the logistic sigmoid's else."""
+    if number == _CELL_GATE:
+        return np.asarray(activate(activation, z))
+    return np.asarray(0.5 * np.tanh(0.5 * z) + 0.5)
+
+
 def _same(rows: Array) -> Array:
     return rows
 
@@ -211,10 +219,7 @@ class _Run:
             z = z - z.mean(axis=-1, keepdims=True)
             z = z / np.sqrt((z * z).mean(axis=-1, keepdims=True) + LAYER_NORM_EPSILON) * norm
         z = z + bias
-        if number == 2:
-            made = np.asarray(activate(spec.activation, z))
-        else:
-            made = np.asarray(0.5 * np.tanh(0.5 * z) + 0.5)
+        made = gate_value(spec.activation, number, z)
         self.gates[number][where] = made
         return made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgelstm.converters.flatbuffer import Op, schema
-from edgelstm.converters.quantize.integer.parameters import KERNEL, PEEPHOLE, PROJECTION, RECURRENT
+from edgelstm.converters.lowering.fused import KERNEL, PEEPHOLE, PROJECTION, RECURRENT
 from edgelstm.converters.quantize.result import blocked, weights
 from edgelstm.converters.spec import Precision
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from edgelstm.converters.flatbuffer import Op
+from edgelstm.converters.lowering.fused import RECURRENT
 from edgelstm.converters.quantize.integer import (
     IntegerLstm,
     IntegerState,
@@ -18,7 +19,6 @@ from edgelstm.converters.quantize.integer import (
     TfliteLstm,
 )
 from edgelstm.converters.quantize.integer.fixed_point import Ints
-from edgelstm.converters.quantize.integer.parameters import RECURRENT
 from edgelstm.converters.quantize.rows import rounded, rounding_of
 from edgelstm.converters.quantize.trace import spec_of, trace
 from edgelstm.converters.spec import Array, Layout, LstmSpec

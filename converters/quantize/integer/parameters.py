@@ -8,12 +8,22 @@ import math
 import numpy as np
 
 from edgelstm.converters.flatbuffer import Op, Tensor
+from edgelstm.converters.lowering.fused import (
+    BIAS,
+    C_STATE,
+    H_STATE,
+    KERNEL,
+    LAYER_NORM,
+    PEEPHOLE,
+    PROJECTION,
+    PROJECTION_BIAS,
+    RECURRENT,
+)
 from edgelstm.converters.spec import Array, Layout
 from edgelstm.errors import UnsupportedModelError
 
 GATE_SUM_SCALE = 2.0**-12
-INPUT, KERNEL, RECURRENT, PEEPHOLE, BIAS = 0, 1, 5, 9, 12
-PROJECTION, PROJECTION_BIAS, H_STATE, C_STATE, LAYER_NORM = 16, 17, 18, 19, 20
+INPUT = 0
 HIDDEN_INTERMEDIATE = 4
 INTERMEDIATES = 5
 _GATES = "ifco"
