@@ -253,7 +253,7 @@ def resident_bytes() -> int:
 
 
 def test_memory_is_flat_over_many_invokes() -> None:
-    """Twenty thousand calls, and a hundred interpreters made and dropped."""
+    """Twenty thousand calls, and two hundred interpreters made and dropped."""
     spec = random_spec(5, units=24, features=8)
     interpreter, _ = carried(spec, 1, 5)
     (x,) = inputs_for(spec, 1, 5, 0, initial=False)
@@ -263,11 +263,12 @@ def test_memory_is_flat_over_many_invokes() -> None:
         interpreter.invoke()
     assert resident_bytes() - before < 200_000
     big = random_spec(5, units=128, features=64)
-    for number in range(100):
+    for number in range(300):
         carried(big)
-        if number == 20:
+        # Until then, the process's heap finds its size.
+        if number == 99:
             before = resident_bytes()
-    assert resident_bytes() - before < 4_000_000
+    assert resident_bytes() - before < 1_000_000
 
 
 def test_each_layer_is_one_kernel() -> None:

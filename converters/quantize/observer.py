@@ -12,6 +12,8 @@ from edgelstm.converters.spec import Array
 _BINS = 4096
 _CANDIDATES = 64
 _SMALLEST_SHARE = 0.3
+# Bins per unit stay finite in float32.
+_SMALLEST_REACH = 2.0**-100
 PERCENTILE = 99.99
 
 
@@ -87,7 +89,7 @@ class Observer:
         if largest <= self._reach:
             return
         if self._reach == 0.0:
-            self._reach = largest
+            self._reach = max(largest, _SMALLEST_REACH)
             self._counts[_BINS // 2] = self.count_of_zeros()
             return
         while self._reach < largest:
@@ -111,10 +113,9 @@ class Observer:
         first = int(np.searchsorted(share, tail, side="right"))
         last = int(np.searchsorted(share, 1.0 - tail, side="left"))
         edges = self._edges
-        return Range(
-            max(self.low, float(edges[min(first, _BINS - 1)])),
-            min(self.high, float(edges[min(last, _BINS - 1) + 1])),
-        )
+        high = min(self.high, float(edges[min(last, _BINS - 1) + 1]))
+        # Rounding may put a value into the bin beside its own.
+        return Range(min(max(self.low, float(edges[min(first, _BINS - 1)])), high), high)
 
     def _smallest_error(self, bits: int) -> Range:
         """Tries ranges shrunk towards zero; a clipped value's error counts as it is."""
