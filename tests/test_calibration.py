@@ -27,7 +27,9 @@ from edgelstm.errors import DataError
 
 @settings(max_examples=60)
 @example([np.asarray([0.0, 1.1754944e-38], np.float32)], ObserverKind.MSE)
-@example([np.full(20_000, -1e-10, np.float32), np.asarray([-1e4], np.float32)], ObserverKind.PERCENTILE)
+@example(
+    [np.full(20_000, -1e-10, np.float32), np.asarray([-1e4], np.float32)], ObserverKind.PERCENTILE
+)
 @given(
     st.lists(
         hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-1e4, 1e4, width=32)),
