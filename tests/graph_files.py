@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions, TensorChoice
@@ -16,6 +17,15 @@ from edgelstm.converters.spec import Array
 
 CORPUS = Path(__file__).resolve().parent.parent.parent / "shared" / "corpus"
 FEATURES, UNITS = 3, 4
+TOLERANCE = 2e-6
+needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"the corpus is not at {CORPUS}")
+
+
+def recorded(path: Path) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Inputs and outputs that real TensorFlow 1.15.5 recorded."""
+    with np.load(path) as archive:
+        inputs = {k[3:]: archive[k] for k in archive if k.startswith("in:")}
+        return inputs, {k[4:]: archive[k] for k in archive if k.startswith("out:")}
 
 
 def opened(path: Path, **options: Any) -> OpenedGraph:

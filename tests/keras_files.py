@@ -23,6 +23,8 @@ from edgelstm.errors import InputError
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus" / "models"
 CUSTOM_OBJECTS = Path(__file__).resolve().parent / "custom_objects"
 
+each_engine = pytest.mark.parametrize("engine", list(KerasEngine), ids=lambda e: e.value)
+
 
 def sequence(*shape: int, seed: int = 0) -> Array:
     """Standard normal float32."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from graph_files import (
     CORPUS,
     FEATURES,
+    TOLERANCE,
     UNITS,
     block_lstm,
     choice,
@@ -20,8 +20,10 @@ from graph_files import (
     error,
     frozen_ran,
     graph_def,
+    needs_corpus,
     opened,
     ran,
+    recorded,
     save_checkpoint,
     sequence_model,
     trained_model,
@@ -30,23 +32,12 @@ from graph_files import (
 )
 
 from edgelstm.converters.frameworks import tensorflow
-from edgelstm.converters.sources.graph.cudnn import CudnnCell, equations
-from edgelstm.converters.spec import Array
 from edgelstm.errors import OptionError, UnreadableModelError, UnsupportedModelError
 
-TOLERANCE = 2e-6
 TF1 = CORPUS / "tf1" / "1.15.5"
-needs_corpus = pytest.mark.skipif(not TF1.is_dir(), reason=f"the corpus is not at {CORPUS}")
 # Every wrapper once; the rest is slow.
 SOME = ("basic-bidi_len", "block-static_len", "fused-bidi_len", "multi-dynamicV2", "lstm_full-dynamic_tm",
         "basic-stackbidi", "conv1d-static", "phased-dynamic")  # fmt: skip
-
-
-def recorded(path: Path) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Inputs and outputs that real TensorFlow 1.15.5 recorded."""
-    with np.load(path) as archive:
-        inputs = {k[3:]: archive[k] for k in archive if k.startswith("in:")}
-        return inputs, {k[4:]: archive[k] for k in archive if k.startswith("out:")}
 
 
 def names_of(folder: Path) -> list[Any]:
@@ -401,174 +392,3 @@ class TestLayout:
         assert fixed.frozen.outputs[0].spec.shape == (9, 2, UNITS)
         with pytest.raises(OptionError, match="fixes the time size"):
             opened(path, inputs=(choice("x", 9, 2, FEATURES),), time=8)
-
-
-class TestVariables:
-    """Constants where nothing assigns them, states where the graph does."""
-
-    def test_a_state_of_tensorflow_2_is_read_before_and_written_after(self, tmp_path: Path) -> None:
-        """A module that keeps a decaying sum; read once more after the assignment."""
-        tf = tensorflow()
-
-        class Module(tf.Module):  # type: ignore[misc, name-defined]
-            def __init__(self) -> None:
-                self.total = tf.Variable(tf.zeros([2, FEATURES]), name="total")
-                self.scale = tf.Variable(weights(FEATURES), name="scale")
-                self.idle = tf.Variable(0, name="calls")
-
-            @tf.function(input_signature=[tf.TensorSpec([2, FEATURES], name="x")])  # type: ignore[untyped-decorator]
-            def __call__(self, x: Any) -> Any:
-                before = self.total.read_value()
-                self.total.assign(0.5 * before + x * self.scale)
-                self.idle.assign_add(1)
-                return {"y": before + 10.0 * self.total.read_value()}
-
-        module = Module()
-        tf.saved_model.save(module, str(tmp_path / "m"))
-        graph = opened(tmp_path / "m")
-        (state,) = graph.frozen.variables
-        assert state.name == "total"
-        x = weights(2, FEATURES, seed=2)
-        wanted = module(tf.constant(x))["y"].numpy()
-        assert error(frozen_ran(graph, {"x": x})["y"], wanted) <= TOLERANCE
-        for again in range(2):
-            graph.session.set_variables({graph.original.states["total"]: state.initial})
-            assert error(ran(graph, {"x": x})["y"], wanted) <= TOLERANCE, again
-
-    def test_a_state_of_tensorflow_1_is_one_too(self, tmp_path: Path) -> None:
-        """A reference variable assigned under control dependencies."""
-
-        def build(tf: Any) -> None:
-            v1 = tf.compat.v1
-            x = v1.placeholder(tf.float32, [2, FEATURES], name="x")
-            state = v1.get_variable("state", initializer=weights(2, FEATURES), use_resource=False,
-                                    trainable=False)  # fmt: skip
-            new = tf.tanh(0.5 * state + x, name="new")
-            with tf.control_dependencies([v1.assign(state, new)]):
-                tf.identity(new, name="y")
-
-        graph = opened(save_checkpoint(tmp_path, build), outputs=("y",))
-        (state,) = graph.frozen.variables
-        assert error(state.initial, weights(2, FEATURES)) == 0
-        x = weights(2, FEATURES, seed=2)
-        first = np.tanh(0.5 * state.initial + x)
-        assert error(ran(graph, {"x": x})["y"], first) <= TOLERANCE
-        assert error(ran(graph, {"x": x})["y"], np.tanh(0.5 * first + x)) <= TOLERANCE
-
-    def test_a_partitioned_variable_is_put_together(self, tmp_path: Path) -> None:
-        """Slices of one saved tensor."""
-
-        def build(tf: Any) -> None:
-            v1 = tf.compat.v1
-            x = v1.placeholder(tf.float32, [None, 6], name="x")
-            kernel = v1.get_variable(
-                "kernel", [6, UNITS], initializer=v1.random_normal_initializer(seed=1),
-                partitioner=v1.fixed_size_partitioner(3), use_resource=False,
-            )  # fmt: skip
-            tf.matmul(x, tf.convert_to_tensor(kernel), name="y")
-
-        graph = opened(save_checkpoint(tmp_path, build))
-        x = weights(2, 6, seed=2)
-        found = frozen_ran(graph, {"x": x})["y"]
-        assert error(found, ran(graph, {"x": x})["y"]) <= TOLERANCE
-
-    @needs_corpus
-    @pytest.mark.parametrize(
-        "name", ["saved_dtln/dtln_saved_model", "saved_iteam1_lstm/lstm_model"]
-    )
-    def test_saved_models_give_their_recorded_outputs(self, name: str) -> None:
-        """Third-party Keras models; the stateful one has its eight states."""
-        folder = CORPUS / "models" / name
-        meta = json.loads((folder.parent / "meta.json").read_text())
-        graph = opened(folder)
-        assert len(graph.frozen.variables) == (8 if meta["family"] == "dtln" else 0)
-        inputs, outputs = recorded(folder.parent / "golden.npz")
-        for found in (ran(graph, inputs), frozen_ran(graph, inputs)):
-            for output, wanted in outputs.items():
-                assert error(found[output], wanted) <= TOLERANCE
-
-
-class TestCudnn:
-    """cuDNN's ops become BlockLSTM; compared with the plain equations in numpy."""
-
-    def test_the_opaque_buffer_of_one_layer_is_decoded(self, tmp_path: Path) -> None:
-        """CudnnRNNV3 with lengths, from weights that are transposed and joined in the graph."""
-        rng = np.random.default_rng(0)
-        kernels = rng.normal(0, 0.5, (4, UNITS, FEATURES)).astype(np.float32)
-        recurrents = rng.normal(0, 0.5, (4, UNITS, UNITS)).astype(np.float32)
-        biases = rng.normal(0, 0.5, (2, 4, UNITS)).astype(np.float32)
-
-        def build(tf: Any) -> None:
-            v1 = tf.compat.v1
-            x = v1.placeholder(tf.float32, [None, None, FEATURES], name="x")
-            rows = v1.placeholder(tf.int32, [None], name="rows")
-            pieces = [tf.reshape(w, [-1]) for w in (*kernels, *recurrents, *biases.reshape(8, -1))]
-            zero = tf.zeros([1, tf.shape(x)[1], UNITS])
-            done = tf.raw_ops.CudnnRNNV3(
-                input=x, input_h=zero, input_c=zero, params=tf.concat(pieces, 0),
-                sequence_lengths=rows, is_training=True,
-            )  # fmt: skip
-            tf.identity(done.output, name="y")
-            tf.identity(done.output_h, name="h")
-
-        graph = opened(write(tmp_path / "g.pb", build))
-        assert "cuDNN" in " ".join(graph.frozen.notes)
-        assert not any("Cudnn" in node.op for node in graph.frozen.graph_def.node)
-        x = weights(6, 2, FEATURES, seed=5)
-        rows = np.asarray([6, 3], np.int32)
-        wanted, last = _plain_lstm(x, kernels, recurrents, biases.sum(0), rows)
-        for found in (
-            ran(graph, {"x": x, "rows": rows}),
-            frozen_ran(graph, {"x": x, "rows": rows}),
-        ):
-            assert error(found["y"], wanted) <= TOLERANCE
-            assert error(found["h"][0], last) <= TOLERANCE
-
-    def test_layers_and_directions_are_stacked_as_cudnn_does(self) -> None:
-        """Two layers in both directions against the same equations, one by one."""
-        tf = tensorflow()
-        cells = [
-            CudnnCell(weights(width + UNITS, 4 * UNITS, seed=k), weights(4 * UNITS, seed=9 + k))
-            for k, width in enumerate([FEATURES, FEATURES, 2 * UNITS, 2 * UNITS])
-        ]
-        made = equations(cells, bidirectional=True, time_major=True, lengths=False)
-        x = weights(5, 2, FEATURES, seed=5)
-        zeros = np.zeros((4, 2, UNITS), np.float32)
-        graph = tf.Graph()
-        with graph.as_default():
-            tf.import_graph_def(made, name="")
-        with tf.compat.v1.Session(graph=graph) as session:
-            found = session.run("output:0", {"x:0": x, "h:0": zeros, "c:0": zeros})
-        for first in (0, 2):
-            both = [_cell(x if k == first else x[::-1], cells[k]) for k in (first, first + 1)]
-            x = np.concatenate([both[0], both[1][::-1]], axis=2)
-        assert error(found, x) <= TOLERANCE
-
-
-def _cell(x: Array, cell: CudnnCell) -> Array:
-    """The outputs of one cell, its gates i, c, f, o brought into cuDNN's order i, f, c, o."""
-    order = (0, 2, 1, 3)
-    columns = np.stack(np.split(cell.kernel, 4, axis=1))[list(order)]
-    width = x.shape[2]
-    kernels, recurrents = columns[:, :width], columns[:, width:]
-    bias = np.stack(np.split(cell.bias, 4))[list(order)]
-    rows = np.full(x.shape[1], len(x), np.int32)
-    both = (kernels.transpose(0, 2, 1), recurrents.transpose(0, 2, 1))
-    return _plain_lstm(x, *both, bias, rows)[0]
-
-
-def _plain_lstm(
-    x: Array, kernels: Array, recurrents: Array, bias: Array, rows: Array
-) -> tuple[Array, Array]:
-    """Outputs and last h of x [T, B, F], gates i, f, c, o, zeros beyond the rows' lengths."""
-    h = np.zeros((x.shape[1], UNITS))
-    c = np.zeros_like(h)
-    outputs, last = [], np.zeros_like(h)
-    for step, frame in enumerate(x.astype(np.float64)):
-        z = [frame @ kernels[g].T + h @ recurrents[g].T + bias[g] for g in range(4)]
-        i, f, o = (1 / (1 + np.exp(-z[g])) for g in (0, 1, 3))
-        c = f * c + i * np.tanh(z[2])
-        h = o * np.tanh(c)
-        outputs.append(np.where(np.less(step, rows)[:, None], h, 0.0))
-        last = np.where(np.equal(step, rows - 1)[:, None], h, last)
-    return np.stack(outputs), last
