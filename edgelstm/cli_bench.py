@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgelstm.cli_types import JsonOption
+from edgelstm.cli_types import JsonOption, OverwriteOption
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,24 +38,37 @@ def bench(
             help="Runtimes beside the delegate; all by default, those not installed are named.",
         ),
     ] = None,
+    rounds: Annotated[
+        int,
+        typer.Option(min=7, max=10_000, help="Turns of each runtime in a case; fewer if slow."),
+    ] = 61,
     html: Annotated[
         Path | None, typer.Option(metavar="R.html", help="Write the result as one page, too.")
     ] = None,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Time the same LSTM on every runtime here: stock kernels, the native delegate, and others."""
-    from edgelstm import bench, terminal
+    """Time the same LSTM on every runtime here: stock kernels, the native delegate, and others.
+
+    Interrupted, it shows the cases until then.
+    """
+    from edgelstm import arguments, bench, files, terminal
     from edgelstm.bench.table import print_bench
 
-    grid = bench.Grid(
+    arguments.check_page(html, overwrite, ())
+    grid = bench.grid(
         bench.sizes(sizes),
         bench.precisions(precisions),
         bench.counts(batch, "--batch"),
         bench.counts(steps, "--steps"),
         bench.threads(threads),
     )
-    page = None if html is None else bench.page_at(html)
-    result = bench.bench(grid, bench.peers(peers), progress=terminal.progress)
-    if page is not None:
-        page(result)
+    chosen = bench.peers(peers)
+    result = bench.bench(grid, chosen, rounds=rounds, progress=terminal.progress)
+    if html is not None:
+        from edgelstm.bench.page import to_page
+
+        files.write_atomically(html, to_page(result).encode())
     terminal.show(result, as_json, lambda console: print_bench(result, console))
+    if result["interrupted"]:
+        raise KeyboardInterrupt

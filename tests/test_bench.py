@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +16,17 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from edgelstm import bench
-from edgelstm.bench.layer import PRECISIONS, make_layer
+from edgelstm.bench import measure
+from edgelstm.bench.case import measure_case
+from edgelstm.bench.layer import PRECISIONS, equations, make_layer
 from edgelstm.bench.limits import Level, Limits, measure_limits
-from edgelstm.bench.measure import samples
 from edgelstm.bench.page import to_page
+from edgelstm.bench.standings import standings
 from edgelstm.bench.table import digits, print_bench
+from edgelstm.bench.turns import samples
 from edgelstm.converters.spec import Gates, LstmSpec
-from edgelstm.errors import MissingPackageError, OptionError
-from edgelstm.profiles.peers import open_peer, peer_names
+from edgelstm.errors import MissingPackageError, OptionError, OutputError
+from edgelstm.profiles.peers import Peer, PeerLayer, Running, open_peer, peer_names
 
 needs_library = pytest.mark.skipif(not kernel_names(), reason="the native library was not built")
 # Of outputs of magnitude 1: what a precision may differ from float32 on such a layer.
@@ -67,6 +73,7 @@ def test_every_runtime_computes_the_same_layer(name: str) -> None:
         bias=Gates(*layer.bias),
     )
     expected, _, _ = lstm(spec, layer.x)
+    np.testing.assert_allclose(equations(layer), expected, rtol=0, atol=1e-7)
     for precision in peer.precisions:
         running = peer.open(layer, precision, 1)
         running.invoke()
@@ -88,7 +95,7 @@ def test_one_step_is_also_timed_from_c() -> None:
         assert min(case["samples_ns"]["edgelstm-c"]) > 0
     console = Console(record=True, width=160)
     print_bench(result, console)
-    assert "C ×" in console.export_text()
+    assert "× from C" in console.export_text()
     layer = make_layer(6, 20, batch=2, steps=5)
     for precision in ("float32", "dynamic"):
         outputs = []
@@ -110,12 +117,25 @@ def test_a_runtime_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 
 def test_the_limit_is_what_binds_more() -> None:
     levels = (Level("L1", 32 << 10, 1e11), Level("memory", 1 << 62, 1e9))
-    limits = Limits(1e10, 4e10, levels)
+    limits = Limits(1e10, 4e10, levels, 1.0)
     # 4 * 32 * (16 + 32) products; weights of 16 kB in L1: 0.16 us against 0.61 us.
     least, bound = limits.least_ns("float32", 16, 32, batch=1, steps=10)
     assert bound == "compute" and least == pytest.approx(10 * 4 * 32 * 48 / 1e10 * 1e9)
     least, bound = limits.least_ns("int8", 16, 512, batch=1, steps=10)
     assert bound == "memory" and least == pytest.approx(10 * 4 * 512 * 512 / 1e9 * 1e9)
+
+
+def test_gates_add_to_the_products_and_not_to_reading() -> None:
+    """Both are arithmetic; of full int8 it is not known what its gates take."""
+    levels = (Level("L1", 32 << 10, 1e11), Level("memory", 1 << 62, 1e9))
+    limits = Limits(1e10, 4e10, levels, 2.5)
+    size = {"batch": 3, "steps": 10}
+    least, bound = limits.least_with_gates_ns("float32", 16, 32, **size) or (0.0, "")
+    assert bound == "compute"
+    assert least == pytest.approx(30 * (4 * 32 * 48 / 1e10 * 1e9 + 32 * 2.5))
+    without = limits.least_ns("float32", 16, 512, batch=1, steps=10)
+    assert limits.least_with_gates_ns("float32", 16, 512, batch=1, steps=10) == without
+    assert limits.least_with_gates_ns("int8", 16, 32, **size) is None
 
 
 def test_the_limit_beyond_the_second_cache_knows_what_stays_in_it() -> None:
@@ -125,7 +145,7 @@ def test_the_limit_beyond_the_second_cache_knows_what_stays_in_it() -> None:
         Level("L2", 256 << 10, 1e11),
         Level("memory", 1 << 62, 1e9),
     )
-    least, bound = Limits(1e15, 1e15, levels).least_ns("int8", 16, 512, batch=25, steps=10)
+    least, bound = Limits(1e15, 1e15, levels, 0.0).least_ns("int8", 16, 512, batch=25, steps=10)
     assert bound == "memory"
     assert least == pytest.approx(20 * ((1 << 18) / 1e11 + 3 * (1 << 18) / 1e9) * 1e9)
 
@@ -172,8 +192,115 @@ def test_the_machines_limits_are_measured() -> None:
     limits = measure_limits()
     if limits is None:
         pytest.skip("the kernels in use are the reference, which has no limits to measure")
+    # An instruction per value is the least, a library call for each far more than kernels take.
+    assert 0.01 < limits.gates_ns < 500
     assert limits.multiply_adds_per_s > 1e8 and limits.int8_multiply_adds_per_s > 1e8
     assert limits.levels[0].bytes_per_s > 0.5 * limits.levels[-1].bytes_per_s > 0
+
+
+class Halved:
+    """A runtime that gives half of what it should."""
+
+    name: str = "halved"
+    version: str = "halved 1"
+    precisions: tuple[str, ...] = ("float32",)
+
+    def open(self, layer: PeerLayer, precision: str, threads: int) -> Running:
+        self.of = open_peer("stock").open(layer, precision, threads)
+        return self
+
+    def invoke(self) -> None:
+        self.of.invoke()
+
+    def output(self) -> np.ndarray:
+        return self.of.output() / 2
+
+
+@needs_library
+def test_a_runtime_that_computes_something_else_is_named_and_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def opened(name: str) -> Peer:
+        return Halved() if name == "halved" else open_peer(name)
+
+    monkeypatch.setattr(measure, "open_peer", opened)
+    grid = bench.Grid(((3, 8),), ("float32",))
+    result = bench.bench(grid, ("stock", "edgelstm", "halved"), rounds=7)
+    (case,) = result["cases"]
+    assert set(case["median_ns"]) == {"stock", "edgelstm"} == set(case["ratio"]) | {"edgelstm"}
+    assert "computes something else" in case["failed"]["halved"]
+    assert case["relative_error"]["halved"] == pytest.approx(0.5, abs=1e-4)
+    console = Console(record=True, width=160)
+    print_bench(result, console)
+    assert "halved failed: computes something else" in console.export_text()
+    assert [each.runtime for each in standings(result)] == ["stock"]
+
+
+def _case(low: float, median: float, high: float, units: int = 8) -> dict[str, Any]:
+    ratio = {"low": low, "median": median, "high": high}
+    size = {"features": 4, "units": units, "batch": 1, "steps": 1, "threads": 1}
+    return {
+        **size,
+        "precision": "int8",
+        "median_ns": {"edgelstm": 1000.0, "stock": 1000.0 * median},
+        "ratio": {"stock": ratio},
+        "ratio_to_c": {},
+        "failed": {},
+    }
+
+
+def test_the_sum_of_all_cases_says_where_ours_is_slower() -> None:
+    """Only where the whole interval is below 1; one that holds 1 has no winner."""
+    cases = [_case(1.9, 2.0, 2.1), _case(0.9, 1.1, 1.2), _case(0.7, 0.8, 0.9, units=32)]
+    result = {"peers": {"stock": "", "edgelstm": ""}, "cases": cases}
+    (found,) = standings(result)
+    assert found.ratios == (0.8, 1.1, 2.0) and found.median == 1.1
+    assert found.slower == ("4x32, batch 1, 1 step",) and found.even == 1
+
+
+@needs_library
+def test_every_line_fits_a_narrow_terminal_without_colours() -> None:
+    """80 columns, all runtimes; figures are not cut off."""
+    grid = bench.Grid(((5, 16),), ("float32", "int8"))
+    result = bench.bench(grid, ("stock", "edgelstm", "edgelstm-c"), rounds=7)
+    result["missing"] = {"torch": "torch cannot be measured: there is none; pip install torch"}
+    written = io.StringIO()
+    print_bench(result, Console(file=written, width=80, force_terminal=True, no_color=True))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", written.getvalue())
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text and "\x1b[3" not in written.getvalue()
+    assert "not measured: torch" in text
+
+
+@needs_library
+def test_an_interrupt_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the JSON and the page; the exit code tells."""
+    pytest.importorskip("plotly")
+    from edgelstm import cli
+
+    whole = measure_case
+
+    def once(*arguments: Any, **named: Any) -> dict[str, Any]:
+        monkeypatch.setattr(measure, "measure_case", interrupted)
+        return whole(*arguments, **named)
+
+    def interrupted(*arguments: Any, **named: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "measure_case", once)
+    page = tmp_path / "r.html"
+    call = ["bench", "--sizes", "2x3,4x5", "--steps", "2", "--precisions", "float32", "--json"]
+    assert cli.run([*call, "--peers", "stock", "--html", str(page)]) == 130
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert result["interrupted"] and result["planned_cases"] == 2
+    assert [(case["features"], case["units"]) for case in result["cases"]] == [(2, 3)]
+    assert "interrupted: 1 of 2 cases" in page.read_text() and "interrupted" in said.err
+    monkeypatch.setattr(measure, "measure_case", interrupted)
+    assert cli.run([*call, "--peers", "stock"]) == 130
+    assert capsys.readouterr().out == ""
 
 
 @needs_library
@@ -183,13 +310,27 @@ def test_the_command_writes_json_and_a_page(tmp_path: Path) -> None:
 
     page = tmp_path / "r.html"
     call = ["bench", "--sizes", "2x3", "--steps", "2", "--precisions", "float32", "--json"]
-    answer = CliRunner().invoke(app, [*call, "--peers", "stock", "--html", str(page)])
+    call += ["--peers", "stock", "--rounds", "7", "--html", str(page)]
+    answer = CliRunner().invoke(app, call)
     assert answer.exit_code == 0, answer.output
     result = json.loads(answer.stdout)
     assert set(result["peers"]) == {"stock", "edgelstm"}
     text = page.read_text()
     assert "2x3" in text and "<script src" not in text
     assert to_page(result)
+    again = CliRunner().invoke(app, call)
+    assert isinstance(again.exception, OutputError)
+
+
+def test_a_broken_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is missing: the others are measured."""
+
+    def broken(name: str) -> None:
+        raise OSError("libmissing.so: no such file")
+
+    monkeypatch.setattr("edgelstm.profiles.peers.importlib.import_module", broken)
+    with pytest.raises(MissingPackageError, match="libmissing"):
+        open_peer("openvino")
 
 
 @pytest.mark.parametrize("text", ["", "16", "16x", "0x4", "4x-1", "4x4x4", "4x4,", "axb"])
@@ -199,15 +340,25 @@ def test_a_size_that_is_none_is_refused(text: str) -> None:
         bench.sizes(text)
 
 
-def test_other_lists_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+def test_layers_and_sequences_beyond_memory_are_refused() -> None:
+    """Before anything is made."""
+    rest = (("int8",), (1,), (1,), (1,))
+    with pytest.raises(OptionError, match="1 GiB"):
+        bench.grid(((9999999, 9999999),), *rest)
+    with pytest.raises(OptionError, match="sequences of 1000000 steps"):
+        bench.grid(((16, 32),), ("int8",), (16,), (1, 1000000), (1,))
+    assert len(bench.grid(((16, 32), (512, 1024)), ("int8",), (1, 16), (1, 100), (1, 2))) == 16
+
+
+def test_other_lists_that_make_no_sense_are_refused() -> None:
     for call in (
         lambda: bench.counts("1,0", "--batch"),
         lambda: bench.threads("some"),
         lambda: bench.peers("tflite"),
         lambda: bench.precisions("int4"),
-        lambda: bench.page_at(tmp_path / "none" / "r.html"),
+        lambda: bench.threads("1,9999"),
     ):
-        with pytest.raises((OptionError, MissingPackageError)):
+        with pytest.raises(OptionError):
             call()
     assert bench.counts("1, 16", "--batch") == (1, 16)
     assert bench.threads("1,all")[0] == 1

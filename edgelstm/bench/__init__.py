@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from edgelstm.bench.measure import Grid, bench
-from edgelstm.bench.options import counts, page_at, peers, precisions, sizes, threads
+from edgelstm.bench.options import counts, grid, peers, precisions, sizes, threads
 
-__all__ = ["Grid", "bench", "counts", "page_at", "peers", "precisions", "sizes", "threads"]
+__all__ = ["Grid", "bench", "counts", "grid", "peers", "precisions", "sizes", "threads"]

@@ -36,6 +36,27 @@ def make_layer(features: int, units: int, *, batch: int, steps: int) -> PeerLaye
     return PeerLayer(kernel, recurrent, bias, x, files)
 
 
+def equations(layer: PeerLayer) -> Array:
+    """[B, T, U], what the layer gives from states of zero, computed in float64."""
+
+    def sigmoid(z: np.ndarray) -> np.ndarray:
+        return 0.5 + 0.5 * np.tanh(0.5 * z)
+
+    batch, steps, features = layer.x.shape
+    units = layer.units
+    wide = layer.kernel.reshape(-1, features).T.astype(np.float64)
+    recurrent = layer.recurrent.reshape(-1, units).T.astype(np.float64)
+    projected = layer.x @ wide + layer.bias.reshape(-1)
+    h, c = np.zeros((2, batch, units))
+    outputs = np.empty((batch, steps, units), np.float32)
+    for step in range(steps):
+        i, f, g, o = np.split(projected[:, step] + h @ recurrent, 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        outputs[:, step] = h
+    return outputs
+
+
 def _tflite(spec: LstmSpec, precision: str, x: Array) -> bytes:
     """One fused op whose state persists from call to call."""
     from flatbuffers import flexbuffers

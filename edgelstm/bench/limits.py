@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgelstm.bench.gates import gates_ns
 from edgelstm.runtime import native
 
 _FLOAT, _INT8, _READ = range(3)
@@ -45,11 +46,13 @@ class Limits:
     Attributes:
         multiply_adds_per_s: of float32 in registers; int8_multiply_adds_per_s: of int8.
         levels: the nearest first.
+        gates_ns: of one unit in one step, in float32 arithmetic.
     """
 
     multiply_adds_per_s: float
     int8_multiply_adds_per_s: float
     levels: tuple[Level, ...]
+    gates_ns: float
 
     def least_ns(
         self, precision: str, features: int, units: int, *, batch: int, steps: int
@@ -60,18 +63,43 @@ class Limits:
         24 rows from the nearest level that holds them; beyond the second cache, as much as that
         holds is read from it, where it can stay from step to step. The first is too small to count.
         """
-        products = 4 * units * (features + units) * batch * steps
+        compute = self._products_ns(precision, features, units) * batch * steps
+        reading, level = self._reading_ns(precision, units, batch)
+        reading *= steps
+        return (compute, "compute") if compute >= reading else (reading, level)
+
+    def least_with_gates_ns(
+        self, precision: str, features: int, units: int, *, batch: int, steps: int
+    ) -> tuple[float, str] | None:
+        """The same with the gates, which take turns with the products in the same arithmetic units,
+        so that their times add up; reading may go on beside both.
+
+        None for full int8: no function of the library computes its gates alone, and layers with few
+        products, timed in their place, gave more than whole layers take.
+        """
+        if precision == "int8":
+            return None
+        products = self._products_ns(precision, features, units)
+        compute = (products + self.gates_ns * units) * batch * steps
+        reading, level = self._reading_ns(precision, units, batch)
+        reading *= steps
+        return (compute, "compute") if compute >= reading else (reading, level)
+
+    def _products_ns(self, precision: str, features: int, units: int) -> float:
+        """Of one row in one step."""
         whole = precision in ("dynamic", "int8")
         peak = self.int8_multiply_adds_per_s if whole else self.multiply_adds_per_s
-        compute = products / peak * 1e9
+        return 4 * units * (features + units) / peak * 1e9
+
+    def _reading_ns(self, precision: str, units: int, batch: int) -> tuple[float, str]:
+        """Of one step, and from where."""
         weights = 4 * units * units * _BYTES_OF_WEIGHT[precision]
         last = len(self.levels) - 1
         at = next((i for i, each in enumerate(self.levels) if weights <= each.bytes), last)
         level, before = self.levels[at], self.levels[at - 1]
         near = before.bytes if at > 1 else 0
         seconds = near / before.bytes_per_s + (weights - near) / level.bytes_per_s
-        reading = seconds * steps * -(-batch // _ROWS) * 1e9
-        return (compute, "compute") if compute >= reading else (reading, level.name)
+        return seconds * -(-batch // _ROWS) * 1e9, level.name
 
 
 def measure_limits() -> Limits | None:
@@ -100,6 +128,7 @@ def measure_limits() -> Limits | None:
             Level(name, size, _rate(probe, _READ, memory, half) or 0.0)
             for name, size, half in levels
         ),
+        gates_ns(),
     )
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
-from edgelstm import files
 from edgelstm.bench.layer import PRECISIONS
-from edgelstm.bench.page import to_page
+from edgelstm.bench.measure import Grid
 from edgelstm.errors import OptionError
-from edgelstm.page import check_installed
 from edgelstm.profiles.peers import peer_names
+
+# Of one layer's weights, and of one call's inputs and outputs; a TFLite file ends at 2 GiB.
+_MOST_BYTES = 1 << 30
+_MOST_THREADS = 1024
 
 
 def sizes(text: str) -> tuple[tuple[int, int], ...]:
@@ -56,7 +55,14 @@ def threads(text: str) -> tuple[int, ...]:
     """
     every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parts = [str(every or 1) if part.strip() == "all" else part for part in text.split(",")]
-    return tuple(dict.fromkeys(counts(",".join(parts), "--threads")))
+    found = tuple(dict.fromkeys(counts(",".join(parts), "--threads")))
+    if max(found) > _MOST_THREADS:
+        raise OptionError(
+            f"{max(found)} threads are more than can be measured",
+            where="--threads",
+            cure=f"write at most {_MOST_THREADS}, or all",
+        )
+    return found
 
 
 def peers(text: str | None) -> tuple[str, ...]:
@@ -95,17 +101,33 @@ def precisions(text: str) -> tuple[str, ...]:
     return named
 
 
-def page_at(path: Path) -> Callable[[Mapping[str, Any]], None]:
-    """What writes a result there; whether it can be is found out before anything is measured.
+def grid(
+    layers: tuple[tuple[int, int], ...],
+    named: tuple[str, ...],
+    batches: tuple[int, ...],
+    step_counts: tuple[int, ...],
+    thread_counts: tuple[int, ...],
+) -> Grid:
+    """All of them together.
 
     Raises:
-        MissingPackageError: the plotting library is not installed.
-        OptionError: the folder does not exist.
+        OptionError: a layer or its sequences would take more than a gigabyte.
     """
-    check_installed()
-    if not path.parent.is_dir():
-        raise OptionError("its folder does not exist", where=str(path), cure="make it")
-    return lambda result: files.write_atomically(path, to_page(result).encode())
+    for features, units in layers:
+        if 16 * units * (features + units) > _MOST_BYTES:
+            raise OptionError(
+                f"{features}x{units} has weights of more than 1 GiB",
+                where="--sizes",
+                cure="measure a smaller layer",
+            )
+    widest = max(4 * features + 20 * units for features, units in layers)
+    if widest * max(batches) * max(step_counts) > _MOST_BYTES:
+        raise OptionError(
+            f"sequences of {max(step_counts)} steps in batches of {max(batches)} take more than 1 GiB",
+            where="--batch, --steps",
+            cure="measure shorter or fewer ones",
+        )
+    return Grid(layers, named, batches, step_counts, thread_counts)
 
 
 def _number(text: str) -> int:

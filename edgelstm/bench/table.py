@@ -5,33 +5,65 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from edgelstm.bench.case import OURS, OURS_IN_C
+from edgelstm.bench.standings import Standing, size, standings
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-HEADS = ("layer", "batch", "steps", "threads", "precision")
+HEADS = ("runtime", "µs/step", "× edgelstm", "95 % interval", "of limit", "with gates")
+STANDING_HEADS = ("precision", "threads", "runtime", "cases", "median", "least", "most", "even",
+                  "slower")  # fmt: skip
+_WIDTHS = (12, 8, 10, 14, 8, 10)
+_FROM_C = "× from C"
+# Beyond it other programs take so much of the processors that times say little.
+_BUSY = 0.5
 
 
 def print_bench(result: Mapping[str, Any], console: Console) -> None:
-    """µs per step, how many times as long as ours, and how near to the machine's limit."""
-    from rich.table import Table
+    """What was measured on, each case with the fastest runtime first, then what all say together."""
+    from rich.text import Text
 
-    for line in facts(result):
-        console.print(line, highlight=False)
-    title = "µs per step; × how many times as long as edgelstm, 95 % interval"
-    if "edgelstm-c" in result["peers"]:
-        title += "; C × as long as edgelstm-c, from C"
-    table = Table(title=title)
-    for heading in (*HEADS, *result["peers"], "of limit"):
-        table.add_column(heading, justify="right", overflow="fold")
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(text, style), highlight=False)
+
+    for each in facts(result):
+        line(each)
+    for each in warnings(result):
+        line(each, "yellow")
+    line("")
+    for each in legend(result):
+        line(each, "dim")
     for case in result["cases"]:
-        cells = [_cell(case, name) for name in result["peers"]]
-        table.add_row(*head(case), *cells, limit(case))
-    console.print(table)
+        line("")
+        line(title(case), "bold")
+        console.print(_case_table(case, with_c=OURS_IN_C in result["peers"]))
+        for name, why in case["failed"].items():
+            line(f"  {name} failed: {why}", "red")
+    found = standings(result)
+    if found:
+        line("")
+        line(STANDING_TITLE, "bold")
+        line(STANDING_LEGEND, "dim")
+        console.print(_standing_table(found))
+        for each in slower(found):
+            line(each, "yellow")
+
+
+STANDING_TITLE = "All cases: times as long as edgelstm takes"
+STANDING_LEGEND = (
+    "median, least and most of the cases; even: cases without a sure winner (1 is in the interval); "
+    "slower: cases in which edgelstm is surely slower."
+)
 
 
 def facts(result: Mapping[str, Any]) -> list[str]:
-    """Versions, what is missing, and the limits."""
-    lines = [f"{result['processor']}, {result['machine']}"]
+    """The machine, versions, what is missing, and the limits."""
+    lines = [
+        f"{result['processor']}, {result['machine']}, "
+        f"{_counted(result['processors'], 'processor')} for this process"
+    ]
     lines += [f"{name}: {version}" for name, version in result["peers"].items()]
     lines += [f"not measured: {name}: {why}" for name, why in result["missing"].items()]
     limits = result["limits"]
@@ -41,15 +73,93 @@ def facts(result: Mapping[str, Any]) -> list[str]:
         )
         lines.append(
             f"limits of one core: {limits['multiply_adds_per_s'] / 1e9:.3g} G float32 and "
-            f"{limits['int8_multiply_adds_per_s'] / 1e9:.3g} G int8 multiply-adds/s; {levels}"
+            f"{limits['int8_multiply_adds_per_s'] / 1e9:.3g} G int8 multiply-adds/s; {levels}; "
+            f"float32 gates {limits['gates_ns']:.2g} ns per unit"
         )
     return lines
 
 
-def head(case: Mapping[str, Any]) -> list[str]:
-    """The cells that name a case."""
-    rest = [str(case[name]) for name in ("batch", "steps", "threads", "precision")]
-    return [f"{case['features']}x{case['units']}", *rest]
+def warnings(result: Mapping[str, Any]) -> list[str]:
+    """What a reader must beware of."""
+    lines = []
+    before, processors = result["load"]["before"], result["processors"]
+    if before is not None and before > _BUSY * processors:
+        lines.append(
+            f"other programs were running (load {before:.1f} on {_counted(processors, 'processor')}): "
+            "times and limits are theirs too; the ratios hold better, most of all with one thread"
+        )
+    if result["interrupted"]:
+        lines.append(
+            f"interrupted: {len(result['cases'])} of {_counted(result['planned_cases'], 'case')} "
+            "were measured"
+        )
+    return lines
+
+
+def legend(result: Mapping[str, Any]) -> list[str]:
+    """How to read the columns."""
+    lines = ["µs per step of the whole batch, medians; below 1 × edgelstm is faster than edgelstm."]
+    if OURS_IN_C in result["peers"]:
+        lines.append("edgelstm-c: our kernels called from C; from C: × as long as edgelstm-c.")
+    if any("limit" in case for case in result["cases"]):
+        lines.append(
+            "of limit: the share of the most that one core can do, in products or in reading the "
+            "weights; with gates: in products and gates together, or in reading."
+        )
+    return lines
+
+
+def title(case: Mapping[str, Any]) -> str:
+    """What a case is, and the least time that it can take."""
+    text = f"{size(case)}, {_counted(case['threads'], 'thread')}, {case['precision']}"
+    limit = case.get("limit")
+    if limit is None:
+        return text
+    least = digits(limit["least_ns"] / case["steps"] / 1000)
+    return f"{text} (limit {least} µs, by {limit['bound_by']})"
+
+
+def ranked(case: Mapping[str, Any]) -> list[str]:
+    """The runtimes of a case, the fastest first."""
+    return sorted(case["median_ns"], key=case["median_ns"].__getitem__)
+
+
+def cells(case: Mapping[str, Any], name: str) -> list[str]:
+    """A runtime's figures, as HEADS names them, and the ratio to calls from C."""
+    ratio, to_c = case["ratio"].get(name), case["ratio_to_c"].get(name)
+    limit = case.get("limit") or {}
+    return [
+        name,
+        digits(per_step_us(case, name) or 0.0),
+        "1" if name == OURS else "" if ratio is None else _times(ratio["median"]),
+        _interval(ratio),
+        _share(limit, name),
+        _share(limit.get("with_gates") or {}, name),
+        "" if to_c is None else _times(to_c["median"]),
+    ]
+
+
+def standing_cells(found: Standing) -> list[str]:
+    """As STANDING_HEADS names them."""
+    return [
+        found.precision,
+        str(found.threads),
+        found.runtime,
+        str(len(found.ratios)),
+        *(_times(value) for value in (found.median, found.ratios[0], found.ratios[-1])),
+        str(found.even),
+        str(len(found.slower)),
+    ]
+
+
+def slower(found: list[Standing]) -> list[str]:
+    """Where ours loses."""
+    return [
+        f"edgelstm is slower than {each.runtime} in {each.precision}, "
+        f"{_counted(each.threads, 'thread')}: {'; '.join(each.slower)}"
+        for each in found
+        if each.slower
+    ]
 
 
 def per_step_us(case: Mapping[str, Any], name: str) -> float | None:
@@ -63,22 +173,52 @@ def digits(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
-def limit(case: Mapping[str, Any]) -> str:
-    """The share of the limit that ours reaches, and what binds."""
-    found = case.get("limit")
-    return "" if found is None else f"{found['share']['edgelstm']:.0%} of {found['bound_by']}"
+def _case_table(case: Mapping[str, Any], *, with_c: bool) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    heads = (*HEADS, _FROM_C) if with_c else HEADS
+    for heading, width in zip(heads, (*_WIDTHS, 9), strict=False):
+        at_right = heading != HEADS[0]
+        table.add_column(
+            heading,
+            justify="right" if at_right else "left",
+            min_width=width,
+            header_style="dim",
+        )
+    for name in ranked(case):
+        style = "bold" if name == OURS else ""
+        table.add_row(*(Text(each, style) for each in cells(case, name)[: len(heads)]))
+    return table
 
 
-def _cell(case: Mapping[str, Any], name: str) -> str:
-    time = per_step_us(case, name)
-    if time is None:
-        return "failed" if name in case["failed"] else ""
-    ratio, to_c = case["ratio"].get(name), case["ratio_to_c"].get(name)
-    lines = [digits(time)]
-    if ratio is not None:
-        lines.append(f"× {ratio['median']:.2f}")
-        if ratio["low"] is not None:
-            lines.append(f"{ratio['low']:.2f} to {ratio['high']:.2f}")
-    if to_c is not None:
-        lines.append(f"C × {to_c['median']:.2f}")
-    return "\n".join(lines)
+def _standing_table(found: list[Standing]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in STANDING_HEADS:
+        at_right = heading not in ("precision", "runtime")
+        table.add_column(heading, justify="right" if at_right else "left", header_style="dim")
+    for each in found:
+        table.add_row(*standing_cells(each))
+    return table
+
+
+def _interval(ratio: Mapping[str, Any] | None) -> str:
+    if ratio is None or ratio["low"] is None:
+        return ""
+    return f"{_times(ratio['low'])} to {_times(ratio['high'])}"
+
+
+def _share(limit: Mapping[str, Any], name: str) -> str:
+    share = limit.get("share", {}).get(name)
+    return "" if share is None else f"{share:.0%}"
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else digits(value)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -103,5 +103,11 @@ def open_peer(name: str) -> Peer:
             where="--peers",
             cure=f"pip install {error.name or name}",
         ) from error
+    except Exception as error:  # An installation that is broken is no reason to measure none.
+        raise MissingPackageError(
+            f"{name} cannot be measured: {type(error).__name__}: {error}".splitlines()[0],
+            where="--peers",
+            cure=f"install {name} again",
+        ) from error
     peer: Peer = module.make(name)
     return peer
