@@ -115,6 +115,8 @@ def emit_steps(
     # Only its shapes are used; the converter drops the dead step.
     examples, _ = step(at(0), initial_state, tf.constant(0))
     length = inputs[0].shape[0] if inputs else None
+    # The interpreter prepares the body of a loop of no steps too: DYNAMIC_UPDATE_SLICE wants a row.
+    room = steps if count_known else tf.maximum(steps, 1)
     zeros, buffers = [], []
     for example in examples:
         if any(size is None for size in example.shape[1:]) or not inputs:
@@ -124,7 +126,7 @@ def emit_steps(
         if inputs or initial_state:
             batch = inputs[0].shape[1] if inputs else initial_state[0].shape[0]
             zero.set_shape([batch, *zero.shape[1:]])
-        buffer = tf.zeros(tf.concat([[steps], tf.shape(zero)], 0), example.dtype)
+        buffer = tf.zeros(tf.concat([[room], tf.shape(zero)], 0), example.dtype)
         buffer.set_shape([length, *zero.shape])
         zeros.append(zero)
         buffers.append(buffer)
@@ -162,7 +164,10 @@ def emit_steps(
         variables,
         shape_invariants=tuple(v.shape for v in variables),
     )
-    return list(results[:count]), list(results[count : 2 * count]), list(results[2 * count :])
+    stacked = list(results[count : 2 * count])
+    if not count_known:
+        stacked = [buffer[:steps] for buffer in stacked]
+    return list(results[:count]), stacked, list(results[2 * count :])
 
 
 def _steps_known(inputs: Sequence[Any], steps: Any) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
@@ -15,7 +15,7 @@ from edgelstm.converters.lowering.step_mask import StepMask
 from edgelstm.converters.lowering.timewise import NotTimewise, Timewise, hoistable
 from edgelstm.converters.recurrence.captures import depending
 from edgelstm.converters.recurrence.hoist import hoisted
-from edgelstm.converters.recurrence.ir import Value
+from edgelstm.converters.recurrence.ir import Node, Value
 from edgelstm.converters.recurrence.ir import topological as ordered
 from edgelstm.converters.recurrence.masking import Kept
 from edgelstm.converters.recurrence.match import Matched
@@ -133,12 +133,9 @@ class ScanWriter:
 
     def _inputs_of(self, values: Sequence[Value]) -> list[Value]:
         """What is known over time and the values need."""
-        found = []
-        for node in ordered(values, stop=list(self._time.over)):
-            for value in node.inputs:
-                if value in self._time.over and value not in found:
-                    found.append(value)
-        return found + [v for v in values if v in self._time.over and v not in found]
+        over = self._time.over
+        read = [v for node in _missing(values, over) for v in node.inputs]
+        return list(dict.fromkeys(v for v in (*read, *values) if v in over))
 
     def _run(self, values: Sequence[Value], given: dict[Value, Any], t: Any) -> list[Any]:
         """Values of one step, inside a loop."""
@@ -332,9 +329,7 @@ def run_step(
     known = dict(given)
     if counter is not None:
         known.setdefault(counter, tensorflow().cast(t, counter.node.attrs.get("dtype", "int32")))
-    for node in ordered(values, stop=[v for v in known if _whole(v, known)]):
-        if all(node[p] in known for p in range(node.outputs)):
-            continue
+    for node in _missing(values, known):
         for port, result in enumerate(call(node, [known[v] for v in node.inputs])):
             known.setdefault(node[port], result)
     return [known[value] for value in values]
@@ -359,8 +354,16 @@ def _frontier(
     return found
 
 
-def _whole(value: Value, known: dict[Value, Any]) -> bool:
-    return all(value.node[p] in known for p in range(value.node.outputs))
+def _missing(values: Sequence[Value], known: Mapping[Value, Any]) -> list[Node]:
+    """The nodes that give what is not known, inputs first; of a node some outputs may be known."""
+    needed: set[Node] = set()
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if value not in known and value.node not in needed:
+            needed.add(value.node)
+            waiting += value.inputs
+    return [node for node in ordered(values) if node in needed]
 
 
 def _is_read(scan: Any, leaf: Value, *known: Value, besides: Sequence[int] = ()) -> bool:

@@ -62,6 +62,9 @@ _STEPS = {
     "Conv3D", "Sigmoid", "Tanh", "Relu", "Mean", "SquaredDifference", "Rsqrt", "Select", "SelectV2",
 }  # fmt: skip
 
+# Of a selection: it was a conditional, whose sides may differ in shape.
+BRANCHES = "branches"
+
 Macro = Callable[[Node], list[Value]]
 
 
@@ -421,7 +424,7 @@ def _output_count(definition: Any, attributes: Mapping[str, Any]) -> int:
 def _select(name: str, condition: Value, on: Value, off: Value) -> Value:
     if on == off:
         return on
-    return Node("SelectV2", name, [condition, on, off]).out
+    return Node("SelectV2", name, [condition, on, off], {BRANCHES: True}).out
 
 
 def _deciding(

@@ -6,6 +6,7 @@ Sources: tf.while_loop v1 and v2 as `dynamic_rnn`, `raw_rnn` and Keras write the
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def recover_loops(graph: Graph) -> list[NotRecovered]:
             continue
         everything = ordered(graph.outputs.values())
         try:
-            found = recover(node, everything)
+            found = recover(node, everything, graph.outputs.values())
         except NotRecovered as failure:
             failure.loop = node
             failures.append(failure)
@@ -83,18 +84,19 @@ def recover_loops(graph: Graph) -> list[NotRecovered]:
     return failures
 
 
-def recover(node: Node, everything: list[Node]) -> Recovered:
-    """The scan of a LOOP node; `everything` is searched for what reads the loop's results.
+def recover(node: Node, everything: list[Node], outputs: Iterable[Value]) -> Recovered:
+    """The scan of a LOOP node; `everything` and `outputs` are what reads the loop's results.
 
     Raises:
         NotRecovered: the loop is none over time.
     """
-    return _Recovery(node, everything).run()
+    return _Recovery(node, everything, outputs).run()
 
 
 class _Recovery:
-    def __init__(self, node: Node, everything: list[Node]) -> None:
+    def __init__(self, node: Node, everything: list[Node], outputs: Iterable[Value]) -> None:
         self._node = node
+        self._outputs = set(outputs)
         self._loop: Loop = node.attrs["loop"]
         self._readers: dict[Value, list[Node]] = {}
         for reader in everything:
@@ -117,8 +119,9 @@ class _Recovery:
         writes: list[tuple[Value, Value, bool]] = []
         states: list[Value] = []
         captured: list[Value] = []
+        live = self._live()
         for variable in self._loop.variables:
-            if variable in counters:
+            if variable in counters or variable not in live:
                 continue
             if self._next[variable] == variable:
                 captured.append(variable)
@@ -162,6 +165,23 @@ class _Recovery:
             index = self._loop.variables.index(variable)
             self._read_outside(self._node[index], node[position], last, result)
         return Recovered(node, result)
+
+    def _live(self) -> set[Value]:
+        """Variables that end in something read outside: not what TensorFlow keeps for gradients."""
+        own = set(self._loop.variables)
+        waiting = [
+            value
+            for index, value in enumerate(self._loop.variables)
+            if self._node[index] in self._readers or self._node[index] in self._outputs
+        ]
+        waiting += _read_of(self._loop.condition, own)
+        live: set[Value] = set()
+        while waiting:
+            variable = waiting.pop()
+            if variable not in live:
+                live.add(variable)
+                waiting += _read_of(self._next[variable], own)
+        return live
 
     def _counters(self) -> list[Value]:
         """Variables that start at a constant and grow by one."""
@@ -307,6 +327,12 @@ class _Recovery:
                 ).out
             else:
                 raise NotRecovered(f"its outputs are read by {reader.op}", reader)
+
+
+def _read_of(value: Value, variables: set[Value]) -> list[Value]:
+    """The variables that a value of the body is computed from."""
+    read = {v for node in ordered([value]) for v in node.inputs} | {value}
+    return [v for v in read if v in variables]
 
 
 def _index(node: Node, counters: list[Value]) -> tuple[Value, int] | None:

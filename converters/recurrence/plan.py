@@ -138,7 +138,7 @@ def _plan_part(
         matched = match_lstm(name, states, shapes)
         _check_readers(scan, part, matched)
     except NoLstm as reason:
-        units = shapes.get(states[0].leaf, (0,))[-1]
+        units = next(iter(shapes.get(states[0].leaf, ())[-1:]), 0)
         return PlannedPart(part, name, None, str(reason), units)
     return PlannedPart(part, name, matched, "every gate as the fused op has it")
 

@@ -41,6 +41,20 @@ def ref_text(ref: Ref) -> str:
     return f"^{name}" if port < 0 else name if port == 0 else f"{name}:{port}"
 
 
+# From here on a placeholder without axes is a scalar; before, its shape was unknown.
+_SCALARS_TOLD = 24
+
+
+def _versions(graph_def: Any) -> Any:
+    """The graph's versions; those that freezing dropped are taken as recent where shapes are told."""
+    versions = type(graph_def.versions)()
+    versions.CopyFrom(graph_def.versions)
+    told = (n.attr["shape"].shape.dim for n in graph_def.node if n.op == "Placeholder")
+    if versions.producer == 0 and any(told):
+        versions.producer = _SCALARS_TOLD
+    return versions
+
+
 @dataclasses.dataclass
 class Nodes:
     """The nodes of a graph and the functions that they may call.
@@ -88,7 +102,7 @@ class Nodes:
             node.device = ""
             if "_class" in node.attr:
                 del node.attr["_class"]
-        return cls(by_name, library, graph_def.versions)
+        return cls(by_name, library, _versions(graph_def))
 
     def graph_def(self, kind: Any) -> Any:
         """The graph as a `GraphDef`, which `kind` is the class of, with the functions in use."""

@@ -18,6 +18,7 @@ from edgelstm.converters.spec import Array, Precision, StatePolicy
 from edgelstm.converters.verify.noise import EPS, changed
 from edgelstm.errors import UnsupportedModelError
 
+_WEIGHTS = ("float32", "float16", "bfloat16")
 _FEW_VALUES = 8  # constants that are smaller are sizes and factors rather than weights
 
 
@@ -99,22 +100,22 @@ class OriginalSession:
         weights = {
             op.outputs[0]: tf.make_ndarray(op.get_attr("value"))
             for op in self._graph.get_operations()
-            if op.type == "Const" and op.outputs[0].dtype == tf.float32 and not op.control_inputs
+            if op.type == "Const" and op.outputs[0].dtype.name in _WEIGHTS and not op.control_inputs
         }
         states = set(self._original.states.values())
         variables = {
             n: v
             for n, v in self._original.variables.items()
-            if v.dtype == np.float32 and n not in states
+            if v.dtype.name in _WEIGHTS and n not in states
         }
         try:
             self._feeds = {
-                t: changed(v, rng, precision, eps)
+                t: changed(v, rng, precision, eps).astype(v.dtype)
                 for t, v in weights.items()
                 if v.size > _FEW_VALUES
             }
             self.set_variables(
-                {name: changed(v, rng, precision, eps) for name, v in variables.items()}
+                {n: changed(v, rng, precision, eps).astype(v.dtype) for n, v in variables.items()}
             )
             yield
         finally:

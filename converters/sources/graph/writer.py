@@ -11,6 +11,7 @@ from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.lowering.scan import ScanWriter, write_whole
 from edgelstm.converters.lowering.timewise import NotTimewise
+from edgelstm.converters.recurrence.import_graphdef import BRANCHES
 from edgelstm.converters.recurrence.ir import ARGUMENT, LOOP, Graph, Node, Value
 from edgelstm.converters.recurrence.ir import topological as ordered
 from edgelstm.converters.recurrence.plan import Plan, PlannedPart, plan
@@ -101,7 +102,12 @@ class GraphWriter:
 
     def _plain(self, node: Node) -> None:
         inputs = [self._values[value] for value in node.inputs]
-        results = _untransposed(node, inputs) or _squeezed(node, inputs) or call(node, inputs)
+        results = (
+            _untransposed(node, inputs)
+            or _squeezed(node, inputs)
+            or _branched(node, inputs)
+            or call(node, inputs)
+        )
         for port, result in enumerate(results):
             self._values[node[port]] = result
 
@@ -279,6 +285,16 @@ def _squeezed(node: Node, inputs: Sequence[Any]) -> list[Any] | None:
     if node.op != "Squeeze" or not axes or inputs[0].shape.rank is None:
         return None
     return [_squeezed_tensor(inputs[0], [axis % inputs[0].shape.rank for axis in axes])]
+
+
+def _branched(node: Node, inputs: Sequence[Any]) -> list[Any] | None:
+    """The side that a conditional takes, where the two may have different shapes."""
+    if not node.attrs.get(BRANCHES) or inputs[0].shape.rank != 0:
+        return None
+    on, off = inputs[1:]
+    if on.shape.is_fully_defined() and on.shape == off.shape:
+        return None
+    return [tensorflow().cond(inputs[0], lambda: on, lambda: off)]
 
 
 def _squeezed_tensor(x: Any, axes: Sequence[int]) -> Any:

@@ -1,0 +1,147 @@
+"""Frozen graphs with loops and conditionals as TensorFlow 1 writes them, compared by conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from graph_files import FEATURES, UNITS, choice, graph_def, weights, write
+
+from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.pipeline import convert
+from edgelstm.converters.report import ConversionReport
+from edgelstm.runtime import Session
+
+
+def _converted(file: Path, *outputs: str, inputs: tuple[str, ...] = ()) -> ConversionReport:
+    options = ConvertOptions(inputs=tuple(choice(name) for name in inputs), outputs=tuple(outputs))
+    report = convert(file, file.with_suffix(".tflite"), options, progress=lambda _: None)
+    assert report.verification is not None and report.verification.passed
+    return report
+
+
+def _written_as(report: ConversionReport) -> list[str]:
+    return [recurrence.lowering.value for recurrence in report.recurrences]
+
+
+def _over_time(tf: Any, x: Any, step: Callable[[Any, Any], tuple[Any, ...]], units: int) -> Any:
+    """Outputs [T, B, U] of a step (frame, state) -> (output, state) over x [T, B, F]."""
+    steps = tf.shape(x)[0]
+    frames = tf.TensorArray(x.dtype, steps).unstack(x)
+
+    def body(t: Any, state: Any, written: Any) -> tuple[Any, Any, Any]:
+        output, state = step(frames.read(t), state)
+        return t + 1, state, written.write(t, output)
+
+    start = (0, tf.zeros([tf.shape(x)[1], units], x.dtype), tf.TensorArray(x.dtype, steps))
+    return tf.while_loop(lambda t, *_: t < steps, body, start)[2].stack()
+
+
+def _sequence(tf: Any, kind: Any = None) -> Any:
+    """x [B, T, F] with time in front."""
+    x = tf.compat.v1.placeholder(kind or tf.float32, [None, None, FEATURES], name="x")
+    return tf.transpose(x, [1, 0, 2])
+
+
+def test_parts_of_a_product_that_the_state_never_meets_are_computed_without_it(
+    tmp_path: Path,
+) -> None:
+    """As in contrib's SRUCell: one product split into three, of which the state reads two."""
+
+    def build(tf: Any) -> None:
+        kernel = tf.constant(weights(FEATURES, 3 * UNITS))
+
+        def step(frame: Any, c: Any) -> tuple[Any, Any]:
+            new, forget, reset = tf.split(frame @ kernel, 3, -1)
+            forget = tf.sigmoid(forget)
+            c = forget * c + (1.0 - forget) * new
+            return tf.sigmoid(reset) * tf.tanh(c), c
+
+        tf.identity(_over_time(tf, _sequence(tf), step, UNITS), name="y")
+
+    assert _written_as(_converted(write(tmp_path / "m.pb", build), "y")) == ["loop"]
+
+
+def test_what_a_loop_keeps_for_gradients_is_left_out(tmp_path: Path) -> None:
+    """TensorFlow adds lists of intermediate values to a loop that was ever differentiated."""
+
+    def build(tf: Any) -> None:
+        x = _sequence(tf)
+        kernel = tf.constant(weights(FEATURES + UNITS, UNITS))
+
+        def step(frame: Any, h: Any) -> tuple[Any, Any]:
+            h = tf.tanh(tf.concat([frame, h], -1) @ kernel)
+            return h, h
+
+        y = tf.identity(_over_time(tf, x, step, UNITS), name="y")
+        tf.gradients(tf.reduce_sum(y), [x])
+
+    path = tmp_path / "m.pb"
+    made = graph_def(build)
+    assert b"TensorListPushBack" in made.SerializeToString()
+    path.write_bytes(made.SerializeToString())
+    assert _written_as(_converted(path, "y")) == ["loop"]
+
+
+def test_sides_of_a_conditional_may_differ_in_shape_and_loops_have_no_steps(
+    tmp_path: Path,
+) -> None:
+    """As in contrib's crf_decode: another way for one step, and a loop over all steps but one."""
+
+    def build(tf: Any) -> None:
+        x = _sequence(tf)
+        kernel = tf.constant(weights(FEATURES, FEATURES))
+
+        def step(frame: Any, best: Any) -> tuple[Any, Any]:
+            best = frame + tf.reduce_max(best @ kernel, -1, keepdims=True)
+            return best, best
+
+        y = tf.cond(
+            tf.equal(tf.shape(x)[0], 1),
+            lambda: tf.reshape(x, [-1, FEATURES]),
+            lambda: tf.reduce_sum(_over_time(tf, x[1:], step, FEATURES), 0),
+        )
+        tf.identity(y, name="y")
+
+    report = _converted(write(tmp_path / "m.pb", build), "y")
+    assert _written_as(report) == ["loop"]
+    one = np.ones([2, 1, FEATURES], np.float32)
+    assert np.array_equal(Session(tmp_path / "m.tflite").run({"x": one})["y"], one[:, 0])
+
+
+def test_a_switch_of_a_frozen_graph_without_versions_is_a_scalar(tmp_path: Path) -> None:
+    """Freezing drops the versions, and TensorFlow then takes no axes for unknown ones."""
+
+    def build(tf: Any) -> None:
+        x = tf.compat.v1.placeholder(tf.float32, [None, FEATURES], name="x")
+        flag = tf.compat.v1.placeholder(tf.bool, [], name="flag")
+        kernel = tf.constant(weights(FEATURES, UNITS))
+        y = tf.cond(flag, lambda: tf.tanh(x @ kernel), lambda: x @ kernel)
+        tf.identity(y, name="y")
+
+    made = graph_def(build)
+    made.ClearField("versions")
+    path = tmp_path / "m.pb"
+    path.write_bytes(made.SerializeToString())
+    shapes = {t.name: t.shape for t in _converted(path, "y").signatures["serving_default"].inputs}
+    assert shapes == {"x": (None, FEATURES), "flag": ()}
+
+
+def test_a_graph_in_float16_is_compared_with_how_far_it_is_from_itself(tmp_path: Path) -> None:
+    """The file computes in float32, so it differs by what the source rounds."""
+
+    def build(tf: Any) -> None:
+        kernel = tf.constant(weights(FEATURES + UNITS, UNITS).astype(np.float16))
+
+        def step(frame: Any, h: Any) -> tuple[Any, Any]:
+            h = tf.tanh(tf.concat([frame, h], -1) @ kernel)
+            return h, h
+
+        tf.identity(_over_time(tf, _sequence(tf, tf.float16), step, UNITS), name="y")
+
+    report = _converted(write(tmp_path / "m.pb", build), "y")
+    assert any("float16" in note for note in report.notes)
+    assert report.verification is not None
+    assert any("rounding its own weights" in note for note in report.verification.notes)
