@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 import zlib
@@ -21,7 +23,14 @@ from edgelstm.errors import (
     OptionError,
     UnreadableModelError,
 )
-from edgelstm.runtime import Delegate, Session, find_backends, open_interpreter, read_metadata
+from edgelstm.runtime import (
+    Delegate,
+    Session,
+    Stream,
+    find_backends,
+    open_interpreter,
+    read_metadata,
+)
 from edgelstm.runtime.interpreters import BACKENDS
 from edgelstm.runtime.metadata import metadata_entry, parse_metadata
 from edgelstm.runtime.model_file import read_model_file
@@ -185,11 +194,46 @@ def test_inputs_that_do_not_fit_are_named(
         Session(CARRY, backend=backend).run(inputs)
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_a_number_of_threads_below_one_is_refused(backend: str, threads: int) -> None:
-    """Interpreters would take it for something else."""
+@pytest.mark.parametrize("threads", [0, -1, 1025, 100_000, "2", 2.0, True, None])
+def test_a_number_of_threads_out_of_range_is_refused(backend: str, threads: Any) -> None:
+    """Interpreters take some for something else, and end the process at a hundred thousand."""
     with pytest.raises(OptionError):
         Session(NAMED, backend=backend, threads=threads)
+
+
+@pytest.mark.parametrize("option", ["nan", "normalisation", "delegate"])
+def test_a_policy_that_there_is_not_is_refused_with_the_known_ones(option: str) -> None:
+    """An unknown one would pass for the default."""
+    given: dict[str, Any] = {option: "refused"}
+    with pytest.raises(OptionError, match="refused.*\n.*use one of"):
+        Session(CARRY, **given)
+    with pytest.raises(OptionError, match="refused.*\n.*use one of"):
+        Stream(CARRY, **given)
+
+
+def test_a_policy_is_taken_by_its_value() -> None:
+    """A file of settings has no enums."""
+    options: dict[str, Any] = {"nan": "refuse", "delegate": "cpu"}
+    session = Session(RESET, **options)
+    assert session.info()["delegate"] == "cpu"
+    wanted = session.inputs[0]
+    with pytest.raises(DataError, match="NaN"):
+        session.run({wanted.name: np.full([n or 2 for n in wanted.shape], np.nan, np.float32)})
+
+
+@pytest.mark.parametrize("inputs", [np.zeros((2, 10, 3), np.float32), None, [1.0]])
+def test_inputs_without_names_are_refused_with_the_names(inputs: Any) -> None:
+    """Sessions take no array alone."""
+    with pytest.raises(DataError, match="by name"):
+        Session(RESET).run(inputs)
+
+
+@pytest.mark.parametrize("kind", [Session, Stream])
+def test_what_holds_an_interpreter_is_not_pickled_and_says_how_to_get_another(kind: Any) -> None:
+    """Processes open the model themselves; a shallow copy would share states."""
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"open the model again|fork\(\)"):
+            attempt(kind(CARRY))
 
 
 def test_an_unknown_interpreter_is_refused_with_the_known_ones() -> None:

@@ -45,6 +45,30 @@ def test_a_refused_push_leaves_the_state(frames: Any, names: str) -> None:
     np.testing.assert_allclose(np.concatenate(found, axis=1), model.expected(x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_read_only_array_for_outputs_is_named_and_leaves_the_state(frames: int) -> None:
+    """In the first push and in those that take the short way."""
+    model = stream_models.carry()
+    x = stream_models.noise(model, 2 * frames)
+    stream = Stream(model.content)
+    out = {name: np.empty_like(array) for name, array in stream.push(x[:, :frames]).items()}
+    stream.reset()
+    first = stream.push(x[:, :frames])["sequence"]
+    for array in out.values():
+        array.setflags(write=False)
+    with pytest.raises(DataError, match="read-only"):
+        stream.push(x[:, frames:], out=out)
+    found = np.concatenate([first, stream.push(x[:, frames:])["sequence"]], axis=1)
+    np.testing.assert_allclose(found, model.expected(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("state", [None, {}, "state"])
+def test_what_is_no_state_is_refused(state: Any) -> None:
+    """A path is taken by load_state, and a dict is none."""
+    with pytest.raises(DataError, match=r"is no state(.|\n)*load_state"):
+        Stream(stream_models.carry().content).set_state(state)
+
+
 def test_nan_passes_where_it_is_not_refused_and_infinity_always() -> None:
     """The default is what interpreters do; infinity is a number."""
     model = stream_models.carry()

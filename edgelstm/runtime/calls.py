@@ -17,7 +17,7 @@ _ALIGNMENT = 64  # interpreters place tensors at multiples of it
 
 
 class Misfit(ValueError):
-    """An array to write an output into has another dtype or shape."""
+    """An array to write an output into has another dtype or shape, or is read-only."""
 
 
 class Call:
@@ -365,4 +365,7 @@ def _copy(name: str, array: Array, out: Array) -> None:
             f"out[{name!r}] is {out.dtype} {list(out.shape)}, the output {array.dtype} "
             f"{list(array.shape)}."
         )
-    out[...] = array
+    try:
+        out[...] = array
+    except ValueError:
+        raise Misfit(f"out[{name!r}] is read-only.") from None

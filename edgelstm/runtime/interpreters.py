@@ -20,6 +20,7 @@ from edgelstm.errors import (
     UnsupportedModelError,
 )
 from edgelstm.runtime import native
+from edgelstm.runtime.choices import chosen, thread_count
 from edgelstm.runtime.model_file import place, read_model_file
 
 
@@ -164,24 +165,24 @@ def open_interpreter(
         model: a .tflite file, or its content.
         backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
             imports.
-        threads: number of threads, 1 or more.
+        threads: number of threads, 1 to 1024.
 
     Raises:
         UnreadableModelError: the file is missing, damaged, or no TFLite file.
         UnsupportedModelError: the interpreter lacks an op of the model.
         MissingPackageError: no interpreter is installed, or the native library is not.
-        OptionError: `backend` or `threads` is out of range, or $EDGELSTM_ISA names no kernels.
+        OptionError: `backend`, `threads` or `delegate` is out of range, or $EDGELSTM_ISA names no kernels.
     """
     read_model_file(model)
-    return construct(model, choose_backend(backend), threads, delegate)
+    kind = chosen(Delegate, delegate, "delegate")
+    return construct(model, choose_backend(backend), threads, kind)
 
 
 def construct(
     model: Path | bytes, backend: Backend, threads: int, delegate: Delegate
 ) -> Interpreter:
     """As `open_interpreter`, for a model whose structure has been checked."""
-    if threads < 1:
-        raise OptionError(f"{threads} threads were asked for.", cure="use 1 or more")
+    thread_count(threads)
     module = _import(backend)
     resolvers = module.OpResolverType
     resolver = {

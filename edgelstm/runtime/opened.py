@@ -14,6 +14,7 @@ from typing import Any
 
 from edgelstm.errors import InputError, OptionError, UnreadableModelError, UnsupportedModelError
 from edgelstm.runtime import native
+from edgelstm.runtime.choices import chosen, thread_count
 from edgelstm.runtime.interpreters import (
     Backend,
     Delegate,
@@ -80,7 +81,7 @@ class OpenedModel:
             model: a .tflite file, or its content.
             backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
                 imports.
-            threads: number of threads, 1 or more.
+            threads: number of threads, 1 to 1024.
             delegate: None takes the first that takes the model: the native one where it takes
                 fused ops of it, XNNPACK, the interpreter's own kernels.
 
@@ -88,8 +89,11 @@ class OpenedModel:
             UnreadableModelError: the file is missing, damaged, or no TFLite file.
             UnsupportedModelError: the interpreter lacks an op of the model.
             MissingPackageError: no interpreter is installed.
-            OptionError: `backend` or `threads` is out of range.
+            OptionError: `backend`, `threads` or `delegate` is out of range.
         """
+        thread_count(threads)
+        if delegate is not None:
+            delegate = chosen(Delegate, delegate, "delegate")
         path = Path(model) if isinstance(model, str) else model
         stamp = _stamp_of(path)
         file = read_model_file(path)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from edgelstm.errors import UnsupportedModelError
+from edgelstm.runtime.choices import chosen
 from edgelstm.runtime.frames import told_axes
 from edgelstm.runtime.interpreters import Delegate, as_user_error
 from edgelstm.runtime.normalisation import Normalisation, Scaling
@@ -54,7 +55,7 @@ class Session:
                 `backend`, `threads` and `delegate` are settled.
             backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
                 imports.
-            threads: number of threads, 1 or more.
+            threads: number of threads, 1 to 1024.
             delegate: None takes the first that takes the model: the native one where it takes
                 fused ops of it, XNNPACK, the interpreter's own kernels.
             nan: what happens to inputs that hold NaN.
@@ -68,23 +69,24 @@ class Session:
             UnsupportedModelError: the interpreter lacks an op of the model, or the file tells no
                 constants to apply.
             MissingPackageError: no interpreter is installed.
-            OptionError: `backend` or `threads` is out of range, or there is no such signature.
+            OptionError: `backend`, `threads`, `delegate` or a policy is out of range, or there is
+                no such signature.
         """
         if not isinstance(model, OpenedModel):
             model = OpenedModel.open(model, backend=backend, threads=threads, delegate=delegate)
         if signature is not None:
             model = model.running(signature)
         self._model = model
-        self._nan = nan
+        self._nan = chosen(NanPolicy, nan, "nan")
         self.metadata = model.metadata
         self._interpreter = model.interpreter()
         self._inputs, self._outputs = model.details(self._interpreter)
         self.inputs = tuple(TensorInfo.of(*entry) for entry in self._inputs.items())
         self.outputs = tuple(TensorInfo.of(*entry) for entry in self._outputs.items())
-        self._normalisation = normalisation
+        self._normalisation = chosen(Normalisation, normalisation, "normalisation")
         self._scaling = (
             Scaling(self.metadata, self.inputs, self.outputs, model.where)
-            if normalisation is Normalisation.APPLY
+            if self._normalisation is Normalisation.APPLY
             else None
         )
         self._shapes = {
@@ -154,6 +156,9 @@ class Session:
             for name, detail in self._outputs.items()
         }
         return made if self._scaling is None else self._scaling.outputs(made)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Session is not pickled or copied: open the model again, or use clone()")
 
     def reset(self) -> None:
         """Sets every state that is kept between calls to zero."""

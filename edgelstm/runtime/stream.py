@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from edgelstm.errors import DataError, UnsupportedModelError
 from edgelstm.runtime.calls import Call, Misfit, Step
+from edgelstm.runtime.choices import chosen
 from edgelstm.runtime.chunks import any_number_of_frames, cut, run_all
 from edgelstm.runtime.engine import Engine
 from edgelstm.runtime.frames import find_frames, told_axes
@@ -62,7 +63,7 @@ class Stream:
                 `backend`, `threads` and `delegate` are settled.
             backend: "litert", "tflite-runtime" or "tensorflow"; None takes the first of them that
                 imports.
-            threads: number of threads, 1 or more.
+            threads: number of threads, 1 to 1024.
             delegate: None takes the first that takes the model: the native one where it takes
                 fused ops of it, XNNPACK, the interpreter's own kernels.
             nan: what happens to inputs that hold NaN.
@@ -81,14 +82,14 @@ class Stream:
             UnsupportedModelError: the file keeps no state, the interpreter lacks an op, or the
                 file tells no constants to apply.
             MissingPackageError: no interpreter is installed.
-            OptionError: `backend`, `threads`, `batch` or `time_axis` is out of range, there is
-                no such signature, or `states` names no input and output of one shape.
+            OptionError: `backend`, `threads`, `delegate`, `batch`, `time_axis` or a policy is out
+                of range, there is no such signature, or `states` names no input and output of one shape.
         """
         if not isinstance(model, OpenedModel):
             model = OpenedModel.open(model, backend=backend, threads=threads, delegate=delegate)
         model = model.for_streams() if signature is None else model.running(signature)
         self._model = model
-        self._nan = nan
+        self._nan = chosen(NanPolicy, nan, "nan")
         self._batch = batch
         self._time_axis = time_axis
         self._told = states
@@ -103,10 +104,10 @@ class Stream:
         self.inputs = tuple(TensorInfo.of(*entry) for entry in inputs.items())
         self.outputs = tuple(TensorInfo.of(*entry) for entry in outputs.items())
         self.states = tuple(slot.info for slot in self._slots)
-        self._normalisation = normalisation
+        self._normalisation = chosen(Normalisation, normalisation, "normalisation")
         self._scaling = (
             Scaling(self.metadata, self.inputs, self.outputs, model.where)
-            if normalisation is Normalisation.APPLY
+            if self._normalisation is Normalisation.APPLY
             else None
         )
         self._output_names = outputs.keys()
@@ -130,7 +131,7 @@ class Stream:
         self._step: Step = _no_step
         self._plain_shape: tuple[int, ...] = ()
         self._plain_dtype = np.dtype(self.inputs[0].dtype) if self.inputs else None
-        self._passes_nan = nan is NanPolicy.PASS
+        self._passes_nan = self._nan is NanPolicy.PASS
 
     @classmethod
     def load(cls, model: Path | str | bytes | OpenedModel, state: Path | str, **kw: Any) -> Stream:
@@ -234,9 +235,15 @@ class Stream:
         """Goes on from `state`.
 
         Raises:
-            DataError: it is another model's, or its arrays do not fit; the states stay as they
-                were.
+            DataError: it is no state, another model's, or its arrays do not fit; the states
+                stay as they were.
         """
+        if not isinstance(state, State):
+            raise DataError(
+                f"A {type(state).__name__} is no state.",
+                where=self._model.where,
+                cure="give what get_state() gave, or load_state(path)",
+            )
         if state.model != self._model.sha256:
             same = state.source is not None and state.source == self._model.source_sha256
             raise DataError(
@@ -283,6 +290,9 @@ class Stream:
         )
         other._engine.go_on_from(self._engine)
         return other
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Stream is not pickled or copied: use fork(), or save() and load()")
 
     def info(self) -> dict[str, Any]:
         """A JSON object: interpreter, delegate, why these, inputs, outputs, states, frames."""

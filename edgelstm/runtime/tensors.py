@@ -82,6 +82,12 @@ def fitting_inputs(
             refuses.
     """
     known = ", ".join(info.name for info in infos)
+    if not isinstance(inputs, Mapping):
+        raise DataError(
+            f"The inputs are a {type(inputs).__name__}, not arrays by name.",
+            where=where,
+            cure="give a dict of: " + known,
+        )
     names = [info.name for info in infos]
     unknown = [name for name in inputs if name not in names]
     if unknown:
@@ -116,7 +122,7 @@ def fitting(array: Array, info: TensorInfo) -> Array:
     if array.dtype.name != info.dtype:
         raise DataError(
             f"The input {info.name!r} has dtype {array.dtype}, the model takes {info.dtype}.",
-            cure=f"convert it with .astype({info.dtype!r})",
+            cure=f"convert it with numpy.asarray(..., {info.dtype!r})",
         )
     fits = len(array.shape) == len(info.shape) and all(
         size >= 1 if wanted is None else size == wanted
