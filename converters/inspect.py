@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgelstm.converters.flatbuffer import Model, Op, Subgraph, Tensor, schema
 from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.options import RangeSource, Target
-from edgelstm.converters.spec import Lowering, Precision, StatePolicy
+from edgelstm.converters.report import SignatureReport
+from edgelstm.converters.spec import Lowering, Precision, StatePolicy, TensorSpec
 from edgelstm.errors import UnreadableModelError
 from edgelstm.runtime.metadata import parse_metadata
 from edgelstm.runtime.normalisation import read_constants
@@ -62,7 +64,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
     flex = sorted(name for name in ops if name.startswith("Flex"))
     return {
         "recurrences": recurrences,
-        "signatures": _signatures(model),
+        "signatures": {name: each.to_json() for name, each in signatures_of(model).items()},
         "ops": ops,
         "bytes": len(data),
         "precision": None if ours is None else ours.get("precision"),
@@ -289,30 +291,38 @@ def _widest_state(body: Subgraph) -> int:
     )
 
 
-def _signatures(model: Model) -> dict[str, Any]:
+def signatures_of(model: Model, order: Sequence[str] = ()) -> dict[str, SignatureReport]:
+    """What the file takes and gives, by signature; by tensors' names where it has none.
+
+    Args:
+        order: names of inputs and outputs that come first, in this order.
+    """
     found = {}
     for signature in model.signatures:
         subgraph = model.subgraphs[signature.subgraph]
-        found[signature.key or "serving_default"] = {
-            "inputs": _tensors(subgraph, signature.inputs),
-            "outputs": _tensors(subgraph, signature.outputs),
-        }
+        found[signature.key or "serving_default"] = SignatureReport(
+            _tensors(subgraph, signature.inputs, order),
+            _tensors(subgraph, signature.outputs, order),
+        )
     if not found:
         main = model.main
-        found["serving_default"] = {
-            "inputs": _tensors(main, {main.tensor(i).name: i for i in main.inputs}),
-            "outputs": _tensors(main, {main.tensor(i).name: i for i in main.outputs}),
-        }
+        found["serving_default"] = SignatureReport(
+            _tensors(main, {main.tensor(i).name: i for i in main.inputs}, order),
+            _tensors(main, {main.tensor(i).name: i for i in main.outputs}, order),
+        )
     return found
 
 
-def _tensors(subgraph: Subgraph, indices: dict[str, int]) -> dict[str, Any]:
-    found = {}
-    for name, index in indices.items():
-        tensor = subgraph.tensor(index)
-        shape = [None if size < 0 else size for size in tensor.signature]
-        found[name] = {"shape": shape, "dtype": tensor.dtype}
-    return found
+def _tensors(
+    subgraph: Subgraph, indices: dict[str, int], order: Sequence[str]
+) -> tuple[TensorSpec, ...]:
+    place = {name: number for number, name in enumerate(order)}
+    found = []
+    for name in sorted(indices, key=lambda name: place.get(name, len(place))):
+        tensor = subgraph.tensor(indices[name])
+        shape = tuple(None if size < 0 else size for size in tensor.signature)
+        found.append(TensorSpec(name, shape, tensor.dtype))
+    return tuple(found)
 
 
 def _notes(recurrences: list[dict[str, Any]], flex: list[str]) -> list[str]:

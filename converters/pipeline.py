@@ -13,6 +13,7 @@ from edgelstm import files
 from edgelstm.converters import forms, measured, normalisation
 from edgelstm.converters.clock import Clock
 from edgelstm.converters.flatbuffer import Model, compact
+from edgelstm.converters.inspect import signatures_of, written_by_us
 from edgelstm.converters.lowering.loop import written_out
 from edgelstm.converters.lowering.own_states import own_states
 from edgelstm.converters.lowering.symbols import name_by_symbols
@@ -147,7 +148,9 @@ def _convert(
         report = dataclasses.replace(report, notes=(*report.notes, proof.sentence()))
     if options.graph_io is not GraphIo.FLOAT:
         notes = (*report.notes, *_left_float(to_integer_io(finished.model, options.graph_io)))
-        report = dataclasses.replace(report, notes=notes, ops=finished.model.op_counts())
+        written = _signatures(source, finished.model)
+        counted = finished.model.op_counts()
+        report = dataclasses.replace(report, notes=notes, ops=counted, signatures=written)
         content = finished.model.to_bytes()
     arena = run.arena_note(content, options.target)
     report = dataclasses.replace(report, notes=(*report.notes, *arena))
@@ -162,8 +165,6 @@ def verify(
     source_path: Path, model_path: Path, options: ConvertOptions, *, progress: Progress = print
 ) -> Verification:
     """Compare a written file with its source; state policy and precision come from the file."""
-    from edgelstm.converters.inspect import written_by_us
-
     written = written_by_us(model_path)
     options = dataclasses.replace(
         options,
@@ -367,13 +368,18 @@ def _report(
             for r in finished.recurrences
             for choice in [finished.choice(r.name)]
         ),
-        signatures={"serving_default": SignatureReport(source.inputs, source.outputs)},
+        signatures=_signatures(source, finished.model),
         ops=finished.model.op_counts(),
         bytes=0,
         precision=finished.precision,
         state_policy=policy,
         notes=(*source.notes, *finished.notes, *_unused(options)),
     )
+
+
+def _signatures(source: OpenedSource, model: Model) -> dict[str, SignatureReport]:
+    """Those of the file, in the order of the source's inputs and outputs."""
+    return signatures_of(model, [spec.name for spec in (*source.inputs, *source.outputs)])
 
 
 def _unused(options: ConvertOptions) -> list[str]:

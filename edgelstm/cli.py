@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -143,9 +144,12 @@ def convert(
     from edgelstm.converters.split import convert_as_asked
     from edgelstm.quiet import quiet
 
+    named = [Path(text) for text in (calibration, quantize) if text]
+    read = (source, architecture, custom_objects, normalisation, data, *named)
+    files.check_output(output, may_replace=overwrite, besides=read)
     if report is not None:
-        files.check_output(report, may_replace=overwrite, besides=(output, source))
-    arguments.check_page(html, overwrite, (output, source, report))
+        files.check_output(report, may_replace=overwrite, besides=(output, *read))
+    arguments.check_page(html, overwrite, (output, report, *read))
     options = arguments.convert_options(
         architecture,
         custom_objects,
@@ -209,7 +213,8 @@ def verify(
     from edgelstm.converters.quantize.fidelity.page import to_page
     from edgelstm.quiet import quiet
 
-    arguments.check_page(html, overwrite, (source, model))
+    read = (source, model, data, architecture, custom_objects)
+    arguments.check_page(html, overwrite, read)
     options = arguments.convert_options(
         architecture,
         custom_objects,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -178,12 +179,20 @@ def profile(
     from edgelstm.profiles.runner import profile as measure
     from edgelstm.runtime.model_file import read_model_file
 
+    _refuse_unused(
+        {
+            "--tflite-library": (tflite_library, RunnerName.NATIVE),
+            "--native-runner": (native_runner, RunnerName.NATIVE),
+            "--benchmark-model": (benchmark_model, RunnerName.BENCHMARK_MODEL),
+        },
+        runner,
+    )
     to_stdout = json_to == Path("-")
     if json_to is not None and not to_stdout:
-        files.check_output(json_to, may_replace=overwrite, besides=(model,))
-    for output, others in ((html, (model, json_to, trace)), (trace, (model, json_to, html))):
+        files.check_output(json_to, may_replace=overwrite, besides=(model, golden))
+    for output, others in ((html, (json_to, trace)), (trace, (json_to, html))):
         if output is not None:
-            files.check_output(output, may_replace=overwrite, besides=others)
+            files.check_output(output, may_replace=overwrite, besides=(model, golden, *others))
     if html is not None:
         from edgelstm.profiles.report.page import check_installed
 
@@ -226,12 +235,23 @@ def profile(
         from edgelstm.profiles.benchmark_model import print_report
         from edgelstm.profiles.runner import profile_with_tool
 
+        for option, page in (("--html", html), ("--trace", trace)):
+            if page is not None:
+                raise OptionError(
+                    "benchmark_model gives no samples to show",
+                    where=option,
+                    cure="leave it out, or measure with --runner agent",
+                )
         figures = profile_with_tool(model, settings, benchmark_model, terminal.progress)
         if json_to is not None and not to_stdout:
             files.write_atomically(json_to, terminal.document(figures.to_json()).encode())
         terminal.show(figures.to_json(), to_stdout, lambda console: print_report(figures, console))
         return
     if as_source:
+        if runner is RunnerName.BENCHMARK_MODEL:
+            raise OptionError(
+                "benchmark_model runs no source.", where="--as-source", cure="leave --runner out"
+            )
         from edgelstm.before_after import profile_with_source
 
         converting = _conversion(
@@ -254,6 +274,17 @@ def profile(
     terminal.show(report.to_json(), to_stdout, lambda console: print_profile(report, console))
     limits.enforce(report)
     enforce_complete(report)
+
+
+def _refuse_unused(files: Mapping[str, tuple[Path | None, RunnerName]], runner: RunnerName) -> None:
+    """Raises where a file is given for another runner than the one that will run."""
+    for option, (given, wanted) in files.items():
+        if given is not None and runner is not wanted:
+            raise OptionError(
+                f"{option} is for --runner {wanted.value}.",
+                where=option,
+                cure=f"add --runner {wanted.value}, or leave it out",
+            )
 
 
 def _conversion(
@@ -335,6 +366,14 @@ def devices(
     """List the devices that models can be profiled on, or ask one what it is."""
     from edgelstm import about, terminal
 
+    if name is not None and probe is None:
+        raise OptionError(
+            "There is nothing to give a name to.", where="--name", cure="add --probe DEVICE"
+        )
+    if probe is not None and remove is not None:
+        raise OptionError(
+            "A device is probed or cleaned, not both.", where="--remove", cure="call twice"
+        )
     if remove is not None:
         from edgelstm.profiles.probe import clean
 

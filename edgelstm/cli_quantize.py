@@ -118,7 +118,8 @@ def quantize_search(
         time=arguments.size("--time", time),
         **arguments.calibration(calibration, stream, observer.value, "float"),
     )
-    files.check_output(output, may_replace=overwrite, besides=(source,))
+    read = (source, Path(calibration), architecture, custom_objects)
+    files.check_output(output, may_replace=overwrite, besides=read)
     with quiet():
         found = search(
             source,

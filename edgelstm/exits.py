@@ -29,6 +29,12 @@ def guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
         # The reader has gone: give the buffered rest somewhere to go when Python flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except MemoryError as error:
+        terminal.print_error(
+            f"There is not enough memory: {error or 'an allocation failed'}.\n"
+            "  do:    use smaller sizes or less data, or a machine with more memory"
+        )
+        return 2
     except Exception as error:
         if hasattr(error, "show"):  # a wrong call; typer has no public name for these
             error.show()

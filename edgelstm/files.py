@@ -19,12 +19,16 @@ def check_output(output: Path, *, may_replace: bool, besides: Iterable[Path | No
 
     Raises:
         OptionError: it is one of them.
-        OutputError: it exists and may not be replaced, is a folder or a device, or its folder is
-            missing or cannot be written.
+        OutputError: it exists and may not be replaced, is a folder, a device or `-`, or its folder
+            is missing or cannot be written.
     """
+    if str(output) == "-":
+        raise OutputError(
+            "This output goes into a file, not to stdout.", where="-", cure="name a file"
+        )
     if any(other is not None and _same(output, other) for other in besides):
         raise OptionError(
-            "One file was given twice: it would be read and written.",
+            "One file was given twice, and this would be written over it.",
             where=str(output),
             cure="give the output another name",
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgelstm.errors import OptionError
 from edgelstm.profiles.budget import Limit
+from edgelstm.runtime.choices import MOST_THREADS
 
 DELEGATES = ("cpu", "xnnpack", "edgelstm", "gpu", "nnapi")
 """Delegates that every device knows by name. `cpu` is the interpreter with no delegate at all;
@@ -173,11 +174,11 @@ class ProfileSettings:
         if not 0 <= self.tolerance < 1:
             raise OptionError(f"a tolerance of {self.tolerance:g} is no fraction of a range")
         for count in self.threads:
-            if count < 1:
+            if not 1 <= count <= MOST_THREADS:
                 raise OptionError(
                     f"{count} threads cannot run anything",
                     where="--threads",
-                    cure="use numbers of 1 or more, for example --threads 1,2",
+                    cure=f"use numbers from 1 to {MOST_THREADS}, for example --threads 1,2",
                 )
         for name, shape in self.shapes.items():
             if any(size < 1 for size in shape):

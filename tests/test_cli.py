@@ -85,6 +85,17 @@ def test_help_imports_nothing_heavy() -> None:
         ["profile", str(MODEL), "--on", "nowhere"],
         ["profile", str(MODEL), "--budget", "speed=1"],
         ["profile", str(MODEL), "--json", str(MODEL), "--overwrite"],
+        ["profile", str(MODEL), "--html", "-"],
+        ["profile", str(MODEL), "--threads", "100000"],
+        ["profile", str(MODEL), "--tflite-library", "lib.so"],
+        ["profile", str(MODEL), "--native-runner", "runner"],
+        ["profile", str(MODEL), "--benchmark-model", "tool"],
+        ["profile", str(MODEL), "--runner", "benchmark_model", "--html", "page.html"],
+        ["profile", str(MODEL), "--runner", "benchmark_model", "--as-source"],
+        ["convert", str(MODEL), "-o", "-"],
+        ["devices", "--name", "pi"],
+        ["devices", "--probe", "a@b", "--remove", "a@b"],
+        ["bench", "--sizes", "1000000x1000000"],
     ],
     ids=" ".join,
 )
@@ -138,6 +149,15 @@ def test_a_fault_of_the_program_shows_no_traceback(
     monkeypatch.setenv("EDGELSTM_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         cli.run(["info"])
+
+
+def test_too_little_memory_is_no_fault_of_the_program(failing: Any, capsys: Any) -> None:
+    """It says how much was asked for and what to do."""
+    failing(MemoryError("Unable to allocate 29.1 TiB"))
+    assert cli.run(["info"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: There is not enough memory: Unable to allocate 29.1 TiB.\n")
+    assert "do: " in said
 
 
 def test_an_interruption_ends_with_130(failing: Any, capsys: Any) -> None:

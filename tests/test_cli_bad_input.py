@@ -314,6 +314,20 @@ def test_no_input_is_overwritten(
     fails(call, 2, folder, capsys, "twice")
 
 
+@pytest.mark.parametrize("output", ["-o", "--report", "--html"])
+@pytest.mark.parametrize("read", ["--calibration", "--data", "--normalisation", "--quantize"])
+def test_no_file_that_is_read_is_overwritten(
+    read: str, output: str, good: Path, folder: Path, capsys: Any
+) -> None:
+    """Data and plans are kept too, also with --overwrite."""
+    kept = folder / "kept.toml"
+    kept.write_bytes(b"precious")
+    call = ["convert", str(good / "model.keras"), "--overwrite", read, str(kept), output, str(kept)]
+    if output != "-o":
+        call += ["-o", str(folder / "out.tflite")]
+    fails(call, 2, folder, capsys, "twice")
+
+
 def test_an_existing_output_is_replaced_when_asked(good: Path, folder: Path) -> None:
     """--overwrite, by a whole file."""
     output = folder / "out.tflite"

@@ -14,6 +14,7 @@ from stock_models import FEATURES, FUSED, STEPS, stock_file
 from edgelstm import cli
 from edgelstm.converters import pipeline
 from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.inspect import inspect_model
 from edgelstm.converters.lowering.fused import FUSED_OP
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize.calibration_data import CalibrationData
@@ -85,9 +86,10 @@ def test_a_float_file_is_quantized_like_the_model_it_was_made_of(
 def test_integer_inputs_and_outputs_of_a_file_are_written(tmp_path: Path) -> None:
     source, output = stock_file(tmp_path, "single"), tmp_path / "out.tflite"
     options = calibrated(rows(32, 1), Precision.INT8, GraphIo.INT8)
-    pipeline.convert(source, output, options, progress=lambda _: None)
+    report = pipeline.convert(source, output, options, progress=lambda _: None)
     session = Session(output)
     assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"int8"}
+    assert report.to_json()["signatures"] == inspect_model(output)["signatures"]
 
 
 def test_the_written_file_verifies_against_the_float_one(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lstm_reference import lstm
 from edgelstm.cli import run
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.flatbuffer.merge import append
+from edgelstm.converters.inspect import inspect_model
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.lowering.step import write_steps
 from edgelstm.converters.options import ConvertOptions, OverwritePolicy, Size, Streaming
@@ -188,6 +189,19 @@ def test_sequence_chunks_and_steps_say_the_same(
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=0, atol=close)
     alone = [step.push(x[:, t : t + 1])["score"] for t in range(33, FRAMES)]
     np.testing.assert_allclose(np.concatenate(alone, axis=1), parts[2], rtol=0, atol=close)
+
+
+def test_the_report_tells_the_signatures_of_the_written_file(
+    source: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """What `--report` says is what the app will find."""
+    from edgelstm.converters import pipeline
+
+    path = tmp_path / "m.tflite"
+    options = ConvertOptions(streaming=Streaming())
+    report = pipeline.convert(source[0], path, options, progress=lambda message: None).to_json()
+    assert set(report["signatures"]) == {"serving_default", "chunk", "step"}
+    assert report["signatures"] == inspect_model(path)["signatures"]
 
 
 def test_an_explicit_file_is_its_own_chunk_form(source: tuple[Path, Any], tmp_path: Path) -> None:
