@@ -1,7 +1,8 @@
-"""Which number of threads and which cores to use, from what was measured."""
+"""What follows from what was measured: how much faster each way is, and which one to use."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from edgelstm.profiles import statistics
@@ -9,6 +10,44 @@ from edgelstm.profiles.measurement import Measurement
 
 MARGIN = 0.05
 """A configuration that is slower by less is as good, and leaves processors to others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """A configuration beside the first.
+
+    Attributes:
+        times: as fast as the first, by the medians; low, high: the interval of that, at 95 %.
+    """
+
+    configuration: str
+    first: str
+    times: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if self.low <= 1 <= self.high:
+            return (
+                f"{self.configuration}: no faster or slower than {self.first} that could be told "
+                f"({self.low:.2f} to {self.high:.2f} times as fast)"
+            )
+        return (
+            f"{self.configuration}: {self.times:.2f} times as fast as {self.first} "
+            f"({self.low:.2f} to {self.high:.2f})"
+        )
+
+
+def speeds(measurements: Sequence[Measurement]) -> list[Speed]:
+    """All configurations but the first that was timed; those with too few batches are left out."""
+    timed = [each for each in measurements if each.median_ns is not None]
+    found = []
+    for each in timed[1:]:
+        ratio = statistics.median_ratio(each.warm.batches, timed[0].warm.batches)
+        if ratio is not None:
+            names = (each.configuration.name, timed[0].configuration.name)
+            found.append(Speed(*names, ratio.value, ratio.low, ratio.high))
+    return found
 
 
 def recommend(measurements: Sequence[Measurement]) -> str | None:
@@ -35,7 +74,7 @@ def recommend(measurements: Sequence[Measurement]) -> str | None:
         sentences.append(
             f"use {best.configuration.name}: {_median(best) / 1e6:.4g} ms, "
             f"{gain:.2f} times as fast as {slowest.configuration.name}"
-            if slowest is not best
+            if gain >= 1 + MARGIN
             else f"use {best.configuration.name}: the others are not measurably faster"
         )
     return "; ".join(sentences) or None

@@ -15,15 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.errors import DataError, EdgeLstmError
+from edgelstm.errors import DataError, EdgeLstmError, MissingPackageError
 from edgelstm.profiles import devices
+from edgelstm.profiles.delegates import Placement
 from edgelstm.profiles.devices import Device
 from edgelstm.profiles.settings import ProfileSettings, Runner
 from edgelstm.profiles.targets import Target
 from edgelstm.profiles.targets.local import LocalTarget
+from edgelstm.runtime import native
 
 IN, OUT = "in:", "out:"
 """Prefixes of the arrays' names in the .npz: inputs, and the outputs that belong to them."""
+
+_CPU = Placement("cpu")
+_REFERENCE = {"isa": "scalar"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +54,16 @@ def prepare(
     model: Path,
     remote_model: str,
     settings: ProfileSettings,
+    ours: Placement | None = None,
 ) -> Golden:
     """Takes the user's golden data, or makes some: the outputs of the interpreter's own kernels
-    on the inputs that are measured, on this machine if it can, else on the device.
+    on the inputs that are measured, on this machine if it can, else on the device. Where those
+    kernels cannot run the model (16-bit activations), the outputs of our delegate's reference
+    kernels, which share no code with the fast ones.
 
     Args:
         stack: holds the file for as long as it may be read.
+        ours: our delegate on the device; None where it is not measured.
 
     Raises:
         DataError: the user's file is no such .npz.
@@ -70,20 +79,50 @@ def prepare(
     if device.target != "local" or settings.runner is Runner.NATIVE:
         here = LocalTarget(devices.find("local"), time_limit_s=settings.time_limit_s)
         try:
-            content = _outputs_of(here, str(model.resolve()), settings)
-            return _push(stack, target, content, "the cpu of the host", "the host's outputs")
+            content, kernels = _outputs(here, str(model.resolve()), settings, ours and _here())
+            return _push(stack, target, content, f"{kernels} of the host", "the host's outputs")
         except EdgeLstmError:
             # The host may lack an interpreter, or one that reads this model.
             if settings.runner is Runner.NATIVE:
                 raise
-    content = _outputs_of(target, remote_model, settings)
-    return _push(stack, target, content, "the cpu of the device", "the device's outputs")
+    content, kernels = _outputs(target, remote_model, settings, ours)
+    return _push(stack, target, content, f"{kernels} of the device", "the device's outputs")
 
 
-def _outputs_of(target: Target, model: str, settings: ProfileSettings) -> bytes:
+def _outputs(
+    target: Target, model: str, settings: ProfileSettings, ours: Placement | None
+) -> tuple[bytes, str]:
+    """An .npz, and which kernels made it."""
+    try:
+        return _outputs_of(target, model, settings, _CPU), "the cpu"
+    except EdgeLstmError:
+        if ours is None:
+            raise
+        reference = dataclasses.replace(ours, options={**ours.options, **_REFERENCE})
+        return _outputs_of(target, model, settings, reference), "our delegate's reference kernels"
+
+
+def _here() -> Placement | None:
+    """Our delegate on this machine; None where it was not built."""
+    try:
+        _, library = native.load()
+    except MissingPackageError:
+        return None
+    return Placement("edgelstm", (str(library.path),), {"claim": "required"})
+
+
+def _outputs_of(target: Target, model: str, settings: ProfileSettings, by: Placement) -> bytes:
     limit = settings.time_limit_s
     with target.run() as session:
-        session.ask("load", time_limit_s=limit, path=model, delegate="cpu", threads=1)
+        session.ask(
+            "load",
+            time_limit_s=limit,
+            path=model,
+            delegate=by.kind,
+            threads=1,
+            libraries=list(by.libraries),
+            options=dict(by.options),
+        )
         session.ask("allocate", time_limit_s=limit, **settings.allocation())
         answer = session.ask("save", time_limit_s=limit)
     try:

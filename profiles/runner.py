@@ -150,7 +150,8 @@ def profile(
         progress("memory of the interpreter alone")
         baseline, version, spent_ns = measure_baseline(target, backend, settings)
         progress("outputs to compare with")
-        truth = golden.prepare(stack, target, described, model, remote, settings)
+        ours = next((each for each in placements if each.kind == "edgelstm"), None)
+        truth = golden.prepare(stack, target, described, model, remote, settings, ours)
         trials = []
         for each, placement in zip(configurations(settings), placements, strict=True):
             progress(f"memory: {each.name}")

@@ -8,7 +8,7 @@ import profile_fakes
 import pytest
 from profile_fakes import MS, QUICK, jitter
 
-from edgelstm.profiles.advice import recommend
+from edgelstm.profiles.advice import recommend, speeds
 from edgelstm.profiles.runner import profile
 from edgelstm.profiles.settings import ProfileSettings
 from edgelstm.profiles.targets.fake import FakeTarget
@@ -44,3 +44,32 @@ def test_one_way_per_delegate_leaves_nothing_to_recommend(tmp_path: Path) -> Non
         target=FakeTarget(latency=jitter(MS)),
     )
     assert recommend(report.measurements) is None
+
+
+def test_more_threads_that_gain_nothing_are_not_told_as_a_gain(tmp_path: Path) -> None:
+    """One percent is below the margin: no "1.01 times as fast"."""
+
+    def latency(delegate: str, threads: int, run: int) -> int:
+        return int((1.01 if threads == 2 else 1.0) * jitter(MS)(delegate, threads, run))
+
+    settings = ProfileSettings(delegates=("cpu",), threads=(1, 2), bounds=QUICK)
+    model = profile_fakes.write_model(tmp_path)
+    found = recommend(profile(model, settings, target=FakeTarget(latency=latency)).measurements)
+    assert found == "use cpu, 1 thread: the others are not measurably faster"
+
+
+def test_each_way_is_set_beside_the_first_with_its_interval(tmp_path: Path) -> None:
+    """Four times as fast; and no difference where there is none to tell."""
+
+    def latency(delegate: str, threads: int, run: int) -> int:
+        scale = {"cpu": 4.0, "xnnpack": 4.0, "gpu": 1.0}[delegate]
+        return int(scale * jitter(MS, seed=len(delegate))(delegate, threads, run))
+
+    settings = ProfileSettings(delegates=("cpu", "xnnpack", "gpu"), bounds=QUICK)
+    model = profile_fakes.write_model(tmp_path)
+    even, faster = speeds(profile(model, settings, target=FakeTarget(latency=latency)).measurements)
+    assert faster.times == pytest.approx(4, rel=0.05) and faster.low <= faster.times <= faster.high
+    assert str(faster).startswith("gpu, 1 thread: ") and "as fast as cpu, 1 thread" in str(
+        faster
+    )
+    assert even.low <= 1 <= even.high and "no faster or slower" in str(even)

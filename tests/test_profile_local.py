@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -16,9 +17,12 @@ from typing import Any
 
 import profile_models
 import pytest
+from integer_models import micro_configurations
+from native_layers import kernel_names
 from ssh_server import is_running
 
 import edgelstm
+from edgelstm.converters.spec import Precision
 from edgelstm.errors import (
     EdgeLstmError,
     OptionError,
@@ -159,6 +163,22 @@ def test_plain_integers_are_0_or_1_unless_a_range_is_given(
     start(session, dense, integer_ranges={"ids": [2, 5]})
     with pytest.raises(EdgeLstmError, match="cannot run the model"):
         ask(session, "first")
+
+
+@pytest.mark.skipif(not kernel_names(), reason="the native library was not built")
+def test_16_bit_activations_are_compared_with_the_reference_kernels(tmp_path: Path) -> None:
+    """Interpreters have no kernel for them: alone, they say what to do instead."""
+    model = tmp_path / "wide.tflite"
+    model.write_bytes(next(micro_configurations()).model(Precision.INT16))
+    settings = ProfileSettings(delegates=("edgelstm",), bounds=SHORT)
+    report = profile(model, settings)
+    assert report.golden == "our delegate's reference kernels of the device"
+    (row,) = report.measurements
+    assert [each.worst for each in row.accuracy] == [0.0]
+    assert row.op_times is not None
+    assert any("EdgeLstm" in op.kind for op in row.op_times.ops)
+    with pytest.raises(EdgeLstmError, match="--delegate edgelstm alone"):
+        profile(model, dataclasses.replace(settings, delegates=("cpu",)))
 
 
 def test_a_batch_ends_after_n_runs_or_its_time(session: AgentProcess, dense: Path) -> None:

@@ -19,6 +19,7 @@ from edgelstm.errors import (
 )
 from edgelstm.profiles import budget
 from edgelstm.profiles.measurement import Measurement, ProfileReport
+from edgelstm.profiles.op_times import OpTime, OpTimes
 from edgelstm.profiles.report.terminal import print_profile
 from edgelstm.profiles.runner import profile
 from edgelstm.profiles.settings import ProfileSettings, Variables
@@ -98,6 +99,18 @@ def test_the_terminal_shows_a_dash_for_what_could_not_be_measured(model: Path) -
     text = printed(profile(model, CPU, target=FakeTarget(latency=jitter(2000 * MS))))
     row = next(line for line in text.splitlines() if line.startswith("│ cpu"))
     assert [cell.strip() for cell in row.split("│")].count("-") == 3
+
+
+def test_operators_are_told_apart_by_threads(model: Path) -> None:
+    """One delegate twice: each row says which of the two it belongs to."""
+    settings = ProfileSettings(delegates=("cpu",), threads=(1, 2), bounds=QUICK)
+    report = profile(model, settings, target=FakeTarget(latency=jitter(MS)))
+    op = OpTime("ADD", "y", 0, (), 1, (1000, 1000))
+    times = OpTimes((op,), (1100, 1100), (1100, 1100), "native")
+    rows = tuple(dataclasses.replace(each, op_times=times) for each in report.measurements)
+    text = printed(dataclasses.replace(report, measurements=rows))
+    table = text[text.index("Time per operator") :]
+    assert "│ cpu, 1 thread " in table and "│ cpu, 2 threads " in table
 
 
 def test_names_with_brackets_are_printed_as_they_are(model: Path, tmp_path: Path) -> None:

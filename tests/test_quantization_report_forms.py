@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from keras_models import KERAS3
 from quantized_pairs import FEATURES, FORMS, STEPS, counting_up, made, measured, samples
+from rich.console import Console
 
 from edgelstm import cli
 from edgelstm.converters.quantize.fidelity.page import to_page
+from edgelstm.converters.quantize.fidelity.render import print_quantization
 from edgelstm.converters.quantize.fidelity.sequences import TIMES
 from edgelstm.converters.spec import (
     Precision,
@@ -44,6 +47,20 @@ def test_the_page_holds_everything_itself_and_shows_names_as_text() -> None:
     assert "&lt;b&gt;model&lt;/b&gt;" in page
     for title in ("gate f", "cell state", "own error", "Error against the step"):
         assert title in page
+
+
+def test_a_layer_that_stayed_float32_is_one_line_and_no_tables_of_zeros() -> None:
+    """On the terminal and in the page; a layer that is quantized keeps its own."""
+    pytest.importorskip("plotly")
+    pair, data = made(FORMS["plain"], Precision.INT8, samples())
+    report = measured(dataclasses.replace(pair, quantized=pair.plain), data)
+    assert all(layer.is_exact for layer in report.layers)
+    console = Console(record=True, width=120)
+    print_quantization(report, console)
+    text = console.export_text()
+    assert "equal to float32" in text and "gate f" not in text
+    assert "Equal to float32" in to_page(report, "model")
+    assert not any(layer.is_exact for layer in measured(pair, data).layers)
 
 
 LAYER = {"name", "units", "precision", "kernel_error", "cell_scale", "ranges", "parts"}

@@ -17,7 +17,7 @@ import math
 from typing import Any
 
 from edgelstm.profiles import budget
-from edgelstm.profiles.advice import recommend
+from edgelstm.profiles.advice import recommend, speeds
 from edgelstm.profiles.measurement import Measurement, MemoryReading, ProfileReport
 from edgelstm.profiles.report import operators
 from edgelstm.profiles.settings import ProfileSettings
@@ -69,6 +69,9 @@ def to_document(report: ProfileReport) -> dict[str, Any]:
             for each in report.failures
         ],
         "configurations": [_measurement(each) for each in report.measurements],
+        "speeds": [
+            {**dataclasses.asdict(each), "text": str(each)} for each in speeds(report.measurements)
+        ],
         "warnings": [
             {
                 "kind": each.kind.value,

@@ -34,6 +34,7 @@ def to_document(times: OpTimes | None, missing: str | None) -> dict[str, Any] | 
         "ops": [
             {
                 "kind": op.kind,
+                "title": kind(op),
                 "output": op.output,
                 "layers": list(op.layers),
                 "graph": op.graph,
@@ -67,6 +68,7 @@ def table(measurements: Sequence[Measurement], name_of: dict[int, str]) -> Table
         if each.op_times is not None:
             for row in _rows(each.op_times):
                 found.add_row(name_of[position], *row)
+            found.add_section()
     return found
 
 

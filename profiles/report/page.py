@@ -13,6 +13,9 @@ __all__ = ["check_installed", "to_page"]
 MOST_POINTS = 4000
 """Of one curve; more are thinned evenly, except the slowest, which the eye must find."""
 
+MOST_OPS = 12
+"""Rows of one configuration in the table of operators; the figures have all."""
+
 
 def to_page(document: Mapping[str, Any]) -> str:
     """A page that needs nothing from the network.
@@ -29,6 +32,7 @@ def to_page(document: Mapping[str, Any]) -> str:
         _facts(document),
         "<h2>Latency (ms)</h2>",
         _latency_table(rows),
+        *(f"<p>{escaped(each['text'])}</p>" for each in document.get("speeds", ())),
         plot(_distributions(rows)),
         plot(_over_time(rows)),
         "<h2>Memory</h2>",
@@ -46,7 +50,8 @@ def to_page(document: Mapping[str, Any]) -> str:
         parts += ["<h2>Energy</h2>", _energy_table(rows)]
     parts += ["<h2>The graph as it ran</h2>", plot(_ops(rows))]
     if any(_timed_ops(row) for row in rows):
-        parts += [plot(_op_bars(rows)), plot(_layer_bars(rows)), _op_notes(rows)]
+        parts += [plot(_op_bars(rows)), plot(_layer_bars(rows))]
+        parts += [_op_table(rows), _op_notes(rows)]
     parts.append(_state_table(document))
     return page(f"{document['model']['path']} on {document['device']['name']}", parts)
 
@@ -81,13 +86,14 @@ def _facts(document: Mapping[str, Any]) -> str:
 def _latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
     keys = ("p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "min_ms", "max_ms", "p50_per_step_ms")
     heads = ["", "load", "alloc", "first", "p50", "95 % interval", "p90", "p99", "p99.9", "min",
-             "max", "per step", "runs"]  # fmt: skip
+             "max", "µs per step", "runs"]  # fmt: skip
     lines: list[list[object]] = []
     for row in rows:
         latency = row["latency"]
         interval = latency["p50_interval_ms"]
         between = None if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
         first, *rest = (latency[key] for key in keys)
+        rest[-1] = None if rest[-1] is None else rest[-1] * 1e3
         starts = [min(row[key]) for key in ("load_ms", "allocate_ms", "first_ms")]
         lines.append([name_of(row), *starts, first, between, *rest, latency["runs"]])
     return table(heads, lines)
@@ -309,6 +315,23 @@ def _layer_bars(rows: Sequence[Mapping[str, Any]]) -> Any:
     return figure
 
 
+def _op_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The slowest of each configuration, as in the terminal."""
+    heads = ["", "operator", "layer", "calls", "ms per run", "share"]
+    lines: list[list[object]] = []
+    for row in rows:
+        ops = sorted(_timed_ops(row), key=lambda op: -op["p50_ms"])
+        for position, op in enumerate(ops[:MOST_OPS]):
+            share = f"{op['share']:.1%}"
+            name = name_of(row) if position == 0 else ""
+            layers = ", ".join(op["layers"])
+            lines.append([name, op["title"], layers, op["calls"], op["p50_ms"], share])
+        rest = sum(op["p50_ms"] for op in ops[MOST_OPS:])
+        if rest:
+            lines.append(["", f"{len(ops) - MOST_OPS} others", "", "", rest, ""])
+    return table(heads, lines)
+
+
 def _op_notes(rows: Sequence[Mapping[str, Any]]) -> str:
     heads = ["", "operators, ms", "of a run", "clocks lengthen it by", "ns per call", "clock",
              "arena, kB", "states, kB", "constants, kB", "dynamic, kB"]  # fmt: skip
@@ -317,7 +340,7 @@ def _op_notes(rows: Sequence[Mapping[str, Any]]) -> str:
         times = row["op_times"]
         if _timed_ops(row):
             lines.append(
-                [name_of(row), times["total_ms"], f"{1 - times['residual']:.1%}", f"{times['slowdown']:.1%}",
+                [name_of(row), times["total_ms"], f"{1 - times['residual']:.1%}", f"{max(0.0, times['slowdown']):.1%}",
                  times["clock_ns_per_call"], times["clock"],
                  *(size / 1e3 for size in times["tensor_bytes"].values())]
             )  # fmt: skip

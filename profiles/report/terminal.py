@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgelstm.profiles import budget
-from edgelstm.profiles.advice import recommend
+from edgelstm.profiles.advice import recommend, speeds
 from edgelstm.profiles.energy import Energy
 from edgelstm.profiles.measurement import Measurement, ProfileReport
 from edgelstm.profiles.report import operators
@@ -23,11 +23,17 @@ def print_profile(report: ProfileReport, console: Console) -> None:
     for line in (line for each in report.preflight for line in each.lines()):
         console.print(escape(line), highlight=False, soft_wrap=True)
     console.print(_latency(report))
+    for speed in speeds(report.measurements):
+        console.print(escape(str(speed)), highlight=False, soft_wrap=True)
     console.print(_memory(report))
     if any(each.accuracy for each in report.measurements):
         console.print(_outputs(report))
     if any(each.op_times is not None for each in report.measurements):
-        names = {k: _delegate(each) for k, each in enumerate(report.measurements)}
+        alone = len({each.configuration.threads for each in report.measurements}) == 1
+        names = {
+            k: _delegate(each) if alone else escape(each.configuration.name)
+            for k, each in enumerate(report.measurements)
+        }
         console.print(operators.table(report.measurements, names))
     for each in report.measurements:
         for line in operators.notes(each):

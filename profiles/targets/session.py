@@ -42,6 +42,12 @@ _REFUSALS: dict[str, tuple[type[EdgeLstmError], str, str | None]] = {
         "install ai-edge-litert, or tflite-runtime where it has no wheel",
     ),
 }
+_CURES = {
+    # A bias of 64 bits belongs to 16-bit activations.
+    "input_gate_bias->type != kTfLiteFloat32 (INT64": "measure it with --delegate edgelstm alone: "
+    "interpreters have no kernel for LSTMs with 16-bit activations",
+}
+"""Part of an interpreter's own message -> what to do."""
 
 
 class Far(Protocol):
@@ -218,6 +224,7 @@ class AgentProcess:
         kind = str(answer.get("kind"))
         if kind in _REFUSALS:
             error, sentence, cure = _REFUSALS[kind]
+            cure = next((way for sign, way in _CURES.items() if sign in message), cure)
             return error(f"{sentence}: {message}", where=f"{self._name}, {command}", cure=cure)
         return EdgeLstmError(
             f"the agent failed in '{command}': {message}", where=self._name, cure=None

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgelstm import page
 from edgelstm.converters.quantize.fidelity.figures import Drift
-from edgelstm.converters.quantize.fidelity.render import decibels, heading, long_sequence
+from edgelstm.converters.quantize.fidelity.render import EXACT, decibels, heading, long_sequence
 from edgelstm.converters.quantize.fidelity.report import (
     PARTS,
     LayerReport,
@@ -16,6 +16,13 @@ from edgelstm.converters.quantize.fidelity.report import (
     QuantizationReport,
 )
 
+_LEGEND = (
+    "SNR: power of the float32 values over that of the error. Growth: the error at the end of the "
+    "long sequence over that at its beginning. At a limit: values of a gate within 1/256 of 0 or 1 "
+    "(of -1 or 1 for gate c), and cell states at their clip, in the quantized layer and in float32. "
+    "Clipped: stored values at an end of their type. Own error: what the layer adds to the error of "
+    "its input."
+)
 _GATES = ("gate_i", "gate_f", "gate_c", "gate_o")
 
 
@@ -35,6 +42,7 @@ def _parts(report: QuantizationReport, title: str) -> Iterator[str]:
         yield f"<p class=warning>{page.escaped(warning.sentence)}</p>"
     for note in report.notes:
         yield f"<p>{page.escaped(note)}</p>"
+    yield f"<p class=note>{page.escaped(_LEGEND)}</p>"
     yield "<h2>Outputs of the model</h2>"
     yield _output_table(report.outputs)
     drifts = [(o.name, o.drift, o.range) for o in report.outputs if o.drift is not None]
@@ -46,8 +54,7 @@ def _parts(report: QuantizationReport, title: str) -> Iterator[str]:
 
 
 def _output_table(outputs: Sequence[OutputReport]) -> str:
-    heads = ["output", "rms error", "of range", "SNR, dB", "largest error", "error at the end over "
-             "that at the beginning"]  # fmt: skip
+    heads = ["output", "rms error", "of range", "SNR, dB", "largest error", "growth"]
     return page.table(
         heads,
         [
@@ -63,8 +70,11 @@ def _layer(layer: LayerReport) -> Iterator[str]:
     yield f"<p>{layer.units} units, {page.escaped(layer.precision)}{scale}</p>"
     if not layer.parts:
         return
+    if layer.is_exact:
+        yield f"<p>{EXACT[0].upper()}{EXACT[1:]}.</p>"
+        return
     heads = ["", "rms error", "SNR, dB", "largest error", "at a limit", "in float32", "clipped",
-             "clipped, long sequence", "error at the end over that at the beginning"]  # fmt: skip
+             "clipped, long sequence", "growth"]  # fmt: skip
     rows: list[list[object]] = []
     for key, part in layer.parts.items():
         usual = part.saturation
@@ -75,6 +85,9 @@ def _layer(layer: LayerReport) -> Iterator[str]:
         )  # fmt: skip
     yield page.table(heads, rows)
     yield page.plot(_ratios(layer))
+    limits = _limits(layer)
+    if limits is not None:
+        yield page.plot(limits)
     states = [
         (PARTS[key], part.drift, 1.0)
         for key, part in layer.parts.items()
@@ -95,17 +108,25 @@ def _ratios(layer: LayerReport) -> Any:
     import plotly.graph_objects as go
 
     shown = {k: p for k, p in layer.parts.items() if math.isfinite(p.figures.snr_db)}
-    figure = go.Figure(layout_title_text="Signal-to-noise ratio, and share of values at a limit")
-    figure.add_bar(
-        x=[PARTS[k] for k in shown], y=[p.figures.snr_db for p in shown.values()], name="dB"
-    )
-    limits = {k: p.saturation.limit for k, p in layer.parts.items() if p.saturation.limit}
-    figure.add_bar(
-        x=[PARTS[k] for k in limits],
-        y=[100.0 * n / layer.parts[k].figures.values for k, n in limits.items() if n],
-        name="% at a limit",
-    )
-    figure.update_layout(barmode="group")
+    figure = go.Figure(layout_title_text="Signal-to-noise ratio; more is better")
+    figure.add_bar(x=[PARTS[k] for k in shown], y=[p.figures.snr_db for p in shown.values()])
+    figure.update_yaxes(title_text="dB")
+    return figure
+
+
+def _limits(layer: LayerReport) -> Any | None:
+    """Shares of values at a limit; None where there are none."""
+    import plotly.graph_objects as go
+
+    parts = {k: p for k, p in layer.parts.items() if p.saturation.limit is not None}
+    seen = {k: (p.saturation.limit or 0, p.saturation.float_limit or 0) for k, p in parts.items()}
+    if not any(map(any, seen.values())):
+        return None
+    figure = go.Figure(layout_title_text="Values at a limit", layout_barmode="group")
+    for position, name in enumerate((layer.precision, "float32")):
+        shares = [100.0 * seen[k][position] / parts[k].figures.values for k in seen]
+        figure.add_bar(x=[PARTS[k] for k in seen], y=shares, name=name)
+    figure.update_yaxes(title_text="%")
     return figure
 
 

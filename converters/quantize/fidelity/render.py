@@ -14,6 +14,7 @@ from edgelstm.converters.quantize.fidelity.figures import Drift, Figures
 from edgelstm.converters.quantize.fidelity.report import PARTS, Part, QuantizationReport
 from edgelstm.converters.quantize.fidelity.sequences import LongRun
 
+EXACT = "equal to float32, its input too"
 _BARS = "▁▂▃▄▅▆▇█"
 _BARS_SHOWN = 24
 
@@ -26,6 +27,9 @@ def print_quantization(report: QuantizationReport, console: Console) -> None:
             continue
         scale = "" if layer.cell_exponent is None else f" · cell scale 2^{layer.cell_exponent}"
         title = f"{layer.name} · {layer.units} units · {layer.precision}{scale}"
+        if layer.is_exact:
+            console.print(_plain(f"{title} · {EXACT}", "cyan"))
+            continue
         table = _table("", "at a limit (float32)", "clipped", "long: clipped")
         for key, part in layer.parts.items():
             table.add_row(PARTS[key], *_figures(part.figures, part.drift), *_saturation(part))
