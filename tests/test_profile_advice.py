@@ -69,7 +69,5 @@ def test_each_way_is_set_beside_the_first_with_its_interval(tmp_path: Path) -> N
     model = profile_fakes.write_model(tmp_path)
     even, faster = speeds(profile(model, settings, target=FakeTarget(latency=latency)).measurements)
     assert faster.times == pytest.approx(4, rel=0.05) and faster.low <= faster.times <= faster.high
-    assert str(faster).startswith("gpu, 1 thread: ") and "as fast as cpu, 1 thread" in str(
-        faster
-    )
+    assert str(faster).startswith("gpu, 1 thread: ") and "as fast as cpu, 1 thread" in str(faster)
     assert even.low <= 1 <= even.high and "no faster or slower" in str(even)
