@@ -93,6 +93,24 @@ def test_every_set_of_kernels_equals_the_reference(name: str, tmp_path: Path) ->
             assert f"chosen {chosen}\n" in done.stdout
 
 
+@pytest.mark.parametrize(("c", "cxx"), [("gcc", "g++"), ("clang", "clang++")])
+def test_programs_in_c_link_the_static_library_with_a_shared_c_library_and_with_a_static_one(
+    c: str, cxx: str, tmp_path: Path
+) -> None:
+    """As apps do; what they run is `test/static_test.c`."""
+    for tool in ("cmake", c, cxx):
+        if shutil.which(tool) is None:
+            pytest.skip(f"there is no {tool} here")
+    compilers = (f"-DCMAKE_C_COMPILER={c}", f"-DCMAKE_CXX_COMPILER={cxx}", "-DEDGELSTM_TESTS=ON")
+    programs = ("static_test", "static_test_alone")
+    configure = ("cmake", "-S", str(NATIVE), "-B", str(tmp_path), *compilers)
+    build = ("cmake", "--build", str(tmp_path), "-j2", "--target", *programs)
+    for command in (configure, build, *((str(tmp_path / name),) for name in programs)):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.startswith("static: ")
+
+
 def test_arm_kernels_execute_as_few_instructions_as_is_claimed(tmp_path: Path) -> None:
     """Counted in an emulator, beside the counts of the stock interpreters there."""
     for tool in ("cmake", "cc", "aarch64-linux-gnu-g++", "qemu-aarch64"):

@@ -10,7 +10,8 @@
 #include <new>
 
 // The C library of 2021 moved these to another file under a new version; the old one is in both.
-#if defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+// A shared library asks for the old one, to load with older ones; a static C library has neither.
+#if defined(EDGELSTM_SHARED) && defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 #if defined(__x86_64__)
 #define EDGELSTM_OLD_GLIBC "GLIBC_2.2.5"
 #elif defined(__aarch64__)
