@@ -41,6 +41,13 @@ MODELS = {
     "masked bidirectional": Layers(
         lambda k: [k.Masking(), k.Bidirectional(k.LSTM(6, return_sequences=True))], 2
     ),
+    "masked to zero": Layers(
+        lambda k: [
+            k.Masking(-1.0),
+            k.Bidirectional(k.RNN(k.LSTMCell(6), return_sequences=True, zero_output_for_mask=True)),
+        ],
+        2,
+    ),
     "unrolled": Layers(lambda k: [k.LSTM(6, unroll=True, return_sequences=True)], 1, 7),
     "unrolled stack": Layers(
         lambda k: [k.LSTM(6, unroll=True, return_sequences=True), k.LSTM(4, unroll=True)], 2, 7
@@ -58,6 +65,7 @@ DEFAULT = {
     ("keras", "sequence", "saved model"),
     ("tf_keras", "masked bidirectional", "saved model"),
     ("keras", "unrolled stack", "frozen functions"),
+    ("keras", "masked to zero", "saved model"),
     ("tf_keras", "stacked", "frozen frames"),
     ("keras", "GRU", "frozen frames"),
     ("keras", "half", "saved model"),

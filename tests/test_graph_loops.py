@@ -145,3 +145,61 @@ def test_a_graph_in_float16_is_compared_with_how_far_it_is_from_itself(tmp_path:
     assert any("float16" in note for note in report.notes)
     assert report.verification is not None
     assert any("rounding its own weights" in note for note in report.verification.notes)
+
+
+def _cell(tf: Any, features: int, seed: int) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """(x, h, c) -> (h, c); the product with h apart, as PyTorch exports a cell without bias."""
+    kernel = tf.constant(weights(features, 4 * UNITS, seed=seed))
+    recurrent = tf.constant(weights(UNITS, 4 * UNITS, seed=seed + 1))
+
+    def step(x: Any, h: Any, c: Any) -> tuple[Any, Any]:
+        i, f, g, o = tf.split(x @ kernel + h @ recurrent, 4, -1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+        return tf.sigmoid(o) * tf.tanh(c), c
+
+    return step
+
+
+def _frames(tf: Any) -> tuple[list[Any], Any]:
+    """The steps of x [B, 5, F], and zeros for a state."""
+    x = tf.compat.v1.placeholder(tf.float32, [None, 5, FEATURES], name="x")
+    return tf.unstack(x, axis=1), tf.zeros([tf.shape(x)[0], UNITS])
+
+
+def test_unrolled_cells_that_feed_each_other_are_each_fused(tmp_path: Path) -> None:
+    """The second's product with h comes before the first's of the same step."""
+
+    def build(tf: Any) -> None:
+        frames, zero = _frames(tf)
+        first, second = _cell(tf, FEATURES, 0), _cell(tf, UNITS, 2)
+        h = c = h2 = c2 = zero
+        outputs = []
+        for frame in frames:
+            h, c = first(frame, h, c)
+            h2, c2 = second(tf.nn.relu(h), h2, c2)
+            outputs.append(h2)
+        tf.stack(outputs, 1, name="y")
+
+    assert _written_as(_converted(write(tmp_path / "m.pb", build), "y")) == ["fused", "fused"]
+
+
+def test_both_directions_that_are_joined_step_by_step_are_fused(tmp_path: Path) -> None:
+    """As stack_bidirectional_rnn joins them: neither takes the other's gates for its own."""
+
+    def build(tf: Any) -> None:
+        frames, zero = _frames(tf)
+        for layer in range(2):
+            width = FEATURES if layer == 0 else 2 * UNITS
+            there, back = _cell(tf, width, 4 * layer), _cell(tf, width, 4 * layer + 2)
+            h = c = h2 = c2 = zero
+            forward, backward = [], []
+            for frame, last in zip(frames, reversed(frames), strict=True):
+                h, c = there(frame, h, c)
+                h2, c2 = back(last, h2, c2)
+                forward.append(h)
+                backward.append(h2)
+            pairs = zip(forward, reversed(backward), strict=True)
+            frames = [tf.concat([a, b], -1) for a, b in pairs]
+        tf.stack(frames, 1, name="y")
+
+    assert _written_as(_converted(write(tmp_path / "m.pb", build), "y")) == ["fused"] * 4

@@ -95,10 +95,12 @@ class ScanWriter:
 
     def _masked(self, value: Value, kept: Kept | None) -> Any:
         tensor = self._over(value)
-        if kept is None or self._mask is None or value in self._repeating:
+        if kept is None or self._mask is None:
             return tensor
         if kept is Kept.ZERO:
             return self._mask.zeroed(tensor)
+        if value in self._repeating:
+            return tensor
         raise NotTimewise(f"what a masked step repeats of {value.node.name}")
 
     # Values over time

@@ -54,29 +54,51 @@ def roll_up(graph: Graph) -> list[Unrolled]:
     Returns:
         Why chains of steps that look like a recurrence were left as they are.
     """
-    failures: list[Unrolled] = []
+    failures: list[tuple[Node, Unrolled]] = []
     tried: set[Node] = set()
     for anchors in (_ANCHORS, _DIAGONAL):
         while True:
             everything = ordered(graph.outputs.values())
-            found = next((f for f in _chains(everything, anchors) if f[0] not in tried), None)
+            chains = _chains(everything, anchors)
+            found = next((c for c in chains if c.kernel not in tried), None)
             if found is None:
                 break
-            kernel, chain = found
-            tried.add(kernel)
+            tried.add(found.kernel)
+            chain = found.links
+            others = [c for c in chains if c is not found] if anchors is _ANCHORS else []
+            foreign = {n for other in others for n, stage in other.stage.items() if stage >= 0}
             try:
-                replace = _Roll(everything, chain, graph).run()
+                replace = _Roll(everything, chain, graph, foreign).run()
             except NotRolled as failure:
                 if anchors is _ANCHORS:  # products of numbers chain in much that is no recurrence
-                    failures.append(Unrolled(chain[0].name, len(chain), str(failure)))
+                    told = Unrolled(chain[0].name, len(chain), str(failure))
+                    failures.append((chain[-1], told))
                 continue
             replace_in(graph, replace)
             simplify_packs(graph)
-    return failures
+    left = set(ordered(graph.outputs.values()))  # without those that another chain's roll took in
+    return [told for last, told in failures if last in left]
 
 
-def _chains(everything: list[Node], anchors: set[str]) -> list[tuple[Node, list[Node]]]:
-    """Products with one kernel, each depending on the one before; by the first one's place."""
+@dataclasses.dataclass(eq=False)
+class _Chain:
+    """Products with one kernel, each depending on the one before.
+
+    Attributes:
+        stage: as `_stages` tells it, of every node.
+    """
+
+    kernel: Node
+    links: list[Node]
+    stage: dict[Node, int]
+
+    def reads(self, other: _Chain) -> bool:
+        """Whether its steps depend on another chain's."""
+        return other.stage[self.links[-1]] >= 0
+
+
+def _chains(everything: list[Node], anchors: set[str]) -> list[_Chain]:
+    """The chains of a graph, none before one that it reads."""
     groups: dict[Node, list[Node]] = {}
     moving = varying([node[0] for node in everything if node.outputs])
     for node in everything:
@@ -90,8 +112,13 @@ def _chains(everything: list[Node], anchors: set[str]) -> list[tuple[Node, list[
         stage = _stages(everything, group)
         before = [max((stage[v.node] for v in node.inputs), default=-1) for node in group]
         if before == list(range(-1, len(group) - 1)):
-            found.append((kernel, group))
-    return sorted(found, key=lambda item: place[item[1][0]])
+            found.append(_Chain(kernel, group, stage))
+
+    def order(chain: _Chain) -> tuple[int, int]:
+        sources = [c for c in found if chain.reads(c) and not c.reads(chain)]
+        return len(sources), place[chain.links[0]]
+
+    return sorted(found, key=order)
 
 
 def _kernel(node: Node, moving: set[Node]) -> Node | None:
@@ -125,7 +152,16 @@ class _StateSteps:
 
 
 class _Roll:
-    def __init__(self, everything: list[Node], chain: list[Node], graph: Graph) -> None:
+    """Steps become one.
+
+    Args:
+        foreign: what depends on the steps of other chains, whose operators are not for this one.
+    """
+
+    def __init__(
+        self, everything: list[Node], chain: list[Node], graph: Graph, foreign: set[Node]
+    ) -> None:
+        self._foreign = foreign
         self._chain = chain
         self._steps = len(chain)
         self._everything = everything
@@ -214,7 +250,10 @@ class _Roll:
         if stages == list(range(len(values))):
             return self._same(steps)
         behind = stages[1:] == list(range(len(values) - 1))
-        if behind or all(s == -1 for s in stages):
+        outside = all(s == -1 for s in stages)
+        if outside and len(values) == len(steps) and values[0].node in self._foreign:
+            return self._sequence(tuple(values))
+        if behind or outside:
             mark = len(self._log)
             try:
                 return self._same(steps)

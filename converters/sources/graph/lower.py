@@ -28,6 +28,7 @@ from edgelstm.converters.sources.graph.loop_states import (
     open_loops,
     static_shapes,
 )
+from edgelstm.converters.sources.graph.masks import mask_values
 from edgelstm.converters.sources.graph.row_sizes import RowSizes
 from edgelstm.converters.sources.graph.static_sizes import StaticSizes
 from edgelstm.converters.sources.graph.writer import GraphWriter, Left
@@ -77,6 +78,7 @@ def trace_graph(
 ) -> TracedModel:
     """The graph traced with its recurrences replaced; nothing is converted yet."""
     graph, left = recover(frozen)
+    masks = mask_values(graph)
     slots = _slots(frozen, policy)
     trace = _Trace(frozen, slots, graph, precision, left)
     rows = RowSizes(frozen.inputs, batch_axes, other_sizes or {})
@@ -90,6 +92,11 @@ def trace_graph(
         outputs=(*(o.name for o in frozen.plain_outputs), *(s.pair.output for s in slots)),
         slots=slots,
         function=function,
+        mask_values={
+            item.name: masks[_input_key(item.name)]
+            for item in frozen.plain_inputs
+            if _input_key(item.name) in masks
+        },
     )
 
 

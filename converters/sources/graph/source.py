@@ -139,8 +139,8 @@ class GraphSource:
 
     @property
     def mask_values(self) -> Mapping[str, float]:
-        """None: a graph masks by lengths, or by operations of its own."""
-        return {}
+        """By input, the number that the graph compares it with."""
+        return self._traced.mask_values
 
     @property
     def states(self) -> tuple[StatePair, ...]:

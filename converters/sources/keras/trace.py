@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
@@ -54,6 +54,7 @@ class TracedModel:
         inputs, outputs: names in the order of the signature's in_000..., out_000...
         slots: every state that outlives a call; those not at home in an op are among them.
         function: the concrete TensorFlow function.
+        mask_values: of a graph, by input, the number that masks a step.
     """
 
     recurrences: tuple[Recurrence, ...]
@@ -61,6 +62,7 @@ class TracedModel:
     outputs: tuple[str, ...]
     slots: tuple[StateSlot, ...]
     function: Any
+    mask_values: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
