@@ -270,7 +270,10 @@ def demo(keep: KeepOption = None, as_json: JsonOption = False) -> None:
 
 
 def main() -> None:
-    """The program: runs a command, prints its error, exits with 0, 1, 2 or 130."""
+    """The program: runs a command, prints its error, exits with 0, 1, 2, or 128 and a signal."""
+    from edgelstm.exits import clean_up_when_terminated
+
+    clean_up_when_terminated()
     for stream in (sys.stdout, sys.stderr):
         # File names and layer names need not be legal in the terminal's encoding.
         if isinstance(stream, io.TextIOWrapper):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,29 @@ import typer
 from edgelstm.errors import EdgeLstmError
 
 INTERRUPTED = 130
+_ENDING = [
+    number
+    for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))
+    if number is not None
+]
+
+
+# The signal that ended this program; typer turns every KeyboardInterrupt into 130.
+_ended_by: list[signal.Signals] = []
+
+
+def clean_up_when_terminated() -> None:
+    """Makes SIGTERM and SIGHUP end the program as Ctrl-C does: by default folders and processes would be left."""
+
+    def end(number: int, frame: object) -> None:
+        for each in _ENDING:
+            signal.signal(each, signal.SIG_IGN)  # another one must not end the cleaning up
+        _ended_by.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    for number in _ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, end)
 
 
 def guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
@@ -47,6 +71,9 @@ def guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
             "         and the output of: edgelstm info"
         )
         return 2
+    if code == INTERRUPTED and _ended_by:
+        terminal.print_error(f"ended by {_ended_by[0].name}")
+        return 128 + _ended_by[0]
     if code == INTERRUPTED:
         terminal.print_error("interrupted")
     return code if isinstance(code, int) else 0

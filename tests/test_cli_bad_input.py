@@ -10,8 +10,10 @@ import errno
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -451,6 +453,38 @@ def test_an_interruption_leaves_nothing_behind(
     assert cli.run(call) == INTERRUPTED
     assert capsys.readouterr().err == "error: interrupted\n"
     assert contents(folder) == {}
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_program_that_is_told_to_end_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
+    """Neither its folders nor the processes that measure; a second signal changes nothing."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "edgelstm", "profile", str(FIXED), "--min-seconds", "9"]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        [*command, "--json", str(tmp_path / "r.json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as running:
+        deadline = time.monotonic() + 60
+        while not list(temporary.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        number = signal.Signals[name]
+        running.send_signal(number)
+        if number != signal.SIGINT:
+            running.send_signal(number)
+        said = running.communicate(timeout=60)
+    assert running.returncode == 128 + number, said
+    assert said[0] == ""
+    assert said[1].startswith("error: ") and len(said[1].splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [temporary]
+    assert list(temporary.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
 
 
 def test_a_source_that_changes_while_it_is_read_is_refused(
