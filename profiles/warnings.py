@@ -96,6 +96,24 @@ _TEXTS: dict[WarningKind, str] = {
 }
 
 
+def _advice_on_outputs(configuration: str, settings: ProfileSettings) -> str:
+    delegates = settings.delegates
+    if settings.golden is not None:
+        if "cpu" in delegates:
+            return "compare with the cpu's row: an error that it shares comes from the model"
+        return "measure cpu beside it, to see whether the delegate or the model is off"
+    # The truth is the cpu's own output.
+    if configuration.startswith("edgelstm"):
+        other = "compare with" if "xnnpack" in delegates else "measure"
+        return (
+            f"{other} xnnpack beside it: an error that it shares is XNNPACK's, which takes what "
+            "edgelstm leaves and may round integers to a neighbour"
+        )
+    if configuration.startswith("xnnpack"):
+        return "an integer model may be one step of the output's scale off, as XNNPACK rounds otherwise"
+    return "give --golden, the source's own outputs, to see which of them is off"
+
+
 def _advice(warning: ProfileWarning, settings: ProfileSettings) -> str | None:
     bounds, values = settings.bounds, warning.values
     longer = f"raise --max-seconds (now {bounds.max_seconds:g})"
@@ -132,9 +150,7 @@ def _advice(warning: ProfileWarning, settings: ProfileSettings) -> str | None:
                 return f"leave {values['delegate']} out: cpu is in this report"
             return "add cpu to compare with"
         case WarningKind.DIFFERENT_OUTPUT:
-            if "cpu" in settings.delegates and settings.golden is None:
-                return "compare with the cpu's row: an error that it shares comes from the model"
-            return "measure cpu beside it, to see whether the delegate or the model is off"
+            return _advice_on_outputs(warning.configuration or "", settings)
         case WarningKind.MEMORY_GROWS:
             if "cpu" in settings.delegates and len(settings.delegates) > 1:
                 return "see whether cpu's memory grows too"

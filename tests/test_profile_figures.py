@@ -28,7 +28,7 @@ from edgelstm.profiles.runner import enforce_complete, profile
 from edgelstm.profiles.settings import IdlePolicy, ProfileSettings, RunBounds
 from edgelstm.profiles.targets import DeviceState
 from edgelstm.profiles.targets.fake import EQUAL, STATE, FakeTarget
-from edgelstm.profiles.warnings import WarningKind
+from edgelstm.profiles.warnings import ProfileWarning, Value, WarningKind
 from edgelstm.runtime import Session
 
 SHORT = RunBounds(min_seconds=0.02, max_seconds=0.1, min_runs=20)
@@ -123,6 +123,25 @@ def test_a_different_output_is_a_warning_with_the_step(model: Path) -> None:
     assert "step 3" in warning.text()
     assert warning.advice(settings)
     assert [check.passed for check in budget.check(report)] == [False]
+
+
+@pytest.mark.parametrize(
+    ("delegate", "golden", "advice"),
+    [
+        ("edgelstm, 1 thread", None, "xnnpack beside it"),
+        ("xnnpack, 2 threads", None, "one step of the output's scale"),
+        ("gpu, 1 thread", None, "--golden"),
+        ("edgelstm, 1 thread", Path("g.npz"), "measure cpu beside it"),
+    ],
+)
+def test_advice_on_outputs_names_a_row_that_can_tell(
+    delegate: str, golden: Path | None, advice: str
+) -> None:
+    """Beside the cpu's own outputs the cpu's row has no error to share."""
+    values: dict[str, Value] = {"output": "y", "error": 0.1, "wanted": 0.001, "where": ""}
+    warning = ProfileWarning(WarningKind.DIFFERENT_OUTPUT, delegate, values)
+    found = warning.advice(ProfileSettings(delegates=("edgelstm",), golden=golden))
+    assert found is not None and advice in found
 
 
 @pytest.mark.parametrize("fault", [{"zero": True}, {"worst": None}])

@@ -113,6 +113,25 @@ def test_operators_are_told_apart_by_threads(model: Path) -> None:
     assert "│ cpu, 1 thread " in table and "│ cpu, 2 threads " in table
 
 
+def test_a_narrow_terminal_cuts_no_figure_off(model: Path) -> None:
+    """80 columns: every row begins with its delegate, and nothing is shortened."""
+    settings = ProfileSettings(delegates=("cpu", "xnnpack"), threads=(1, 2), bounds=QUICK)
+    report = profile(model, settings, target=FakeTarget(latency=jitter(MS)))
+    op = OpTime("UNIDIRECTIONAL_SEQUENCE_LSTM", "backward_lstm_1/y", 0, (), 1, (1000, 1000))
+    times = OpTimes((op,), (1100, 1100), (1100, 1100), "native")
+    rows = tuple(dataclasses.replace(each, op_times=times) for each in report.measurements)
+    text = printed(dataclasses.replace(report, measurements=rows), width=80)
+    tables = text[text.index("Latency") : text.index("operators make up")]
+    assert "…" not in tables
+    latency = tables[: tables.index("Memory")].splitlines()
+    assert [line.split()[:2] for line in latency if line.startswith(("cpu  ", "xnnpack  "))] == [
+        ["cpu", "1"],
+        ["cpu", "2"],
+        ["xnnpack", "1"],
+        ["xnnpack", "2"],
+    ]
+
+
 def test_names_with_brackets_are_printed_as_they_are(model: Path, tmp_path: Path) -> None:
     """A path that looks like markup stays text."""
     odd = tmp_path / "[red]model[bold].tflite"

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from edgelstm.profiles.measurement import Measurement
 from edgelstm.profiles.op_times import OpTime, OpTimes, joined
+from edgelstm.profiles.report.frames import WIDE, framed
 
 MOST_ROWS = 8
 """Of one configuration, each of SMALLEST_SHARE or more; the others are one row. The JSON has all."""
@@ -52,16 +53,17 @@ def to_document(times: OpTimes | None, missing: str | None) -> dict[str, Any] | 
     }
 
 
-def table(measurements: Sequence[Measurement], name_of: dict[int, str]) -> Table:
+def table(measurements: Sequence[Measurement], name_of: dict[int, str], width: int) -> Table:
     """The slowest operators of each configuration, and what the others take together.
 
     Args:
         name_of: how to call each configuration, by position.
+        width: of the terminal, in columns.
     """
-    found = Table(title="Time per operator (ms per run)", title_justify="left")
-    found.add_column("delegate", no_wrap=True)
-    found.add_column("operator")
-    found.add_column("layer")
+    found = framed("Time per operator (ms per run)", width)
+    found.add_column("delegate", no_wrap=width >= WIDE)
+    found.add_column("operator", overflow="fold")
+    found.add_column("layer", overflow="fold")
     for heading in ("calls", "p50", "share"):
         found.add_column(heading, justify="right")
     for position, each in enumerate(measurements):

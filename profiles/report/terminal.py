@@ -13,6 +13,7 @@ from edgelstm.profiles.advice import recommend, speeds
 from edgelstm.profiles.energy import Energy
 from edgelstm.profiles.measurement import Measurement, ProfileReport
 from edgelstm.profiles.report import operators
+from edgelstm.profiles.report.frames import WIDE, framed
 
 MISSING = "-"
 
@@ -22,19 +23,19 @@ def print_profile(report: ProfileReport, console: Console) -> None:
     console.print(_headline(report), highlight=False, soft_wrap=True)
     for line in (line for each in report.preflight for line in each.lines()):
         console.print(escape(line), highlight=False, soft_wrap=True)
-    console.print(_latency(report))
+    console.print(_latency(report, console.width))
     for speed in speeds(report.measurements):
         console.print(escape(str(speed)), highlight=False, soft_wrap=True)
-    console.print(_memory(report))
+    console.print(_memory(report, console.width))
     if any(each.accuracy for each in report.measurements):
-        console.print(_outputs(report))
+        console.print(_outputs(report, console.width))
     if any(each.op_times is not None for each in report.measurements):
         alone = len({each.configuration.threads for each in report.measurements}) == 1
         names = {
             k: _delegate(each) if alone else escape(each.configuration.name)
             for k, each in enumerate(report.measurements)
         }
-        console.print(operators.table(report.measurements, names))
+        console.print(operators.table(report.measurements, names, console.width))
     for each in report.measurements:
         for line in operators.notes(each):
             console.print(escape(line), highlight=False, soft_wrap=True, style="dim")
@@ -70,26 +71,17 @@ def _headline(report: ProfileReport) -> str:
     )
 
 
-def _latency(report: ProfileReport) -> Table:
-    table = Table(title="Latency (ms)", title_justify="left")
+def _latency(report: ProfileReport, width: int) -> Table:
+    """Without extremes where the terminal is narrow; the JSON and the page have them."""
+    table = framed("Latency (ms)", width)
     table.add_column("delegate", overflow="fold")
-    for heading in (
-        "threads",
-        "load",
-        "alloc",
-        "first",
-        "p50",
-        "±",
-        "p90",
-        "p99",
-        "min",
-        "max",
-        "µs/step",
-    ):
+    headings = ["threads", "load", "alloc", "first", "p50", "±", "p90", "p99"]
+    headings += [] if width < WIDE else ["min", "max"]
+    for heading in (*headings, "µs/step", "runs"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("runs", justify="right", no_wrap=True)
     for each in report.measurements:
         samples = each.warm.samples
+        extremes = (_ms(min(samples, default=None)), _ms(max(samples, default=None)))
         table.add_row(
             _delegate(each),
             str(each.configuration.threads),
@@ -100,16 +92,15 @@ def _latency(report: ProfileReport) -> Table:
             MISSING if each.half_width is None else f"{each.half_width:.1%}",
             _ms(each.percentile_ns(90)),
             _ms(each.percentile_ns(99)),
-            _ms(min(samples, default=None)),
-            _ms(max(samples, default=None)),
+            *(() if width < WIDE else extremes),
             MISSING if each.step_ns is None else f"{each.step_ns / 1e3:.3g}",
             f"{len(samples)}",
         )
     return table
 
 
-def _memory(report: ProfileReport) -> Table:
-    table = Table(title="Memory of a fresh process (MB)", title_justify="left")
+def _memory(report: ProfileReport, width: int) -> Table:
+    table = framed("Memory of a fresh process (MB)", width)
     table.add_column("delegate", overflow="fold")
     for heading in ("threads", "peak", "steady", "process peak", "process steady"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -129,12 +120,11 @@ def _memory(report: ProfileReport) -> Table:
     return table
 
 
-def _outputs(report: ProfileReport) -> Table:
-    title = f"Outputs beside {report.golden}"
-    table = Table(title=escape(title), title_justify="left")
+def _outputs(report: ProfileReport, width: int) -> Table:
+    table = framed(escape(f"Outputs beside {report.golden}"), width)
     table.add_column("delegate", overflow="fold")
     table.add_column("threads", justify="right", no_wrap=True)
-    table.add_column("output")
+    table.add_column("output", overflow="fold")
     for heading in ("worst error", "of range", "first step beyond", "within"):
         table.add_column(heading, justify="right", no_wrap=True)
     for each in report.measurements:
