@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx_models import Layers
 
@@ -12,6 +13,7 @@ from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.pipeline import convert
 from edgelstm.converters.report import ConversionReport
 
+onnx = pytest.importorskip("onnx", reason="models are made with onnx")
 pytest.importorskip("onnxruntime", reason="comparing with ONNX Runtime needs onnxruntime")
 
 BOTH = "bidirectional"
@@ -105,3 +107,33 @@ def test_gru_and_rnn_become_loops_in_every_form(tmp_path: Path) -> None:
     layers.add("rnn_relu", "RNN", activations=["Relu"], bias=False)
     lowerings = _lowerings(_converted(layers, tmp_path))
     assert list(lowerings.values()) == ["loop"] * 6
+
+
+def _weights_as_integers(path: Path) -> int:
+    """Rewrite an ONNX file with its kernels as int8, a scale per row; how many there are."""
+    model = onnx.load(path)
+    graph = model.graph
+    made = []
+    for tensor in [t for t in graph.initializer if len(t.dims) == 3]:
+        value = onnx.numpy_helper.to_array(tensor)
+        scale = np.abs(value).max(axis=(0, 2)) / 127
+        whole = np.rint(value / scale[:, None]).astype(np.int8)
+        parts = {f"{tensor.name}_q": whole, f"{tensor.name}_s": scale.astype(np.float32)}
+        graph.initializer.remove(tensor)
+        graph.initializer.extend(onnx.numpy_helper.from_array(v, k) for k, v in parts.items())
+        made.append(onnx.helper.make_node("DequantizeLinear", list(parts), [tensor.name], axis=1))
+    for node in reversed(made):
+        graph.node.insert(0, node)
+    onnx.save(model, path)
+    return len(made)
+
+
+def test_weights_that_are_stored_as_integers_are_taken(tmp_path: Path) -> None:
+    layers = Layers()
+    layers.add("plain")
+    source = layers.save(tmp_path / "model.onnx", opset=14)
+    assert _weights_as_integers(source) == 2
+    report = convert(source, tmp_path / "m.tflite", ConvertOptions(), progress=lambda _: None)
+    assert report.verification is not None
+    assert report.verification.passed
+    assert set(_lowerings(report).values()) == {"fused"}
