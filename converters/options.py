@@ -11,6 +11,7 @@ from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.graph_io import GraphIo
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan, coarsest
+from edgelstm.converters.quantize.rounding import RoundingPolicy
 from edgelstm.converters.quantize.rows import RowRounding
 from edgelstm.converters.spec import Array, Precision, StatePolicy, StepForm, StreamingForms
 from edgelstm.runtime.normalisation import Constants
@@ -118,6 +119,7 @@ class ConvertOptions:
         data: inputs by name for verification, besides random ones.
         calibration: what int8 and int16 take their ranges from; other precisions need none.
         ranges: where ranges come from; observer: how those of data are chosen.
+        rounding: how weights of int8 and int16 layers are rounded.
         graph_io: what a quantized model takes and gives.
         rows: how fused ops in dynamic precision round what they multiply.
         streaming: None writes one form of the model.
@@ -146,6 +148,7 @@ class ConvertOptions:
     calibration: CalibrationData | None = None
     ranges: RangeSource = RangeSource.CALIBRATION
     observer: ObserverKind = ObserverKind.AUTO
+    rounding: RoundingPolicy = RoundingPolicy.CALIBRATED
     graph_io: GraphIo = GraphIo.FLOAT
     clip: ClipPolicy = ClipPolicy.KEEP
     rows: RowRounding = RowRounding.SYMMETRIC

@@ -35,6 +35,7 @@ from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.outcome import check_fit, outcomes
 from edgelstm.converters.quantize.plan import STATIC, check_layers, check_plan
 from edgelstm.converters.quantize.result import left_as_they_were
+from edgelstm.converters.quantize.rounding import RoundingPolicy
 from edgelstm.converters.quantize.surroundings import check_rules
 from edgelstm.converters.quantize.with_data import (
     QuantizedModel,
@@ -282,6 +283,12 @@ def require_ranges(options: ConvertOptions) -> None:
             where=f"--ranges {options.ranges.value}",
             cure="use --quantize int8 or int16, or leave --ranges out",
         )
+    elif options.rounding is not RoundingPolicy.CALIBRATED:
+        raise OptionError(
+            "layers that were trained for integers are rounded as in their training",
+            where=f"--rounding {options.rounding.value}",
+            cure="leave it out, or take --ranges calibration",
+        )
 
 
 def _with_data(
@@ -310,6 +317,7 @@ def _with_data(
         options.observer,
         progress,
         learned,
+        options.rounding,
     )
 
 
@@ -388,6 +396,7 @@ def _unused(options: ConvertOptions) -> list[str]:
         return []
     given = [] if options.calibration is None else ["--calibration"]
     given += [] if options.observer is ObserverKind.AUTO else ["--observer"]
+    given += [] if options.rounding is RoundingPolicy.CALIBRATED else ["--rounding"]
     if not given or (given == ["--calibration"] and options.measure is not MeasurePolicy.SKIP):
         return []
     return [

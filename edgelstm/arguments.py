@@ -188,7 +188,9 @@ def quantization(text: str, asymmetric: bool) -> dict[str, Any]:
     return {"plan": read_plan(Path(text)), "rows": rows}
 
 
-def calibration(text: str | None, stream: bool, observer: str, graph_io: str) -> dict[str, Any]:
+def calibration(
+    text: str | None, stream: bool, observer: str, graph_io: str, rounding: str = "calibrated"
+) -> dict[str, Any]:
     """The choices of `ConvertOptions` that calibration data come with.
 
     Raises:
@@ -198,6 +200,7 @@ def calibration(text: str | None, stream: bool, observer: str, graph_io: str) ->
     from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
     from edgelstm.converters.quantize.graph_io import GraphIo
     from edgelstm.converters.quantize.observer import ObserverKind
+    from edgelstm.converters.quantize.rounding import RoundingPolicy
 
     continuity = Continuity.STREAM if stream else Continuity.SAMPLES
     data = None
@@ -213,6 +216,7 @@ def calibration(text: str | None, stream: bool, observer: str, graph_io: str) ->
         "calibration": data,
         "observer": ObserverKind(observer),
         "graph_io": GraphIo(graph_io),
+        "rounding": RoundingPolicy(rounding),
     }
 
 

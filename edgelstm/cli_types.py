@@ -28,6 +28,14 @@ class ObserverName(str, enum.Enum):
     MSE = "mse"
 
 
+class RoundingName(str, enum.Enum):
+    """What --rounding takes."""
+
+    NEAREST = "nearest"
+    CALIBRATED = "calibrated"
+    LEARNED = "learned"
+
+
 class RangesName(str, enum.Enum):
     """What --ranges takes."""
 
@@ -175,6 +183,14 @@ RangesOption = Annotated[
 ]
 ObserverOption = Annotated[
     ObserverName, typer.Option(help="How ranges are chosen from the calibration data.")
+]
+RoundingOption = Annotated[
+    RoundingName,
+    typer.Option(
+        help="How weights of int8 and int16 layers are rounded: each to the nearest integer, "
+        "together by what the calibration data put into their sums, or besides, of LSTM layers, "
+        "in training on the data, which takes seconds to minutes for each layer."
+    ),
 ]
 GraphIoOption = Annotated[
     GraphIoName, typer.Option("--io", help="What a quantized model takes and gives.")

@@ -16,10 +16,12 @@ from edgelstm.converters.quantize.calibration_calls import Call, calls
 from edgelstm.converters.quantize.calibration_data import CalibrationData, Continuity
 from edgelstm.converters.quantize.cut_sums import CutSums
 from edgelstm.converters.quantize.dense import DenseStatistics, dense_layers
+from edgelstm.converters.quantize.excerpts import Excerpts
 from edgelstm.converters.quantize.integer_op import RoundedWeights
 from edgelstm.converters.quantize.observer import Observer, ObserverKind
 from edgelstm.converters.quantize.plan import STATIC, Plan
 from edgelstm.converters.quantize.ranges import LayerRanges, Range
+from edgelstm.converters.quantize.rounding import RoundingPolicy
 from edgelstm.converters.quantize.sessions import open_fast
 from edgelstm.converters.quantize.trace import Trace, spec_of, trace
 from edgelstm.converters.quantize.unfit import unfit
@@ -47,6 +49,7 @@ class LayerStatistics:
             inputs likewise, [U + 1] squared, None without one.
         rounded: its weights in int8, once they were computed.
         learned: ranges from training, which stand above those seen; None without any.
+        excerpts: what it computed, to learn weights from; None where none are learned.
         saturated: per gate i, f, c, o, the share of values within 1/256 of its limits.
     """
 
@@ -64,6 +67,7 @@ class LayerStatistics:
     vectors: int = 0
     rounded: RoundedWeights | None = None
     learned: LayerRanges | None = None
+    excerpts: Excerpts | None = None
     saturated: Wide = dataclasses.field(default_factory=lambda: np.zeros(4))
     cut_sums: CutSums = dataclasses.field(default_factory=CutSums)
 
@@ -87,6 +91,8 @@ class LayerStatistics:
         self.cut_sums.see(self.spec, seen)
         self.moments = _added(self.moments, np.concatenate([seen.x, seen.h[:-1]], axis=2))
         self.vectors += seen.x.shape[0] * seen.x.shape[1]
+        if self.excerpts is not None:
+            self.excerpts.see(seen)
 
     def ranges(self, inputs: ObserverKind, states: ObserverKind, bits: int) -> LayerRanges:
         """The ranges to quantize with; the cell's never leaves a value out."""
@@ -141,6 +147,7 @@ def calibrate(
     pairs: Mapping[str, str],
     progress: Progress | None = None,
     precision: Precision | Plan = Precision.INT8,
+    rounding: RoundingPolicy = RoundingPolicy.CALIBRATED,
 ) -> Calibration:
     """Runs the data through a float32 model; memory does not grow with their number.
 
@@ -149,6 +156,7 @@ def calibrate(
         axes: its inputs, without explicit states, which start from zero.
         pairs: explicit states, input to output by name.
         precision: layers that a plan leaves out of integers are not looked into.
+        rounding: excerpts are kept of layers whose weights are to be learned.
 
     Raises:
         DataError: the data do not fit, are empty, or drive the model to NaN or infinity.
@@ -156,6 +164,9 @@ def calibrate(
     started = time.perf_counter()
     plan = Plan.of(precision)
     run = _Run.of(model, pairs, plan)
+    if rounding is RoundingPolicy.LEARNED:
+        for layer in run.layers.values():
+            layer.excerpts = Excerpts()
     last_line = started
     samples = count = steps = went_on = reached = pieces = shortest = 0
     widens = data.continuity is Continuity.SAMPLES and covers_shorter(plan)

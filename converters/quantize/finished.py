@@ -59,7 +59,15 @@ def quantize_finished(
     if plan.calibrated:
         assert options.calibration is not None
         made = quantize_with_data(
-            model, source, {}, policy, plan, options.calibration, options.observer, progress
+            model,
+            source,
+            {},
+            policy,
+            plan,
+            options.calibration,
+            options.observer,
+            progress,
+            rounding=options.rounding,
         )
         model, samples = made.model, made.samples
         records += made.records

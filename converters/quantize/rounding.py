@@ -9,6 +9,8 @@ turn takes the integer that is best beside all others (coordinate descent).
 
 from __future__ import annotations
 
+import enum
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +21,14 @@ _INT8_MAX = 127
 _SWEEPS = 3
 
 Wide = npt.NDArray[np.float64]
+
+
+class RoundingPolicy(enum.Enum):
+    """How weights with integer activations are rounded."""
+
+    NEAREST = "nearest"  # each for itself
+    CALIBRATED = "calibrated"  # together, by what the calibration data put into their sums
+    LEARNED = "learned"  # LSTM layers besides in training on excerpts of the data
 
 
 def round_together(

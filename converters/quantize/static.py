@@ -5,33 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
-import numpy as np
-
-from edgelstm.converters.flatbuffer import Model, Op
-from edgelstm.converters.lowering.fused import (
-    BIAS,
-    FUSED_OP,
-    KERNEL,
-    LAYER_NORM,
-    PROJECTION,
-    PROJECTION_BIAS,
-    RECURRENT,
-    layer_name,
-)
+from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.quantize import ranges as rng
 from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
 from edgelstm.converters.quantize.dense import rounded_dense
-from edgelstm.converters.quantize.integer_op import RoundedWeights, make_integer
+from edgelstm.converters.quantize.integer_op import make_integer
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import STATIC, Plan
 from edgelstm.converters.quantize.result import QuantizedOp, stored_bytes
-from edgelstm.converters.quantize.rounding import round_together
 from edgelstm.converters.quantize.surroundings import computed_in_integers, quantize_surroundings
 from edgelstm.converters.quantize.tidy import tidy
 from edgelstm.converters.quantize.unfit import unfit
-from edgelstm.converters.spec import Array, FloatArray, Precision
+from edgelstm.converters.quantize.weights import rounded_weights
+from edgelstm.converters.spec import Precision
 
-_GATES = range(4)
 # Values that stand for infinity, such as -1e9 on masked scores, leave no integers for the others:
 # operators that see such values, or NaN, stay float32.
 _HUGE = 1e5
@@ -149,60 +137,3 @@ def _unseen_or_too_large(seen: LayerStatistics | None) -> str:
 
 def _bits(precision: Precision) -> int:
     return 8 if precision is Precision.INT8 else 16
-
-
-def rounded_weights(op: Op, seen: LayerStatistics) -> RoundedWeights:
-    """int8 kernels, recurrent kernels and projection whose errors cancel on the data."""
-    made = RoundedWeights()
-    if seen.moments is None or not seen.vectors:
-        return made
-    present = [gate for gate in _GATES if op.input(KERNEL + gate) is not None]
-    blocks = [
-        (KERNEL, [_data(op, KERNEL + gate) for gate in present]),
-        (RECURRENT, [_data(op, RECURRENT + gate) for gate in present]),
-    ]
-    weights = np.concatenate([np.concatenate(arrays) for _, arrays in blocks], axis=1)
-    scales = np.concatenate(
-        [np.concatenate([_scales(array) for array in arrays]) for _, arrays in blocks], axis=1
-    )
-    normalised = op.input(LAYER_NORM + 1) is not None
-    bias = np.concatenate([_data(op, BIAS + gate) for gate in present])
-    stored, moved = round_together(
-        weights, scales, seen.moments / seen.vectors, None if normalised else bias
-    )
-    features = blocks[0][1][0].shape[1]
-    for number, rows in enumerate(np.split(stored, len(present))):
-        made.values[KERNEL + present[number]] = np.ascontiguousarray(rows[:, :features])
-        made.values[RECURRENT + present[number]] = np.ascontiguousarray(rows[:, features:])
-    if moved is not None:
-        for number, part in enumerate(np.split(moved, len(present))):
-            made.biases[BIAS + present[number]] = part
-    if seen.projection_moments is not None:
-        _round_projection(op, seen, made)
-    return made
-
-
-def _round_projection(op: Op, seen: LayerStatistics, made: RoundedWeights) -> None:
-    assert seen.projection_moments is not None
-    projection = _data(op, PROJECTION)
-    biased = op.input(PROJECTION_BIAS) is not None
-    stored, moved = round_together(
-        projection,
-        _scales(projection),
-        seen.projection_moments / seen.vectors,
-        _data(op, PROJECTION_BIAS) if biased else None,
-    )
-    made.values[PROJECTION] = stored
-    if moved is not None:
-        made.biases[PROJECTION_BIAS] = moved
-
-
-def _data(op: Op, position: int) -> FloatArray:
-    tensor = op.input(position)
-    assert tensor is not None
-    return np.asarray(tensor.data(), np.float32)
-
-
-def _scales(weights: FloatArray) -> Array:
-    scale = rng.symmetric(float(np.abs(weights).max(initial=0.0)), 8).scale
-    return np.full(weights.shape, scale)

@@ -19,9 +19,11 @@ from edgelstm.converters.quantize.learned import (
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.result import QuantizedOp
+from edgelstm.converters.quantize.rounding import RoundingPolicy
 from edgelstm.converters.quantize.samples import first_samples
 from edgelstm.converters.quantize.sensitive import without_sensitive
 from edgelstm.converters.quantize.static import Observers, quantize_static
+from edgelstm.converters.quantize.weights import round_layers
 from edgelstm.converters.spec import Array, Precision, StatePolicy
 from edgelstm.converters.verify.axes import ModelAxes, model_axes
 from edgelstm.converters.verify.cases import random_samples
@@ -80,6 +82,7 @@ def quantize_with_data(
     observer: ObserverKind,
     progress: Progress,
     learned: Learned | None = None,
+    rounding: RoundingPolicy = RoundingPolicy.CALIBRATED,
 ) -> QuantizedModel:
     """Calibrates a model and writes in integers what is to be.
 
@@ -90,6 +93,7 @@ def quantize_with_data(
         policy: when states start from zero; a stream needs one that does not always.
         data: None where every range is learned.
         learned: ranges that layers have from training, by name.
+        rounding: how weights are rounded, of layers without such ranges.
 
     Raises:
         OptionError: a stream, for a model that starts every call from zero.
@@ -119,8 +123,9 @@ def quantize_with_data(
             "what builds up was not seen. Give a recording with --stream."
         )
         progress(notes[-1])
-    calibration = calibrate(model, data, axes, pairs, progress, plan)
+    calibration = calibrate(model, data, axes, pairs, progress, plan, rounding)
     put_learned(calibration, learned)
+    notes += round_layers(model, calibration, plan, rounding, progress)
     observers = Observers.all(observer)
     if observer is ObserverKind.AUTO and plan.coarsest is Precision.INT8:
         progress("choosing ranges")

@@ -2,7 +2,7 @@
 
     python -m edgelstm.converters.quantize.compare [MODEL DATA.npz]... [--inputs T] [--outputs T]
     python -m edgelstm.converters.quantize.compare --corpus FOLDER [--only PATTERN] [--beside FOLDER]
-    python -m edgelstm.converters.quantize.compare --speed
+    python -m edgelstm.converters.quantize.compare --speed [--rounding learned]
 
 Without arguments: one layer, two stacked layers and a bidirectional one with random weights and
 data. Half of the data calibrates, the other half is measured. rms errors are against float32.

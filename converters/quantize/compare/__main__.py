@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgelstm.converters.quantize.compare.measure import Depth
 from edgelstm.converters.quantize.compare.recorded import RecordedModel, recorded_models
 from edgelstm.converters.quantize.compare.speed import print_speed
 from edgelstm.converters.quantize.compare.table import Row, block, from_json, summary, to_json
+from edgelstm.converters.quantize.rounding import RoundingPolicy
 from edgelstm.converters.spec import Array
 
 
@@ -40,6 +42,13 @@ def main() -> None:
         type=Path,
         help="write the figures here after each model; models that it has are not measured again",
     )
+    parser.add_argument(
+        "--rounding",
+        type=RoundingPolicy,
+        default=RoundingPolicy.CALIBRATED,
+        metavar="|".join(one.value for one in RoundingPolicy),
+        help="of our int8 and int16 files, as edgelstm convert takes it",
+    )
     parser.add_argument("--speed", action="store_true", help="how long 2 x LSTM(256) takes")
     given = parser.parse_args()
     if len(given.files) % 2:
@@ -48,7 +57,7 @@ def main() -> None:
         if folder is not None and not folder.is_dir():
             parser.error(f"{folder} is no folder")
     if given.speed:
-        print_speed()
+        print_speed(given.rounding)
         return
     if given.json is not None:
         files.check_output(given.json, may_replace=True)
@@ -60,7 +69,18 @@ def main() -> None:
         else:
             models = iter(_pairs(given.files, given.inputs, given.outputs, Path(scratch)))
             depth = Depth.ALL
-        _compare_all(models, depth, Path(scratch), given.json)
+        _compare_all(_rounded(models, given.rounding), depth, Path(scratch), given.json)
+
+
+def _rounded(
+    models: Iterator[RecordedModel | str], policy: RoundingPolicy
+) -> Iterator[RecordedModel | str]:
+    for model in models:
+        if isinstance(model, RecordedModel):
+            ways = tuple(dataclasses.replace(one, rounding=policy) for one in model.options)
+            yield dataclasses.replace(model, options=ways)
+        else:
+            yield model
 
 
 def _compare_all(

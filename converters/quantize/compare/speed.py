@@ -12,13 +12,14 @@ from edgelstm.converters import pipeline
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize.calibration_data import CalibrationData
+from edgelstm.converters.quantize.rounding import RoundingPolicy
 from edgelstm.converters.spec import Precision
 from edgelstm.quiet import quiet
 
 _UNITS, _ROWS, _STEPS = 256, 1000, 100
 
 
-def speed() -> tuple[float, float]:
+def speed(rounding: RoundingPolicy) -> tuple[float, float]:
     """Seconds of the whole conversion, and of calibration and quantization in it."""
     tensorflow()
     import keras
@@ -37,6 +38,7 @@ def speed() -> tuple[float, float]:
         options = ConvertOptions(
             precision=Precision.INT8,
             calibration=CalibrationData("data", lambda: iter([{"": data}])),
+            rounding=rounding,
         )
         started = time.perf_counter()
         with quiet():
@@ -46,9 +48,9 @@ def speed() -> tuple[float, float]:
         return time.perf_counter() - started, report.seconds["quantize"]
 
 
-def print_speed() -> None:
+def print_speed(rounding: RoundingPolicy) -> None:
     """One line."""
-    whole, part = speed()
+    whole, part = speed(rounding)
     print(
         f"2 x LSTM({_UNITS}), {_ROWS} sequences of {_STEPS} steps: "
         f"{part:.1f} s calibrating and quantizing, {whole:.1f} s in all"
