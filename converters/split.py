@@ -21,11 +21,13 @@ from edgelstm.converters.options import ConvertOptions, OverwritePolicy, Size
 from edgelstm.converters.report import ConversionReport
 from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
 from edgelstm.converters.sources.keras.load import load_keras
+from edgelstm.converters.sources.pytorch.export import FORMS
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.errors import OptionError, UnsupportedModelError
 from edgelstm.runtime.metadata import metadata_entry
 
 _NO_KERAS = {
+    *FORMS,
     SourceKind.TFLITE,
     SourceKind.ONNX,
     SourceKind.GRAPHDEF,

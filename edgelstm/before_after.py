@@ -14,6 +14,7 @@ import numpy as np
 
 from edgelstm.converters import pipeline
 from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.sources.pytorch.export import FORMS
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.errors import EdgeLstmError, OptionError, UnsupportedModelError
 from edgelstm.profiles.measurement import (
@@ -169,6 +170,12 @@ def _check(kind: SourceKind, settings: ProfileSettings) -> None:
             "A .tflite file is no source: it runs in the interpreter.",
             where=_WHERE,
             cure="give the model that it was made from, or leave --as-source out",
+        )
+    if kind in FORMS:
+        raise OptionError(
+            "A PyTorch model is not measured in PyTorch.",
+            where=_WHERE,
+            cure="convert it and profile the file; `edgelstm bench` has PyTorch's LSTM beside ours",
         )
     for option, used in (
         ("--on", settings.device != "local"),

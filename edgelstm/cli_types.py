@@ -95,7 +95,7 @@ SourceArgument = Annotated[
     Path,
     typer.Argument(
         help="The trained model: a Keras file (.keras, .h5), a SavedModel's folder, a TensorFlow "
-        "graph (.pb, .pbtxt), a checkpoint (.meta), .onnx or .tflite."
+        "graph (.pb, .pbtxt), a checkpoint (.meta), .onnx, a PyTorch file (.pt, .pt2) or .tflite."
     ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(help="A .tflite file.")]
@@ -106,7 +106,9 @@ ArchitectureOption = Annotated[
 CustomObjectsOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="M.py", help="Python file that defines the model's own layers; it is run."
+        metavar="M.py",
+        help="Python file that defines the model's own layers, or build(weights) of a PyTorch "
+        "model; it is run.",
     ),
 ]
 InputsOption = Annotated[
@@ -114,7 +116,7 @@ InputsOption = Annotated[
     typer.Option(
         metavar="a,b[1,?,10]",
         help="Tensors of a graph to be the inputs, cutting off what is before them; with shapes "
-        "where the graph has none, ? for a size that varies.",
+        "where the graph has none, as in PyTorch's files, ? for a size that varies.",
     ),
 ]
 OutputsOption = Annotated[
@@ -123,7 +125,9 @@ OutputsOption = Annotated[
 FixOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME=VALUE", help="Value of a constant or placeholder of a graph; repeatable."
+        metavar="NAME=VALUE",
+        help="Value of a constant or placeholder of a graph, or of an argument of a PyTorch "
+        "model; repeatable.",
     ),
 ]
 StatePairOption = Annotated[

@@ -227,7 +227,7 @@ def _truth(path: Path, feeds: dict[str, Array]) -> list[Array]:
 
 def _written(path: Path, feeds: dict[str, Array], *, open_batch: bool) -> list[Array]:
     tf = tensorflow()
-    file = read_onnx(path)
+    file = read_onnx(path, str(path))
     outputs = [o.name for o in file.model.graph.output]
 
     def forward(*tensors: Any) -> list[Any]:
@@ -308,7 +308,7 @@ def test_operators_become_builtin_ones_of_tflite(batch: str, tmp_path: Path) -> 
             helper.make_node(case.op, names, made, name=f"{case.op}_{number}", **case.attributes)
         )
     path = save(tmp_path / "all.onnx", nodes, inputs, outputs, constants, opset=17)
-    file = read_onnx(path)
+    file = read_onnx(path, str(path))
 
     def forward(*tensors: Any) -> dict[str, Any]:
         made = Translator(file).run(dict(zip(feeds, tensors, strict=True)), outputs)

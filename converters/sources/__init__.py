@@ -8,17 +8,12 @@ from edgelstm.converters.options import ClipPolicy, ConvertOptions
 from edgelstm.converters.sources.graph.source import GraphSource
 from edgelstm.converters.sources.keras.source import KerasSource
 from edgelstm.converters.sources.onnx.source import OnnxSource
+from edgelstm.converters.sources.pytorch.export import FORMS
+from edgelstm.converters.sources.pytorch.source import PyTorchSource
 from edgelstm.converters.sources.sniff import SourceKind, sniff
 from edgelstm.converters.sources.source import ConvertibleSource, FinishedSource
 from edgelstm.converters.sources.tflite.open import open_tflite
-from edgelstm.errors import OptionError, UnreadableModelError, UnsupportedModelError
-
-# Formats that are recognised and cannot be converted yet.
-_NOT_YET = {
-    SourceKind.PYTORCH_ZIP: "export it to ONNX where it was made, `torch.onnx.export(model.eval(), "
-    "(example,), 'model.onnx')` (with dynamo=False where sequences are packed), and convert that",
-}
-
+from edgelstm.errors import OptionError, UnreadableModelError
 
 GRAPH_KINDS = frozenset(
     {
@@ -39,17 +34,11 @@ def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource | Fini
         InputError: the file is missing, damaged, unsafe, or of a format that is not supported.
     """
     kind = sniff(path)
-    if kind in _NOT_YET:
-        raise UnsupportedModelError(
-            f"The source is {kind.value}, which this version does not convert.",
-            where=str(path),
-            cure=_NOT_YET[kind],
-        )
     if kind is SourceKind.PICKLE:
         raise UnreadableModelError(
             "The source is a pickle: reading it would run code that it contains.",
             where=str(path),
-            cure="save the model as .keras or .h5, or export it to ONNX (`torch.onnx.export`)",
+            cure="save the model as .keras or .h5, or as TorchScript (`torch.jit.script(m).save`)",
         )
     if options.clip is not ClipPolicy.KEEP and kind is not SourceKind.TFLITE:
         raise OptionError(
@@ -57,7 +46,10 @@ def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource | Fini
             where="--drop-default-clip",
             cure="leave the option out; it is for .tflite files",
         )
-    if options.states and kind not in GRAPH_KINDS | {SourceKind.TFLITE, SourceKind.ONNX}:
+    if options.states and kind not in GRAPH_KINDS | FORMS.keys() | {
+        SourceKind.TFLITE,
+        SourceKind.ONNX,
+    }:
         raise OptionError(
             f"The source is {kind.value}, whose states are those of its layers.",
             where="--state-pair",
@@ -67,6 +59,8 @@ def open_source(path: Path, options: ConvertOptions) -> ConvertibleSource | Fini
         return GraphSource(path, kind, options)
     if kind is SourceKind.ONNX:
         return OnnxSource(path, options)
+    if kind in FORMS:
+        return PyTorchSource(path, kind, options)
     if options.inputs or options.outputs or options.fix:
         raise OptionError(
             f"The source is {kind.value}, whose inputs and outputs are those of its layers.",

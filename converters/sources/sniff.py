@@ -15,6 +15,8 @@ HEAD_BYTES = 4096
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 HDF5_USER_BLOCKS = (0, 512, 1024, 2048)
 PICKLE_MAGICS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+# The number that torch.save wrote first, pickled.
+PYTORCH_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 # Proto field 1, length-delimited: the first bytes of a GraphDef (its first node), of that node (its
 # name) and of a MetaGraphDef (which goes on with something else); with the wire type of an integer,
 # of an ONNX ModelProto (its IR version) and of a SavedModel (its version, 1; then field 2).
@@ -41,7 +43,10 @@ class SourceKind(enum.Enum):
     CHECKPOINT = "a TensorFlow checkpoint"
     SAVED_MODEL_FILE = "the graph of a SavedModel"
     SAVED_MODEL_DIR = "a SavedModel directory"
+    TORCHSCRIPT = "a TorchScript archive"
+    TORCH_PROGRAM = "a program of torch.export"
     PYTORCH_ZIP = "a PyTorch archive"
+    PYTORCH_STREAM = "a PyTorch file of before 1.6"
     PICKLE = "a pickle"
     NUMPY = "a NumPy file"
     TEXT = "a text file"
@@ -113,6 +118,8 @@ def _content(path: Path, head: bytes) -> SourceKind:
         return _zip(path)
     if head[:6] == b"\x93NUMPY":
         return SourceKind.NUMPY
+    if head.startswith(PYTORCH_MAGIC):
+        return SourceKind.PYTORCH_STREAM
     if head[:2] in PICKLE_MAGICS:
         return SourceKind.PICKLE
     stripped = head.lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -147,6 +154,12 @@ def _zip(path: Path) -> SourceKind:
         return SourceKind.TRUNCATED_ZIP
     if "config.json" in names:
         return SourceKind.KERAS_ZIP
+    if any(
+        name.endswith(("/models/model.json", "serialized_exported_program.json")) for name in names
+    ):
+        return SourceKind.TORCH_PROGRAM
+    if any("/code/" in name and name.endswith(".py") for name in names):
+        return SourceKind.TORCHSCRIPT
     if any(name.endswith(("data.pkl", "/version")) for name in names):
         return SourceKind.PYTORCH_ZIP
     if names and all(name.endswith(".npy") for name in names):

@@ -46,13 +46,12 @@ class OnnxFile:
     sha256: str
 
 
-def read_onnx(path: Path) -> OnnxFile:
-    """Read and check a model.
+def read_onnx(path: Path, where: str) -> OnnxFile:
+    """Read and check a model; `where` is for messages.
 
     Raises:
         InputError: it is damaged, unsafe, or of an operator set that is not known.
     """
-    where = str(path)
     model, digest = _parsed(path)
     if not model.graph.node and not model.graph.output:
         raise UnreadableModelError("The model holds no graph.", where=where, cure=_CURE)

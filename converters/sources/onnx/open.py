@@ -41,13 +41,13 @@ class OpenedOnnx:
     states: tuple[HiddenState, ...] = ()
 
 
-def open_onnx(path: Path, options: ConvertOptions) -> OpenedOnnx:
-    """Read a model, write it as a TensorFlow graph and lay it out.
+def open_onnx(path: Path, options: ConvertOptions, where: str | None = None) -> OpenedOnnx:
+    """Read a model, write it as a TensorFlow graph and lay it out; `where` is for messages.
 
     Raises:
         InputError: the file, or an option, is wrong; the message says what to do.
     """
-    file = read_onnx(path)
+    file = read_onnx(path, where or str(path))
     notes: list[str] = []
     inputs = _inputs(file, options, notes)
     fixed = _fixed(file, options, inputs)
