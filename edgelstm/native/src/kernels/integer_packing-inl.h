@@ -74,7 +74,7 @@ class IntegerPacking {
     return static_cast<size_t>(Sizes(layer).scratch);
   }
 
-  EDGELSTM_COLD static void Pack(const EdgeLstmLayer& layer, const DotFunctions& dots, void* packed) {
+  EDGELSTM_COLD static void Pack(const EdgeLstmLayer& layer, const DotFunctions& dots, int, void* packed) {
     const Sizes sizes(layer);
     char* to = static_cast<char*>(packed);
     std::memset(to, 0, static_cast<size_t>(sizes.packed));

@@ -43,7 +43,7 @@ void Copy(const EdgeLstmWeight& weight, int64_t count, void* packed, int64_t off
   for (int64_t i = 0; i < count; ++i) to[i] = static_cast<T>(IntegerAt(weight, i));
 }
 
-void Pack(const EdgeLstmLayer& layer, void* packed) {
+void Pack(const EdgeLstmLayer& layer, int, void* packed) {
   const Parts parts(layer);
   const int64_t units = layer.units;
   IntegerScales scales;

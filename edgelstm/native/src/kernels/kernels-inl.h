@@ -25,8 +25,8 @@ void ForEach(const float* in, float* out, int64_t n) {
 }
 
 template <class Packing, const DotFunctions& kDots>
-void PackFor(const EdgeLstmLayer& layer, void* packed) {
-  Packing::Pack(layer, kDots, packed);
+void PackFor(const EdgeLstmLayer& layer, int members, void* packed) {
+  Packing::Pack(layer, kDots, members, packed);
 }
 
 template <const DotFunctions& kDots>

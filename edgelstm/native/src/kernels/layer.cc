@@ -175,7 +175,7 @@ EdgeLstm* MakeLstm(const EdgeLstmLayer& layer, const LstmKernels& kernels, int t
   void* packed = MapWeights(packed_bytes);
   void* scratch = nullptr;
   if (packed != nullptr) {
-    chosen.pack(layer, packed);
+    chosen.pack(layer, members, packed);
     lstm->packed = ShareWeights(packed, packed_bytes);
   }
   if (lstm->packed == nullptr ||

@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "kernels/activation-inl.h"
+#include "kernels/compact-inl.h"
 #include "kernels/hybrid-inl.h"
 #include "kernels/lstm.h"
 #include "kernels/memory.h"
@@ -60,11 +61,17 @@ class Lstm {
         has_layer_norm_(HasLayerNorm(layer)),
         has_projection_(HasProjection(layer)),
         packed_(static_cast<const char*>(packed)),
+        compact_(V::kHasCompact && sizes_.compact && Header()->compact != 0),
         scales_(reinterpret_cast<const float*>(packed_ + sizes_.scales)),
         sums_(reinterpret_cast<float*>(static_cast<char*>(scratch) + sizes_.sums)),
         hidden_(reinterpret_cast<float*>(static_cast<char*>(scratch) + sizes_.hidden)),
         projected_(reinterpret_cast<float*>(static_cast<char*>(scratch) + sizes_.projected)),
-        vectors_(reinterpret_cast<int8_t*>(static_cast<char*>(scratch) + sizes_.vectors)) {}
+        vectors_(reinterpret_cast<int8_t*>(static_cast<char*>(scratch) + sizes_.vectors)),
+        scaled_(reinterpret_cast<float*>(static_cast<char*>(scratch) + sizes_.scaled)) {}
+
+  const CompactHeader* Header() const {
+    return reinterpret_cast<const CompactHeader*>(packed_ + sizes_.header);
+  }
 
   const float* Vector(int64_t offset, int gate) const {
     return reinterpret_cast<const float*>(packed_ + offset) + gate * sizes_.units;
@@ -150,8 +157,12 @@ class Lstm {
       hidden[r] = has_projection_ ? hidden_ + r * sizes_.units : Output(first + r, step);
     }
     float* c = static_cast<float*>(call_.c) + first * layer_.units;
-    if (layer_.diagonal || hybrid_ || has_layer_norm_) {
-      if (!layer_.diagonal) {
+    // Coupled gates in float16 are rare: gates finished in registers would be 8 kB of code for them.
+    const bool rare = kGates == 3 && sizes_.half;
+    if (layer_.diagonal || hybrid_ || has_layer_norm_ || compact_ || rare) {
+      if (compact_) {
+        MultiplyCompact(before, count, step, sums);
+      } else if (!layer_.diagonal) {
         const Matrix recurrent = {sizes_.recurrent,    first_block_, end_block_,
                                   layer_.outputs,      sizes_.output_depth,
                                   sizes_.recurrent_row_sums, 8 - kGates, 1};
@@ -176,6 +187,16 @@ class Lstm {
     if (has_projection_) ProjectHidden(first, count, step, hidden);
   }
 
+  EDGELSTM_NOINLINE void MultiplyCompact(const float* const* before, int64_t count, int64_t step,
+                                         float* sums) const {
+    if constexpr (V::kHasCompact) {
+      CompactMatrix<V>(packed_ + sizes_.recurrent, Vector(sizes_.factors, 0),
+                       reinterpret_cast<const CompactOther*>(packed_ + sizes_.others),
+                       Header()->others, layer_.outputs)
+          .Multiply(first_block_, end_block_, before, count, step, scaled_, sums, sizes_.sums_row);
+    }
+  }
+
   // AllRecurrent with the type that the weights are kept in.
   template <int kGates>
   void AsStored(const float* const* before, int64_t count, int64_t step, const float* sums,
@@ -186,11 +207,13 @@ class Lstm {
         return;
       }
     }
-    if (V::kHasHalf && sizes_.half) {
-      AllRecurrent<kGates, uint16_t>(before, count, step, sums, c, hidden);
-    } else {
-      AllRecurrent<kGates, float>(before, count, step, sums, c, hidden);
+    if constexpr (V::kHasHalf && kGates == 4) {
+      if (sizes_.half) {
+        AllRecurrent<kGates, uint16_t>(before, count, step, sums, c, hidden);
+        return;
+      }
     }
+    AllRecurrent<kGates, float>(before, count, step, sums, c, hidden);
   }
 
   template <int kGates, class Element>
@@ -481,11 +504,13 @@ class Lstm {
   const int64_t first_block_, end_block_;
   const bool hybrid_, asymmetric_, coupled_, has_peephole_, has_layer_norm_, has_projection_;
   const char* packed_;
+  const bool compact_;
   const float* scales_;
   float* sums_;
   float* hidden_;
   float* projected_;
   int8_t* vectors_;
+  float* scaled_;
 };
 
 }  // namespace

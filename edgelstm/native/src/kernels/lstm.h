@@ -14,7 +14,8 @@ namespace edgelstm {
 struct LayerKernels {
   // Size of the packed weights; they depend on nothing but the layer.
   size_t (*packed_bytes)(const EdgeLstmLayer& layer);
-  void (*pack)(const EdgeLstmLayer& layer, void* packed);
+  // `members`: how many may share the units.
+  void (*pack)(const EdgeLstmLayer& layer, int members, void* packed);
   // Size of the scratch memory, for any batch and any number of steps.
   size_t (*scratch_bytes)(const EdgeLstmLayer& layer);
   // Whether the members of a team can share the units of one call; they then all run it.

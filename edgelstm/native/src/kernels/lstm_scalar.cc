@@ -46,7 +46,7 @@ void PackOne(const EdgeLstmWeight& weight, int64_t count, bool stored, float* to
   for (int64_t i = 0; i < count; ++i) to[i] = stored ? Int8At(weight, i) : WeightAt(weight, i);
 }
 
-void Pack(const EdgeLstmLayer& layer, void* packed) {
+void Pack(const EdgeLstmLayer& layer, int, void* packed) {
   const Parts parts(layer);
   float* to = static_cast<float*>(packed);
   const int64_t recurrent = layer.diagonal ? parts.units : parts.units * parts.outputs;

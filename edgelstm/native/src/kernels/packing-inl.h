@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/compact_packing-inl.h"
 #include "kernels/dot-inl.h"
 #include "kernels/lstm.h"
 #include "kernels/memory.h"
@@ -21,6 +22,12 @@ constexpr int64_t kHalfFromBytes = 32 * 1024;
 // Recurrent weights that as float32 fit a second cache are kept half and half where V::kMixesHalf:
 // widening all of them takes as many instructions as reading float32 takes time, and more.
 constexpr int64_t kMixedUpToBytes = 1024 * 1024;
+
+// Recurrent weights of which a thread's part exceeds a second cache are kept compact where
+// V::kHasCompact; from that cache, unpacking takes longer than reading.
+constexpr int64_t kCompactFromBytes = 2 * 1024 * 1024;
+// Padding to an even number takes no more than that saves.
+constexpr int32_t kCompactFromOutputs = 8;
 
 // How a matrix is kept: the elements of all gates of one k and block stand in a row.
 template <class V, class Element, int kGates>
@@ -64,7 +71,10 @@ class LstmPacking {
       const int64_t multiplied = units * gates * (input_depth + output_depth);
       half = V::kHasHalf && 4 * multiplied > kHalfFromBytes && AllHalf(layer);
       mixed = V::kMixesHalf && half && gates == kMixedGates && !layer.diagonal && !HasLayerNorm(layer) &&
-              4 * units * gates * output_depth <= kMixedUpToBytes;
+              RecurrentBytes() <= kMixedUpToBytes;
+      compact = V::kHasCompact && !hybrid && !half && gates == 4 && !layer.diagonal &&
+                layer.outputs >= kCompactFromOutputs &&
+                RecurrentBytes() > kCompactFromBytes;
       const int64_t element = hybrid ? 1 : half ? 2 : 4;
       const int64_t row = units * (gates * element + (mixed ? 2 * kWideGates : 0));
       Layout layout;
@@ -80,6 +90,11 @@ class LstmPacking {
       projection_row_sums = layout.Place(asymmetric && HasProjection(layer) ? 4 * outputs : 0);
       scales = layout.Place(9 * 4);
       dots = layout.Place(hybrid ? sizeof(DotFunctions*) : 0);
+      header = layout.Place(compact ? sizeof(CompactHeader) : 0);
+      factors = layout.Place(compact ? 4 * units * gates : 0);
+      others = layout.Place(compact ? CompactPacking<V>::MostOthers(units * gates * output_depth) *
+                                          int64_t{sizeof(CompactOther)}
+                                    : 0);
       packed = layout.end();
 
       Layout memory;
@@ -90,16 +105,22 @@ class LstmPacking {
       projected = memory.Place(HasProjection(layer) ? 4 * outputs * kMaxRows : 0);
       const int64_t longest = Larger(input_depth, Larger(output_depth, unit_depth));
       vectors = memory.Place(hybrid ? kMaxRows * longest : 0);
+      scaled = memory.Place(compact ? 4 * kMaxRows * CompactPacking<V>::ScaledRow(output_depth) : 0);
       scratch = memory.end();
       vector_depth = longest;
     }
 
+    // As float32.
+    int64_t RecurrentBytes() const { return 4 * units * gates * output_depth; }
+
     int gates;
-    bool half, mixed;  // `mixed`: the recurrent weights
+    // `mixed`, `compact`: the recurrent weights; compact only if their header says so too.
+    bool half, mixed, compact;
     int64_t units, outputs, input_depth, output_depth, unit_depth;
     int64_t kernel, recurrent, bias, peephole, layer_norm, projection, projection_bias, scales;
     int64_t kernel_row_sums, recurrent_row_sums, projection_row_sums, dots, packed;
-    int64_t sums_row, chunk_rows, sums, hidden, projected, vectors, vector_depth;
+    int64_t header, factors, others;
+    int64_t sums_row, chunk_rows, sums, hidden, projected, vectors, scaled, vector_depth;
     int64_t scratch;
   };
 
@@ -111,7 +132,8 @@ class LstmPacking {
     return static_cast<size_t>(Sizes(layer).scratch);
   }
 
-  EDGELSTM_COLD static void Pack(const EdgeLstmLayer& layer, const DotFunctions& dots, void* packed) {
+  EDGELSTM_COLD static void Pack(const EdgeLstmLayer& layer, const DotFunctions& dots, int members,
+                                 void* packed) {
     const Sizes sizes(layer);
     char* base = static_cast<char*>(packed);
     const int first = Coupled(layer) ? 1 : 0;
@@ -123,6 +145,16 @@ class LstmPacking {
       PackMatrix(layer, dots, layer.recurrent + first, sizes.gates, layer.units, layer.outputs,
                  sizes.output_depth, sizes.mixed ? kWideGates : 0,
                  base + sizes.recurrent);
+    }
+    if constexpr (V::kHasCompact) {
+      // Each member has a second cache.
+      if (sizes.compact && sizes.RecurrentBytes() > members * kCompactFromBytes) {
+        const CompactHeader header = CompactPacking<V>::Pack(
+            base + sizes.recurrent, sizes.units / kLanes, sizes.output_depth,
+            reinterpret_cast<float*>(base + sizes.factors),
+            reinterpret_cast<CompactOther*>(base + sizes.others));
+        std::memcpy(base + sizes.header, &header, sizeof header);
+      }
     }
     if (layer.arithmetic == EDGELSTM_HYBRID_ASYMMETRIC) PackAllRowSums(layer, sizes, base);
     PackVectors(layer.bias, layer.units, sizes.units, base + sizes.bias);

@@ -37,6 +37,20 @@ struct Avx512 : ComposedWords<Avx512> {
   static Float Load(const uint16_t* from) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   }
+  // Weights of 28 bits, as CompactMatrix packs them: eight vectors from seven.
+  static constexpr bool kHasCompact = true;
+  static EDGELSTM_INLINE void LoadCompact(const uint32_t* from, Float* eight) {
+    const Int own = SetInt(static_cast<int32_t>(0x87ffffffu)), spare = SetInt(0x78000000);
+    Int last = ZeroInt();
+    EDGELSTM_UNROLL
+    for (int i = 0; i < 7; ++i) {
+      const Int word = _mm512_loadu_si512(from + i * kLanes);
+      eight[i] = _mm512_castsi512_ps(_mm512_and_si512(word, own));
+      last = i == 0 ? _mm512_and_si512(word, spare)
+                    : _mm512_ternarylogic_epi32(_mm512_rol_epi32(last, 4), spare, word, 0xb8);
+    }
+    eight[7] = _mm512_castsi512_ps(_mm512_rol_epi32(last, 4));
+  }
   static void Store(float* to, Float value) { _mm512_storeu_ps(to, value); }
   // The first `n` lanes; memory behind them is neither read nor written, other lanes are 0.
   static Float LoadPart(const float* from, int n) { return _mm512_maskz_loadu_ps(Mask(n), from); }

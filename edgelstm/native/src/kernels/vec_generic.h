@@ -33,6 +33,7 @@ struct Generic : ComposedWords<Generic> {
   // Without instructions for it, widening float16 in every step costs more than it saves.
   static constexpr bool kHasHalf = false;
   static constexpr bool kMixesHalf = false;
+  static constexpr bool kHasCompact = false;
   static Float Load(const uint16_t*) { return Set(0); }
   static Float LoadPart(const float* from, int n) {
     Float value = {0, 0, 0, 0};

@@ -29,6 +29,7 @@ struct Neon : NeonDots {
   static Float Set(float value) { return vdupq_n_f32(value); }
   static Float Load(const float* from) { return vld1q_f32(from); }
   static constexpr bool kMixesHalf = false;
+  static constexpr bool kHasCompact = false;
 #if defined(__aarch64__)
   static constexpr bool kHasHalf = true;
   static Float Load(const uint16_t* from) {

@@ -23,7 +23,7 @@ class WideLstm {
     return static_cast<size_t>(Sizes(layer).scratch);
   }
 
-  EDGELSTM_COLD static void Pack(const EdgeLstmLayer& layer, void* packed) {
+  EDGELSTM_COLD static void Pack(const EdgeLstmLayer& layer, int, void* packed) {
     const Sizes sizes(layer);
     char* to = static_cast<char*>(packed);
     std::memset(to, 0, static_cast<size_t>(sizes.packed));

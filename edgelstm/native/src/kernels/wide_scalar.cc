@@ -31,7 +31,7 @@ struct Parts {
 
 size_t PackedBytes(const EdgeLstmLayer& layer) { return static_cast<size_t>(Parts(layer).packed); }
 
-void Pack(const EdgeLstmLayer& layer, void* packed) {
+void Pack(const EdgeLstmLayer& layer, int, void* packed) {
   const Parts parts(layer);
   WideScales scales;
   DeriveWideScales(layer, &scales);
