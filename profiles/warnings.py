@@ -62,7 +62,7 @@ class ProfileWarning:
 
 _TEXTS: dict[WarningKind, str] = {
     WarningKind.UNSTABLE_MEDIAN: (
-        "the median is known to ±{half_width:.1%} only, wanted ±{wanted:.1%}"
+        "the median is known to ±{half_width:.2%} only, wanted ±{wanted:.2%}"
     ),
     WarningKind.MEDIAN_UNKNOWN: (
         "{batches} batches of runs are too few to tell how far the median can be trusted"
