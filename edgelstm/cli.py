@@ -262,7 +262,7 @@ def info(as_json: JsonOption = False) -> None:
 
 @app.command()
 def demo(keep: KeepOption = None, as_json: JsonOption = False) -> None:
-    """Convert, verify and measure a bundled model in every precision, in about a minute."""
+    """Convert, verify and measure a bundled model in three precisions, in about a minute."""
     from edgelstm import files, terminal
     from edgelstm.demo.render import print_demo
     from edgelstm.demo.run import run_demo

@@ -1,4 +1,4 @@
-"""Convert the bundled model to every precision, verify, measure; the stock converter beside it."""
+"""Convert the bundled model to the precisions that need no data, verify, measure; the stock converter beside it."""
 
 from __future__ import annotations
 
