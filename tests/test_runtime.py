@@ -201,6 +201,21 @@ def test_a_number_of_threads_out_of_range_is_refused(backend: str, threads: Any)
         Session(NAMED, backend=backend, threads=threads)
 
 
+def test_an_output_that_the_interpreter_cannot_give_is_one_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """LiteRT raises a ValueError, "Invalid tensor size", for what a run left without a size."""
+    session = Session(NAMED)
+
+    def unreadable(index: int) -> Array:
+        raise ValueError("Invalid tensor size.")
+
+    monkeypatch.setattr(session._interpreter, "get_tensor", unreadable)
+    given = {i.name: np.zeros([size or 1 for size in i.shape], i.dtype) for i in session.inputs}
+    with pytest.raises(EdgeLstmError, match="Invalid tensor size"):
+        session.run(given)
+
+
 @pytest.mark.parametrize("option", ["nan", "normalisation", "delegate"])
 def test_a_policy_that_there_is_not_is_refused_with_the_known_ones(option: str) -> None:
     """An unknown one would pass for the default."""

@@ -151,10 +151,13 @@ class Session:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise self._failed("invoking", error) from None
-        made = {
-            name: np.array(self._interpreter.get_tensor(detail["index"]))
-            for name, detail in self._outputs.items()
-        }
+        try:
+            made = {
+                name: np.array(self._interpreter.get_tensor(detail["index"]))
+                for name, detail in self._outputs.items()
+            }
+        except ValueError as error:  # "Invalid tensor size": seen on one behind a loop of no steps
+            raise self._failed("reading its outputs", error) from None
         return made if self._scaling is None else self._scaling.outputs(made)
 
     def __reduce__(self) -> NoReturn:
