@@ -120,6 +120,16 @@ void Teams(const std::string& kernels) {
   }
 }
 
+// Recurrent weights beyond a second cache of every thread.
+void Large(const std::string& kernels) {
+  for (int32_t batch : {1, 3, 6}) {
+    Compare(kernels, kArithmetics[0], 4, {9, 370, 0, false, true, false, false}, batch, 3);
+    Compare(kernels, kArithmetics[0], 8, {9, 390, 351, false, false, true, false}, batch, 2);
+  }
+  Compare(kernels, kArithmetics[0], 1, {9, 530, 0, false, false, false, false}, 1, 4, 2);
+  Compare(kernels, kArithmetics[0], 1, {9, 530, 0, false, false, false, false}, 4, 2, 2);
+}
+
 void Activations(const std::string& kernels) {
   std::vector<float> in;
   for (float x = -20; x < 20; x += 0.0137f) in.push_back(x);
@@ -164,6 +174,7 @@ int main() {
     Activations(kernels);
     Layers(kernels);
     if (kernels != "scalar") Teams(kernels);
+    if (kernels != "scalar") Large(kernels);
     Threads(kernels);
     std::printf("%s: %d layers, %d failures\n", kernels.c_str(), layers, failures);
   }
