@@ -50,10 +50,28 @@ struct ComposedWords {
   static Words ChooseByBits(Words a, Words bits, Words some, Words none) {
     return V::ChooseWords(V::EqualWords(V::AndWords(a, bits), V::SetWords(0)), none, some);
   }
-  // `value` where `a` has any of some bits, else MulHigh(value, factor).
+  // MulHigh(value, factor) where `a` has any of some bits, else `value`.
   template <class Words>
-  static Words MulHighUnless(Words a, Words bits, Words value, Words factor) {
-    return V::ChooseByBits(a, bits, value, V::MulHigh(value, factor));
+  static Words MulHighIf(Words a, Words bits, Words value, Words factor) {
+    return V::ChooseByBits(a, bits, V::MulHigh(value, factor), value);
+  }
+  // |a| - 1, or 0 if a is 0.
+  template <class Words>
+  static Words BelowMagnitude(Words a) {
+    const Words minus_one = V::SetWords(-1);
+    const Words negative = V::MinWords(a, V::SubWords(V::SetWords(0), a));
+    return V::SubWords(minus_one, V::MinWords(negative, minus_one));
+  }
+  // The bits of b that a does not have.
+  template <class Words>
+  static Words NotAndWords(Words a, Words b) {
+    return V::SubWords(b, V::AndWords(a, b));
+  }
+  // a, or 2^15 - 1 - a where `sign` is negative; a >= 0.
+  template <class Words>
+  static Words LessFromOne(Words a, Words sign) {
+    return V::ChooseWords(V::GreaterWords(V::SetWords(0), sign),
+                          V::SubWords(V::SetWords(INT16_MAX), a), a);
   }
   // a where `sign` > 0, -a where it is below, 0 where it is 0.
   template <class Words>

@@ -25,12 +25,13 @@ class IntegerActivation {
   explicit IntegerActivation(int c_bits) : c_bits_(c_bits) {
     for (int i = 0; i < kPlaces; ++i) {
       const int place = kFirstPlace + i;
-      bits_[i] = V::SetWords(static_cast<int16_t>(place < 15 ? 1 << place : -1));
+      bits_[i] = V::SetWords(static_cast<int16_t>(place < 15 ? 1 << place : 0));
     }
     for (int i = 0; i < kStages; ++i) factors_[i] = V::SetWords(kFactors[i]);
     for (int i = 0; i < kConstants; ++i) constants_[i] = V::SetWords(kValues[i]);
     for (int bits = 0; bits < kMostBits; ++bits) {
       powers_[bits] = V::SetWords(static_cast<int16_t>(1 << bits));
+      low_bits_[bits] = V::SetWords(static_cast<int16_t>(kLowBits >> bits << bits));
     }
     // From here on they are memory. Known to the compiler they were made anew wherever they are
     // used, by two instructions each, one of them on the port of half of the arithmetic.
@@ -74,10 +75,12 @@ class IntegerActivation {
   static constexpr int16_t kFactors[kStages] = {25520, 19875, 12055, 4435, 600, 11};
   // Of bits that exponents are made of; `bits` of an exponent are at most 7.
   static constexpr int kFirstPlace = 6, kPlaces = 13, kMostBits = 8;
-  enum Constant { kLowBits, kEighth, kThird, kExpOfEighth, kFirst, kSlope, kOne, kConstants };
-  // 13 low bits; 1/8 with 15 bits behind the binary point; 1/3; exp(-1/8); 48/17 and -32/17, and 1,
+  // Of the numbers whose exp a polynomial gives.
+  static constexpr int kLowBits = (1 << 13) - 1;
+  enum Constant { kEighth, kThird, kExpOfEighth, kFirst, kSlope, kOne, kConstants };
+  // 1/8 with 15 bits behind the binary point; 1/3; exp(-1/8); 48/17 and -32/17, and 1,
   // with 13 bits.
-  static constexpr int16_t kValues[kConstants] = {8191, -4096, 10923, 28918, 23130, -15420, 8192};
+  static constexpr int16_t kValues[kConstants] = {-4096, 10923, 28918, 23130, -15420, 8192};
 
   // Which of kCount vectors are c's, and of which the tanh is wanted.
   template <int kVectors, int kTanh, int kCells>
@@ -94,18 +97,18 @@ class IntegerActivation {
   }
 
   // 1 / (1 + exp(-|a|)) with 13 bits behind the binary point, of -2 |a| where the tanh is wanted. For
-  // a = 0 it is anything.
+  // a = 0 it is that of |a| = 1, whose sigmoid rounds to 1/2.
   template <class Of, class Between>
   EDGELSTM_INLINE void InverseOfOnePlusExp(const Words* a, Words* x, const Between& between) const {
     constexpr int kCount = Of::kCount;
     Words e[kCount];
     {
-      Words negative[kCount];
+      Words below[kCount];
       EDGELSTM_UNROLL
       for (int i = 0; i < kCount; ++i) {
-        negative[i] = V::MinWords(a[i], V::SubWords(V::SetWords(0), a[i]));
+        below[i] = V::BelowMagnitude(a[i]);
       }
-      Exp<Of>(negative, e, between);
+      Exp<Of>(below, e, between);
     }
     // By Newton's method.
     Words half[kCount];
@@ -132,15 +135,17 @@ class IntegerActivation {
     between();
   }
 
-  // exp(a) for a < 0 with 15 bits behind the binary point.
+  // exp(-1 - a) for a >= 0 with 15 bits behind the binary point: the bits of -1 - a are those of a,
+  // inverted.
   template <class Of, class Between>
   EDGELSTM_INLINE void Exp(const Words* a, Words* e, const Between& between) const {
     constexpr int kCount = Of::kCount;
     EDGELSTM_UNROLL
     for (int i = 0; i < kCount; ++i) {
-      // exp on [-1/4, 0), around -1/8: the lowest bits of a, less 1/4, plus 1/8.
-      const Words low = V::MulLow(a[i], powers_[BitsOf<Of>(i)]);
-      const Words x = V::AddWords(V::AndWords(low, constants_[kLowBits]), constants_[kEighth]);
+      // exp on [-1/4, 0), around -1/8: the lowest bits of -1 - a, less 1/4, plus 1/8.
+      const int bits = BitsOf<Of>(i);
+      const Words low = V::NotAndWords(V::MulLow(a[i], powers_[bits]), low_bits_[bits]);
+      const Words x = V::AddWords(low, constants_[kEighth]);
       const Words x2 = V::MulHigh(x, x);
       const Words x3 = V::MulHigh(x2, x);
       const Words x4 = V::MulHigh(x2, x2);
@@ -150,15 +155,14 @@ class IntegerActivation {
       e[i] = V::AddMulHigh(eighth, eighth, V::AddWords(x, tail));
       between();
     }
-    // What is left of -a is the complement of its higher bits. A bit that a does not have counts as
-    // set, since a is not 0.
+    // What is left are the higher bits of a.
     EDGELSTM_UNROLL
     for (int stage = 0; stage < kStages; ++stage) {
       EDGELSTM_UNROLL
       for (int i = 0; i < kCount; ++i) {
         // Gate sums have no such bit.
         if (stage == kStages - 1 && !Of::Doubled(i)) continue;
-        e[i] = V::MulHighUnless(a[i], bits_[13 - BitsOf<Of>(i) + stage - kFirstPlace], e[i],
+        e[i] = V::MulHighIf(a[i], bits_[13 - BitsOf<Of>(i) + stage - kFirstPlace], e[i],
                                 factors_[stage]);
       }
       between();
@@ -168,26 +172,22 @@ class IntegerActivation {
     for (int i = 0; i < kCount; ++i) {
       if (!Of::IsCell(i)) continue;
       const Words last = V::SetWords(static_cast<int16_t>(1 << (18 - c_bits_)));
-      e[i] = V::ChooseByBits(a[i], last, e[i], V::SetWords(0));
+      e[i] = V::ChooseByBits(a[i], last, V::SetWords(0), e[i]);
       if (c_bits_ == 4) continue;
-      const Words limit = V::SetWords(static_cast<int16_t>(-(1 << (19 - c_bits_))));
-      e[i] = V::ChooseWords(V::GreaterWords(limit, a[i]), V::SetWords(0), e[i]);
+      const Words limit = V::SetWords(static_cast<int16_t>((1 << (19 - c_bits_)) - 1));
+      e[i] = V::ChooseWords(V::GreaterWords(a[i], limit), V::SetWords(0), e[i]);
     }
   }
 
   static EDGELSTM_INLINE Words Sigmoid(Words p, Words a) {
-    const Words zero = V::SetWords(0);
-    p = V::template ShiftLeftSaturated<1>(p);
-    const Words negative = V::SubWords(V::SetWords(INT16_MAX), p);
-    const Words nonzero = V::ChooseWords(V::GreaterWords(a, zero), p, negative);
-    return V::ChooseWords(V::EqualWords(a, zero), V::SetWords(1 << 14), nonzero);
+    return V::LessFromOne(V::template ShiftLeftSaturated<1>(p), a);
   }
 
   EDGELSTM_INLINE Words Tanh(Words p, Words a) const {
     return V::TimesSign(V::template ShiftLeftSaturated<2>(V::SubWords(p, constants_[kOne])), a);
   }
 
-  Words bits_[kPlaces], factors_[kStages], constants_[kConstants], powers_[kMostBits];
+  Words bits_[kPlaces], factors_[kStages], constants_[kConstants], powers_[kMostBits], low_bits_[kMostBits];
   const int c_bits_;
 };
 

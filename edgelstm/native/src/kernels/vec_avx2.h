@@ -203,6 +203,14 @@ struct Avx2 : ComposedWords<Avx2> {
   static Words MulLow(Words a, Words b) { return _mm256_mullo_epi16(a, b); }
   // a * b / 2^15 to nearest, halves up; not both are -2^15.
   static Words MulHigh(Words a, Words b) { return _mm256_mulhrs_epi16(a, b); }
+  static Words BelowMagnitude(Words a) {
+    return _mm256_subs_epu16(_mm256_abs_epi16(a), SetWords(1));
+  }
+  static Words NotAndWords(Words a, Words b) { return _mm256_andnot_si256(a, b); }
+  static Words LessFromOne(Words a, Words sign) {
+    return _mm256_xor_si256(
+        a, _mm256_and_si256(_mm256_srai_epi16(sign, 15), SetWords(INT16_MAX)));
+  }
   static Words TimesSign(Words a, Words sign) { return _mm256_sign_epi16(a, sign); }
   static Words UnitProduct(Words a, Words b) {
     const Words product = _mm256_mulhrs_epi16(a, _mm256_abs_epi16(b));

@@ -218,8 +218,16 @@ struct Avx512 : ComposedWords<Avx512> {
   static Words ChooseByBits(Words a, Words bits, Words some, Words none) {
     return _mm512_mask_mov_epi16(some, _mm512_testn_epi16_mask(a, bits), none);
   }
-  static Words MulHighUnless(Words a, Words bits, Words value, Words factor) {
-    return _mm512_mask_mulhrs_epi16(value, _mm512_testn_epi16_mask(a, bits), value, factor);
+  static Words MulHighIf(Words a, Words bits, Words value, Words factor) {
+    return _mm512_mask_mulhrs_epi16(value, _mm512_test_epi16_mask(a, bits), value, factor);
+  }
+  static Words BelowMagnitude(Words a) {
+    return _mm512_subs_epu16(_mm512_abs_epi16(a), SetWords(1));
+  }
+  static Words NotAndWords(Words a, Words b) { return _mm512_andnot_si512(a, b); }
+  static Words LessFromOne(Words a, Words sign) {
+    // Exclusive or of `a` and of the 15 low bits of the sign.
+    return _mm512_ternarylogic_epi32(a, _mm512_srai_epi16(sign, 15), SetWords(INT16_MAX), 0x78);
   }
   static Words TimesSign(Words a, Words sign) {
     return _mm512_mullo_epi16(a, MaxWords(MinWords(sign, SetWords(1)), SetWords(-1)));

@@ -58,6 +58,13 @@ struct NeonWords : ComposedWords<NeonWords> {
   static Words ChooseByBits(Words a, Words bits, Words some, Words none) {
     return vbslq_s16(vtstq_s16(a, bits), some, none);
   }
+  static Words BelowMagnitude(Words a) {
+    return vreinterpretq_s16_u16(vqsubq_u16(vreinterpretq_u16_s16(vabsq_s16(a)), vdupq_n_u16(1)));
+  }
+  static Words NotAndWords(Words a, Words b) { return vbicq_s16(b, a); }
+  static Words LessFromOne(Words a, Words sign) {
+    return veorq_s16(a, vandq_s16(vshrq_n_s16(sign, 15), SetWords(INT16_MAX)));
+  }
   static Words TimesSign(Words a, Words sign) {
     return vmulq_s16(a, vminq_s16(vmaxq_s16(sign, SetWords(-1)), SetWords(1)));
   }
