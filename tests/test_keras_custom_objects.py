@@ -95,6 +95,14 @@ def test_custom_objects_of_one_file_do_not_serve_the_next(
         assert word in str(caught.value)
 
 
+def net_of(module: Path, engine: KerasEngine) -> Any:
+    """The `Net` of a module that a user wrote, made in a Keras."""
+    namespace: dict[str, Any] = {"__name__": "mine"}
+    with active_engine(engine):
+        exec(module.read_text(), namespace)
+    return namespace["Net"](name="net")
+
+
 @each_engine
 def test_a_subclassed_model_loads_with_its_class(engine: KerasEngine, tmp_path: Path) -> None:
     """It is called on an input of the shape it was built with."""
@@ -114,10 +122,7 @@ def test_a_subclassed_model_loads_with_its_class(engine: KerasEngine, tmp_path: 
         "    def call(self, x):\n"
         "        return self.out(self.lstm(x))\n"
     )
-    namespace: dict[str, Any] = {"__name__": "mine"}
-    with active_engine(engine):
-        exec(module.read_text(), namespace)
-    model, x = namespace["Net"](name="net"), sequence(2, 6, 4)
+    model, x = net_of(module, engine), sequence(2, 6, 4)
     want = np.asarray(model(x))
     model.save(tmp_path / "model.keras")
     loaded = load_keras(tmp_path / "model.keras", custom_objects=module)
@@ -138,10 +143,7 @@ def test_a_subclassed_model_of_words_is_compared_on_words(tmp_path: Path) -> Non
         "    def call(self, x):\n"
         "        return self.lstm(self.embedding(x))\n"
     )
-    namespace: dict[str, Any] = {"__name__": "mine"}
-    with active_engine(KerasEngine.KERAS3):
-        exec(module.read_text(), namespace)
-    model = namespace["Net"](name="net")
+    model = net_of(module, KerasEngine.KERAS3)
     model(np.ones((2, 7), np.int32))
     model.save(tmp_path / "model.keras")
     options = ConvertOptions(custom_objects=module)

@@ -8,10 +8,10 @@ from edgelstm.bench.layer import PRECISIONS
 from edgelstm.bench.measure import Grid
 from edgelstm.errors import OptionError
 from edgelstm.profiles.peers import peer_names
+from edgelstm.runtime.choices import MOST_THREADS
 
 # Of one layer's weights, and of one call's inputs and outputs; a TFLite file ends at 2 GiB.
 _MOST_BYTES = 1 << 30
-_MOST_THREADS = 1024
 
 
 def sizes(text: str) -> tuple[tuple[int, int], ...]:
@@ -56,11 +56,11 @@ def threads(text: str) -> tuple[int, ...]:
     every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parts = [str(every or 1) if part.strip() == "all" else part for part in text.split(",")]
     found = tuple(dict.fromkeys(counts(",".join(parts), "--threads")))
-    if max(found) > _MOST_THREADS:
+    if max(found) > MOST_THREADS:
         raise OptionError(
             f"{max(found)} threads are more than can be measured",
             where="--threads",
-            cure=f"write at most {_MOST_THREADS}, or all",
+            cure=f"write at most {MOST_THREADS}, or all",
         )
     return found
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.sources.digest import sha256_of
 from edgelstm.converters.sources.graph.nodes import Nodes, attr, parse_ref
 from edgelstm.converters.sources.sniff import SourceKind
 from edgelstm.errors import UnreadableModelError, UnsupportedModelError
@@ -68,7 +68,7 @@ def read_graph(path: Path, kind: SourceKind) -> GraphFile:
         _parse(graph_def, path)
     else:
         _parse_text(graph_def, path)
-    return _graph(graph_def, str(path), "TensorFlow", None, _digest([path]))
+    return _graph(graph_def, str(path), "TensorFlow", None, sha256_of([path]))
 
 
 def _graph(
@@ -142,7 +142,7 @@ def _saved_model(folder: Path) -> GraphFile:
         where,
         _written_by(meta),
         prefix if has_values else None,
-        _digest(p for p in files if p.parent == folder or p.parent.name == "variables"),
+        sha256_of(p for p in files if p.parent == folder or p.parent.name == "variables"),
     )
     inputs = {key: info.name for key, info in signature.inputs.items()}
     outputs = {key: info.name for key, info in signature.outputs.items()}
@@ -194,7 +194,7 @@ def _checkpoint(path: Path) -> GraphFile:
             cure="put the .index and .data files beside the .meta file",
         )
     parts = sorted(prefix.parent.glob(f"{_escaped(prefix.name)}.*"))
-    return _graph(meta.graph_def, str(prefix), _written_by(meta), prefix, _digest(parts))
+    return _graph(meta.graph_def, str(prefix), _written_by(meta), prefix, sha256_of(parts))
 
 
 def checkpoint_prefix(path: Path) -> Path:
@@ -243,12 +243,3 @@ def _written_by(meta: Any) -> str:
 
 def _escaped(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _digest(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()

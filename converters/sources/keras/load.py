@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import json
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelstm.converters.options import CodePolicy, NanPolicy
+from edgelstm.converters.sources.digest import sha256_of
 from edgelstm.converters.sources.keras.cudnn import from_cudnn, with_cudnn_gates
 from edgelstm.converters.sources.keras.custom import CustomObjects, load_custom_objects
 from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine, quiet
@@ -93,7 +93,7 @@ def load_keras(
             where=str(path),
             cure="give the weights file as SOURCE and this one as --architecture",
         )
-    sha256 = _sha256(paths)
+    sha256 = sha256_of(paths)
     request = _Request(file, custom_objects, code, str(path))
     failures: list[EdgeLstmError] = []
     for engine in _engines(file):
@@ -105,7 +105,7 @@ def load_keras(
             failures.append(error)
             continue
         notes = (*file.notes, *notes, *check_finite(model, nan, str(path)))
-        if _sha256(paths) != sha256:
+        if sha256_of(paths) != sha256:
             raise UnreadableModelError(
                 "The file changed while it was read.",
                 where=str(path),
@@ -253,14 +253,3 @@ def _has_inputs(model: Any) -> bool:
         return bool(model.inputs)
     except (AttributeError, ValueError):
         return False
-
-
-def _sha256(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else []
-        for item in files or [path]:
-            with item.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-    return digest.hexdigest()

@@ -68,7 +68,7 @@ def scripted(path: str, request: dict[str, Any]) -> tuple[Any, list[dict[str, An
     for name in filter(None, request["part"].split(".")):
         if not hasattr(module, name) or not isinstance(getattr(module, name), torch.nn.Module):
             parts = [n for n, _ in module.named_children()]
-            raise Refused("no_part", part=request["part"], name=name, parts=parts)
+            raise Refused("no_part", part=request["part"], parts=parts)
         module = getattr(module, name)
     graph = module.inlined_graph  # nodes live as long as their graph
     kept = sorted({node.s("name") for node in graph.findAllNodes("prim::SetAttr")})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.report import SourceReport
+from edgelstm.converters.sources.digest import sha256_of
 from edgelstm.converters.sources.graph.source import GraphSource
 from edgelstm.converters.sources.onnx.open import open_onnx
 from edgelstm.converters.sources.onnx.reference import OnnxSession
@@ -51,7 +51,7 @@ class PyTorchSource(OnnxSource):
             path=str(self.path),
             format=self._kind.value,
             framework=f"{self._framework}, by its ONNX, run by {self._opened.session.title}",
-            sha256=hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            sha256=sha256_of([self.path]),
         )
 
 
