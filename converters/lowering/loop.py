@@ -17,6 +17,9 @@ from edgelstm.converters.frameworks import tensorflow
 # Whether loops whose number of steps is known are written out step by step.
 _WRITTEN_OUT: ContextVar[bool] = ContextVar("_WRITTEN_OUT", default=False)
 
+# By STRIDED_SLICE of tflite-runtime 2.14.
+_MOST_SLICED_AXES = 5
+
 Step = Callable[[Any, Sequence[Any]], tuple[Any, Sequence[Any]]]
 Steps = Callable[[list[Any], Sequence[Any], Any], tuple[list[Any], Sequence[Any]]]
 
@@ -166,8 +169,20 @@ def emit_steps(
     )
     stacked = list(results[count : 2 * count])
     if not count_known:
-        stacked = [buffer[:steps] for buffer in stacked]
+        stacked = [_first(buffer, steps) for buffer in stacked]
     return list(results[:count]), stacked, list(results[2 * count :])
+
+
+def _first(buffer: Any, steps: Any) -> Any:
+    """The first `steps` of a buffer [T, ...], in rows where it has more axes than are sliced."""
+    tf = tensorflow()
+    if buffer.shape.rank <= _MOST_SLICED_AXES:
+        return buffer[:steps]
+    each = tf.shape(buffer)[1:]
+    rows = tf.reshape(buffer, [-1, tf.reduce_prod(each)])[:steps]
+    found = tf.reshape(rows, tf.concat([[steps], each], 0))
+    found.set_shape([None, *buffer.shape[1:]])
+    return found
 
 
 def _steps_known(inputs: Sequence[Any], steps: Any) -> int | None:
