@@ -75,15 +75,14 @@ class Server:
         sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
         assert sshd is not None
         argv = [*before, sshd, "-D", "-e", "-f", str(self.folder / "sshd_config")]
-        log = (self.folder / "log").open("ab")
-        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        log.close()
+        log_path = self.folder / "log"
+        log_path.write_bytes(b"")
+        with log_path.open("ab") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end = time.monotonic() + 10
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return
-            assert self.process.poll() is None, (self.folder / "log").read_text()
-            assert time.monotonic() < end
+        while "Server listening" not in (said := log_path.read_text()):
+            assert self.process.poll() is None, said
+            assert time.monotonic() < end, said
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -91,6 +90,18 @@ class Server:
             self.process.terminate()
             self.process.wait()
             self.process = None
+        # A process that it had just forked for a connection may hold the listening socket yet.
+        end = time.monotonic() + 10
+        while self._listens():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5):
+                return True
+        except OSError:
+            return False
 
     def connections(self) -> list[int]:
         """Processes of the server that serve a connection."""
