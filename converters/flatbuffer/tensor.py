@@ -84,6 +84,12 @@ class Tensor:
         self._raw.shapeSignature = list(signature) if -1 in signature else None
         self._raw.hasRank = True
 
+    def store_sizes(self, shape: tuple[int, ...]) -> None:
+        """Sets the stored shape alone: dimensions that are dynamic stay so, with another size."""
+        signature = list(self.signature)
+        self._raw.shape = list(shape)
+        self._raw.shapeSignature = signature if -1 in signature else None
+
     @property
     def is_variable(self) -> bool:
         """Whether the interpreter keeps the tensor from call to call."""

@@ -21,6 +21,7 @@ from edgelstm.converters.quantize.graph_io import widen_edges
 from edgelstm.converters.quantize.kept_float import kept_float
 from edgelstm.converters.quantize.plan import STATIC, Plan
 from edgelstm.converters.quantize.ranges import Range
+from edgelstm.converters.quantize.stored_sizes import allocatable, take_sizes
 from edgelstm.converters.spec import Precision
 from edgelstm.errors import MissingPackageError, OptionError, UnsupportedModelError
 
@@ -57,7 +58,8 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], plan: Plan)
     qtyping, quantizer = _package()
     made = None
     with _silent():
-        worker = quantizer.Quantizer(bytearray(model.to_bytes()))
+        # It allocates the model at the sizes that are stored.
+        worker = quantizer.Quantizer(bytearray(allocatable(model).to_bytes()))
         try:
             for op, precision in chosen:
                 worker.add_static_config(
@@ -71,6 +73,7 @@ def quantize_surroundings(model: Model, ranges: Mapping[str, Range], plan: Plan)
             raise _refused(error) from error
     assert made is not None
     quantized = Model.read(bytes(made))
+    take_sizes(quantized, model)
     _restore_signatures(model, quantized)
     _type_unread(quantized)
     _restore_outputs(model, quantized)
