@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from graph_files import FEATURES, UNITS, choice, graph_def, weights, write
 
-from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.options import ConvertOptions, TensorChoice
 from edgelstm.converters.pipeline import convert
 from edgelstm.converters.report import ConversionReport
 from edgelstm.runtime import Session
 
 
-def _converted(file: Path, *outputs: str, inputs: tuple[str, ...] = ()) -> ConversionReport:
-    options = ConvertOptions(inputs=tuple(choice(name) for name in inputs), outputs=tuple(outputs))
+def _converted(
+    file: Path, *outputs: str, inputs: tuple[TensorChoice, ...] = ()
+) -> ConversionReport:
+    options = ConvertOptions(inputs=inputs, outputs=tuple(outputs))
     report = convert(file, file.with_suffix(".tflite"), options, progress=lambda _: None)
     assert report.verification is not None and report.verification.passed
     return report
@@ -109,6 +112,36 @@ def test_sides_of_a_conditional_may_differ_in_shape_and_loops_have_no_steps(
     assert _written_as(report) == ["loop"]
     one = np.ones([2, 1, FEATURES], np.float32)
     assert np.array_equal(Session(tmp_path / "m.tflite").run({"x": one})["y"], one[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps"), [(None, None), (1, None), (1, 5), (1, 1), (None, 5)], ids=str
+)
+def test_a_side_that_squeezes_one_step_away_runs_beside_a_side_for_many(
+    tmp_path: Path, rows: int | None, steps: int | None
+) -> None:
+    """As in contrib's crf_decode: with many steps nothing may be squeezed, in no interpreter."""
+
+    def build(tf: Any) -> None:
+        x = tf.compat.v1.placeholder(tf.float32, [None, None, FEATURES], name="x")
+        kernel = tf.constant(weights(FEATURES, UNITS))
+        logits = tf.reshape(
+            tf.reshape(x, [-1, FEATURES]) @ kernel, tf.concat([tf.shape(x)[:2], [UNITS]], 0)
+        )
+
+        def step(frame: Any, best: Any) -> tuple[Any, Any]:
+            best = frame + tf.reduce_max(best, -1, keepdims=True)
+            return best, best
+
+        def many() -> Any:
+            return _over_time(tf, tf.transpose(logits, [1, 0, 2]), step, UNITS)[-1]
+
+        y = tf.cond(tf.equal(tf.shape(logits)[1], 1), lambda: tf.squeeze(logits, [1]), many)
+        tf.identity(y, name="y")
+
+    asked = (choice("x", rows, steps, FEATURES),)
+    report = _converted(write(tmp_path / "m.pb", build), "y", inputs=asked)
+    assert _written_as(report) == ([] if steps == 1 else ["loop"])
 
 
 def test_a_switch_of_a_frozen_graph_without_versions_is_a_scalar(tmp_path: Path) -> None:

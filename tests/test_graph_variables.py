@@ -48,6 +48,7 @@ def test_a_state_of_tensorflow_2_is_read_before_and_written_after(tmp_path: Path
     graph = opened(tmp_path / "m")
     (state,) = graph.frozen.variables
     assert state.name == "total"
+    assert not graph.frozen.notes
     x = weights(2, FEATURES, seed=2)
     wanted = module(tf.constant(x))["y"].numpy()
     assert error(frozen_ran(graph, {"x": x})["y"], wanted) <= TOLERANCE
@@ -71,6 +72,8 @@ def test_a_state_of_tensorflow_1_is_one_too(tmp_path: Path) -> None:
     graph = opened(save_checkpoint(tmp_path, build), outputs=("y",))
     (state,) = graph.frozen.variables
     assert error(state.initial, weights(2, FEATURES)) == 0
+    (note,) = graph.frozen.notes
+    assert note.startswith("state: ") and "starts from zero" in note
     x = weights(2, FEATURES, seed=2)
     first = np.tanh(0.5 * state.initial + x)
     assert error(ran(graph, {"x": x})["y"], first) <= TOLERANCE

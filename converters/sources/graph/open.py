@@ -141,6 +141,13 @@ def open_graph(path: Path, kind: SourceKind, options: ConvertOptions) -> OpenedG
         )
         for name in kept
     )
+    started = [variable.name for variable in variables if np.any(variable.initial)]
+    if started:
+        notes.append(
+            f"{', '.join(started)}: the source goes on from values other than zero, the file "
+            "starts from zero. To go on from them, convert with --state explicit and give them to "
+            "the first call."
+        )
     tensors = [ref_tensor(parse_ref(data_inputs(nodes.by_name[s])[0])) for s in sinks]
     outputs = tuple(
         dataclasses.replace(_float32(o), tensor=t) for o, t in zip(outputs, tensors, strict=True)

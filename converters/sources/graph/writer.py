@@ -18,6 +18,7 @@ from edgelstm.converters.recurrence.plan import Plan, PlannedPart, plan
 from edgelstm.converters.recurrence.run import call
 from edgelstm.converters.recurrence.scan import SCAN, Scan, sync
 from edgelstm.converters.recurrence.series import APART, TIME_MAJOR
+from edgelstm.converters.sources.graph.sides import Sides, first_of_open, surely_run
 from edgelstm.converters.spec import Lowering, LstmSpec, Precision, Recurrence
 from edgelstm.errors import UnsupportedModelError
 
@@ -69,7 +70,9 @@ class GraphWriter:
             self._values[value] = inputs[name]
         wanted = list(self._graph.outputs.values())
         self._needed = {v for node in ordered(wanted) for v in node.inputs} | set(wanted)
-        for node in ordered(wanted):
+        self._sure = surely_run(wanted)
+        sides = Sides(self._values)
+        for node in sides(wanted):
             if node.op == ARGUMENT:
                 if node.out not in self._values:
                     raise UnsupportedModelError(
@@ -83,6 +86,8 @@ class GraphWriter:
                 self._loop(node)
             elif node.op in (TIME_MAJOR, APART):
                 self._values[node.out] = _moved(node, self._values[node.inputs[0]])
+            elif node in sides.taken:
+                self._values[node.out] = self._values[sides.taken[node]]
             else:
                 self._plain(node)
         for item in self._left:
@@ -104,6 +109,7 @@ class GraphWriter:
         inputs = [self._values[value] for value in node.inputs]
         results = (
             _untransposed(node, inputs)
+            or (None if node in self._sure else first_of_open(node, inputs))
             or _squeezed(node, inputs)
             or _branched(node, inputs)
             or call(node, inputs)
