@@ -9,6 +9,7 @@ EdgeLstmError
 │   ├── OptionError               an option's value, or a combination of options
 │   ├── OutputError               the output exists or cannot be written
 │   ├── MissingPackageError       an optional package is not installed
+│   ├── MisuseError               a session or stream is closed, or another thread is inside it
 │   └── DeviceError               the device cannot be reached, or cannot do what is asked
 │       └── ConnectionLost          it could, and then went away
 └── CheckFailed                 exit code 1: the work was done and a check failed
@@ -77,6 +78,10 @@ class OutputError(InputError):
 
 class MissingPackageError(InputError):
     """An optional package that this call needs is not installed."""
+
+
+class MisuseError(InputError):
+    """A session or stream is closed, or another thread is inside it."""
 
 
 class DeviceError(InputError):

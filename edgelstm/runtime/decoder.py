@@ -32,7 +32,7 @@ class Scores(enum.Enum):
 class EncoderDecoder:
     """A file of `edgelstm convert --split`.
 
-    For one thread at a time.
+    For one thread at a time. `close()`, or the end of a `with` block, frees both halves.
 
     Attributes:
         encoder: runs the source sequence.
@@ -82,6 +82,21 @@ class EncoderDecoder:
         }
         self._model = model
         self.context: dict[str, Array] = {}
+
+    def close(self) -> None:
+        """Frees both interpreters.
+
+        Raises:
+            MisuseError: another thread is inside one of them.
+        """
+        self.encoder.close()
+        self.decoder.close()
+
+    def __enter__(self) -> EncoderDecoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def encode(self, inputs: Mapping[str, npt.ArrayLike]) -> State:
         """The state that decoding starts from, for one source sequence by input name.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgelstm.errors import UnsupportedModelError
 from edgelstm.runtime.choices import chosen
 from edgelstm.runtime.frames import told_axes
+from edgelstm.runtime.guard import Guard
 from edgelstm.runtime.interpreters import Delegate, as_user_error
 from edgelstm.runtime.normalisation import Normalisation, Scaling
 from edgelstm.runtime.opened import OpenedModel
@@ -29,8 +30,9 @@ class Session:
     continues where the last `run` ended, also when the number of time steps changes, and starts
     from zero after `reset()` or when the batch size changes.
 
-    A session is for one thread at a time; `clone` gives each thread its own. It releases the GIL
-    while the interpreter runs.
+    A session is for one thread at a time, and refuses a second one; `clone` gives each thread its
+    own. It releases the GIL while the interpreter runs. `close()`, or the end of a `with` block,
+    frees the interpreter and its delegate.
 
     Attributes:
         inputs, outputs: by the names of the signature `serving_default`, else of the file's first
@@ -77,6 +79,7 @@ class Session:
         if signature is not None:
             model = model.running(signature)
         self._model = model
+        self._guard = Guard("session", "clone()", model.where)
         self._nan = chosen(NanPolicy, nan, "nan")
         self.metadata = model.metadata
         self._interpreter = model.interpreter()
@@ -116,7 +119,49 @@ class Session:
                 that is refused; or the lengths do not fit.
             UnsupportedModelError: the interpreter fails on these sizes; or the file cannot run
                 rows of unlike lengths, since it carries their states or fixes the time.
+            MisuseError: the session is closed, or another thread is inside it.
         """
+        token = self._guard.token
+        try:
+            del token[0]
+        except IndexError:
+            raise self._guard.refusal() from None
+        try:
+            return self._run_any(inputs, lengths)
+        finally:
+            token.append(None)
+
+    def clone(self) -> Session:
+        """A session for another thread, with states of its own that start from zero.
+
+        Both map the same file, or read the same bytes.
+
+        Raises:
+            UnreadableModelError: another file has taken the model's place since it was opened.
+            MisuseError: the session is closed.
+        """
+        self._guard.check_open()
+        return Session(self._model, nan=self._nan, normalisation=self._normalisation)
+
+    def close(self) -> None:
+        """Frees the interpreter, its delegate and the file; clones go on. Once more does nothing.
+
+        Raises:
+            MisuseError: another thread is inside.
+        """
+        if self._guard.close():
+            del self._interpreter, self._model
+
+    def __enter__(self) -> Session:
+        self._guard.check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run_any(
+        self, inputs: Mapping[str, npt.ArrayLike], lengths: npt.ArrayLike | None
+    ) -> dict[str, Array]:
         if self._scaling is not None:
             inputs = self._scaling.inputs(inputs)
         arrays = fitting_inputs(inputs, self.inputs, self._nan, self._model.where)
@@ -132,16 +177,6 @@ class Session:
         where = self._model.where
         told = told_axes(self._model.contract, where)
         return run_ragged(self._run, arrays, lengths, self.inputs, self.outputs, where, told)
-
-    def clone(self) -> Session:
-        """A session for another thread, with states of its own that start from zero.
-
-        Both map the same file, or read the same bytes.
-
-        Raises:
-            UnreadableModelError: another file has taken the model's place since it was opened.
-        """
-        return Session(self._model, nan=self._nan, normalisation=self._normalisation)
 
     def _run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         self._allocate({name: array.shape for name, array in arrays.items()})
@@ -164,16 +199,22 @@ class Session:
         raise TypeError("a Session is not pickled or copied: open the model again, or use clone()")
 
     def reset(self) -> None:
-        """Sets every state that is kept between calls to zero."""
-        if not self._allocated:
-            return  # states are zero after the first allocation
-        # Not the interpreter's own reset: it fails on graphs of the file that have not run yet,
-        # and on states that have no memory before each call fills them.
-        for index, state in self._states().items():
-            self._interpreter.set_tensor(index, np.full_like(state, self._zero_points[index]))
+        """Sets every state that is kept between calls to zero.
+
+        Raises:
+            MisuseError: the session is closed, or another thread is inside it.
+        """
+        with self._guard:
+            if not self._allocated:
+                return  # states are zero after the first allocation
+            # Not the interpreter's own reset: it fails on graphs of the file that have not run
+            # yet, and on states that have no memory before each call fills them.
+            for index, state in self._states().items():
+                self._interpreter.set_tensor(index, np.full_like(state, self._zero_points[index]))
 
     def info(self) -> dict[str, Any]:
         """A JSON object: interpreter, delegate, why these, threads, bytes, inputs, outputs."""
+        self._guard.check_open()
         return {
             **self._model.info(),
             "inputs": [dataclasses.asdict(info) for info in self.inputs],

@@ -16,6 +16,7 @@ from edgelstm.runtime.choices import chosen
 from edgelstm.runtime.chunks import any_number_of_frames, cut, run_all
 from edgelstm.runtime.engine import Engine
 from edgelstm.runtime.frames import find_frames, told_axes
+from edgelstm.runtime.guard import Guard
 from edgelstm.runtime.interpreters import Delegate
 from edgelstm.runtime.normalisation import Normalisation, Scaling
 from edgelstm.runtime.opened import OpenedModel
@@ -33,8 +34,10 @@ class Stream:
     that keep variable tensors. What comes out does not depend on how frames are cut into chunks,
     and a `push` that fails leaves the states as they were before it.
 
-    A stream is for one thread at a time; `fork` gives each thread its own. It releases the GIL
-    while the interpreter runs.
+    A stream is for one thread at a time, and refuses a second one; `fork` gives each thread its
+    own. It releases the GIL while the interpreter runs. `close()`, or the end of a `with` block,
+    frees the interpreter and its delegate. Every method raises MisuseError after that, and while
+    another thread is inside.
 
     Attributes:
         inputs, outputs: those of the model that are no states.
@@ -89,6 +92,7 @@ class Stream:
             model = OpenedModel.open(model, backend=backend, threads=threads, delegate=delegate)
         model = model.for_streams() if signature is None else model.running(signature)
         self._model = model
+        self._guard = Guard("stream", "fork()", model.where)
         self._nan = chosen(NanPolicy, nan, "nan")
         self._batch = batch
         self._time_axis = time_axis
@@ -166,21 +170,15 @@ class Stream:
                 or `out` does not fit.
             UnsupportedModelError: the interpreter fails on these sizes.
         """
-        if self._scaling is not None:
-            return self._scaling.outputs(self._push(self._scaling.inputs(frames), out))
+        token = self._guard.token
         try:
-            if out is None:
-                made = self._step(frames)
-                if made is not None:
-                    return made
-            elif self._call is not None and self._fits_call(frames):
-                self._call.step_into(cast(Array, frames), self._checked_out(out))
-                return out
-        except Misfit as error:
-            raise DataError(str(error), where=self._model.where) from None
-        except (ValueError, RuntimeError) as error:
-            raise self._failed("running", error, self._engine.shapes) from None
-        return self._push(frames, out)
+            del token[0]
+        except IndexError:
+            raise self._guard.refusal() from None
+        try:
+            return self._push_now(frames, out)
+        finally:
+            token.append(None)
 
     def push_each(self, frames: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
         """As many pushes as the first axis is long; all are taken back where one fails.
@@ -197,39 +195,20 @@ class Stream:
             DataError: there is no frame, or as `push`.
             UnsupportedModelError: as `push`.
         """
-        each = {name: np.asarray(array) for name, array in self._by_name(frames).items()}
-        counts = {array.shape[:1] for array in each.values()}
-        if len(counts) != 1 or counts & {(), (0,)}:
-            raise DataError(
-                "The frames have no first axis of one size from 1: "
-                + ", ".join(f"{name} {list(array.shape)}" for name, array in each.items()),
-                where=self._model.where,
-            )
-        before = self._engine.read()
-        whole: dict[str, Array] = {}
-        try:
-            for number in range(counts.pop()[0]):
-                single = {name: array[number] for name, array in each.items()}
-                made = self.push(next(iter(single.values())) if len(single) == 1 else single)
-                if not number:
-                    size = len(next(iter(each.values())))
-                    whole = {n: np.empty((size, *a.shape), a.dtype) for n, a in made.items()}
-                for name, array in made.items():
-                    whole[name][number] = array
-        except BaseException:
-            self._engine.write(before)
-            raise
-        return whole
+        with self._guard:
+            return self._push_each(frames)
 
     def reset(self) -> None:
         """Sets every state to zero."""
-        self._engine.write([slot.zeros() for slot in self._slots])
+        with self._guard:
+            self._engine.write([slot.zeros() for slot in self._slots])
 
     def get_state(self) -> State:
         """The states now, as a value of their own."""
         names = (info.name for info in self.states)
-        arrays = dict(zip(names, self._engine.read(), strict=True))
-        return State(arrays, self._model.sha256, self._model.source_sha256)
+        with self._guard:
+            arrays = dict(zip(names, self._engine.read(), strict=True))
+            return State(arrays, self._model.sha256, self._model.source_sha256)
 
     def set_state(self, state: State) -> None:
         """Goes on from `state`.
@@ -238,28 +217,8 @@ class Stream:
             DataError: it is no state, another model's, or its arrays do not fit; the states
                 stay as they were.
         """
-        if not isinstance(state, State):
-            raise DataError(
-                f"A {type(state).__name__} is no state.",
-                where=self._model.where,
-                cure="give what get_state() gave, or load_state(path)",
-            )
-        if state.model != self._model.sha256:
-            same = state.source is not None and state.source == self._model.source_sha256
-            raise DataError(
-                "The state belongs to another conversion of the same source."
-                if same
-                else "The state belongs to another model.",
-                where=f"{self._model.where}, SHA-256 {self._model.sha256[:12]}..., "
-                f"the state's {state.model[:12]}...",
-                cure="use the model that the state was saved with, or start from reset()",
-            )
-        unknown = state.arrays.keys() - {info.name for info in self.states}
-        if unknown:
-            raise DataError(
-                f"The model has no state called {min(unknown)!r}.", where=self._model.where
-            )
-        self._engine.write([slot.fitting(state, self._model.where) for slot in self._slots])
+        with self._guard:
+            self._set_state(state)
 
     def save(self, path: Path | str) -> None:
         """Writes the states into a file, whole or not at all; raises as `State.save`."""
@@ -280,22 +239,42 @@ class Stream:
         Raises:
             UnreadableModelError: another file has taken the model's place since it was opened.
         """
-        other = Stream(
-            self._model,
-            nan=self._nan,
-            batch=self._batch,
-            time_axis=self._time_axis,
-            states=self._told,
-            normalisation=self._normalisation,
-        )
-        other._engine.go_on_from(self._engine)
+        with self._guard:
+            other = Stream(
+                self._model,
+                nan=self._nan,
+                batch=self._batch,
+                time_axis=self._time_axis,
+                states=self._told,
+                normalisation=self._normalisation,
+            )
+            other._engine.go_on_from(self._engine)
         return other
+
+    def close(self) -> None:
+        """Frees the interpreter, its delegate and the file; forks go on. Once more does nothing.
+
+        Raises:
+            MisuseError: another thread is inside.
+        """
+        if self._guard.close():
+            # The calls hold the interpreter and addresses in its memory.
+            self._call, self._step = None, _no_step
+            del self._engine, self._model
+
+    def __enter__(self) -> Stream:
+        self._guard.check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Stream is not pickled or copied: use fork(), or save() and load()")
 
     def info(self) -> dict[str, Any]:
         """A JSON object: interpreter, delegate, why these, inputs, outputs, states, frames."""
+        self._guard.check_open()
         return {
             **self._model.info(),
             "inputs": [dataclasses.asdict(info) for info in self.inputs],
@@ -326,7 +305,79 @@ class Stream:
     @property
     def delegate(self) -> Delegate:
         """The delegate that was picked."""
+        self._guard.check_open()
         return self._model.delegate
+
+    def _push_now(
+        self,
+        frames: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+        out: dict[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """As `push`, by whoever holds the guard's token."""
+        if self._scaling is not None:
+            return self._scaling.outputs(self._push(self._scaling.inputs(frames), out))
+        try:
+            if out is None:
+                made = self._step(frames)
+                if made is not None:
+                    return made
+            elif self._call is not None and self._fits_call(frames):
+                self._call.step_into(cast(Array, frames), self._checked_out(out))
+                return out
+        except Misfit as error:
+            raise DataError(str(error), where=self._model.where) from None
+        except (ValueError, RuntimeError) as error:
+            raise self._failed("running", error, self._engine.shapes) from None
+        return self._push(frames, out)
+
+    def _set_state(self, state: State) -> None:
+        if not isinstance(state, State):
+            raise DataError(
+                f"A {type(state).__name__} is no state.",
+                where=self._model.where,
+                cure="give what get_state() gave, or load_state(path)",
+            )
+        if state.model != self._model.sha256:
+            same = state.source is not None and state.source == self._model.source_sha256
+            raise DataError(
+                "The state belongs to another conversion of the same source."
+                if same
+                else "The state belongs to another model.",
+                where=f"{self._model.where}, SHA-256 {self._model.sha256[:12]}..., "
+                f"the state's {state.model[:12]}...",
+                cure="use the model that the state was saved with, or start from reset()",
+            )
+        unknown = state.arrays.keys() - {info.name for info in self.states}
+        if unknown:
+            raise DataError(
+                f"The model has no state called {min(unknown)!r}.", where=self._model.where
+            )
+        self._engine.write([slot.fitting(state, self._model.where) for slot in self._slots])
+
+    def _push_each(self, frames: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+        each = {name: np.asarray(array) for name, array in self._by_name(frames).items()}
+        counts = {array.shape[:1] for array in each.values()}
+        if len(counts) != 1 or counts & {(), (0,)}:
+            raise DataError(
+                "The frames have no first axis of one size from 1: "
+                + ", ".join(f"{name} {list(array.shape)}" for name, array in each.items()),
+                where=self._model.where,
+            )
+        before = self._engine.read()
+        whole: dict[str, Array] = {}
+        try:
+            for number in range(counts.pop()[0]):
+                single = {name: array[number] for name, array in each.items()}
+                made = self._push_now(next(iter(single.values())) if len(single) == 1 else single)
+                if not number:
+                    size = len(next(iter(each.values())))
+                    whole = {n: np.empty((size, *a.shape), a.dtype) for n, a in made.items()}
+                for name, array in made.items():
+                    whole[name][number] = array
+        except BaseException:
+            self._engine.write(before)
+            raise
+        return whole
 
     def _push(
         self,
