@@ -136,7 +136,7 @@ def _size(spec: TensorSpec) -> str:
 
 
 def _arrays(path: Path) -> Mapping[str, Any]:
-    from edgelstm.arguments import arrays
+    from edgelstm.npz import arrays
 
     return arrays(path)
 

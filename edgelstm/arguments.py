@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgelstm.errors import DataError, OptionError
+from edgelstm.errors import OptionError
 
 if TYPE_CHECKING:
     from edgelstm.converters.options import (
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
         Streaming,
         TensorChoice,
     )
-    from edgelstm.converters.spec import Array
 
 
 LARGEST_SIZE = 2**31 - 1  # TFLite shapes are int32
@@ -143,6 +140,7 @@ def convert_options(
     Raises:
         DataError: the data file cannot be read.
     """
+    from edgelstm import npz
     from edgelstm.converters.options import CodePolicy, ConvertOptions, NanPolicy
 
     return ConvertOptions(
@@ -150,7 +148,7 @@ def convert_options(
         custom_objects=custom_objects,
         code=CodePolicy.ALLOW if allow_code else CodePolicy.REFUSE,
         nan=NanPolicy.KEEP if allow_nan else NanPolicy.REFUSE,
-        data=None if data is None else arrays(data),
+        data=None if data is None else npz.arrays(data),
         tolerance=tolerance,
         inputs=tensors("--inputs", inputs),
         outputs=tuple(choice.name for choice in tensors("--outputs", outputs)),
@@ -305,43 +303,3 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
     if not parts or not all(part.isascii() and part.isdigit() for part in parts):
         raise OptionError(f"{text!r} are no numbers.", where=option, cure="write 1 or 1,2,4")
     return tuple(map(int, parts))
-
-
-def arrays(path: Path) -> dict[str, Array]:
-    """The arrays of an .npz file by name.
-
-    Raises:
-        DataError: it is missing, damaged, no .npz file, or holds Python objects.
-    """
-    import numpy as np
-
-    where = str(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array without a name")
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise DataError("There is no such data file.", where=where, cure="check the path") from None
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        MemoryError,
-        NotImplementedError,
-        RuntimeError,
-        SyntaxError,
-        TypeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        # numpy offers to load pickles in this place, which would run code from the file.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "pickle" in reason:
-            reason = "it is no .npz file, or holds Python objects"
-        raise DataError(
-            f"The data file cannot be read: {reason}.",
-            where=where,
-            cure="write it with numpy.savez(path, **arrays_by_input_name)",
-        ) from None

@@ -71,7 +71,6 @@ from edgelstm.cli_types import (
 app = typer.Typer(
     help="LSTM models into fused TFLite, proven equal to their source, measured on the device.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # rich would double the time of --help
     pretty_exceptions_enable=False,
 )

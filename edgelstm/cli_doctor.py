@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgelstm.cli_paths import source_path
 from edgelstm.cli_types import (
     AllowCodeOption,
     AllowNanOption,
@@ -30,7 +31,10 @@ def add_to(app: typer.Typer) -> None:
 
 def doctor(
     source: Annotated[
-        Path | None, typer.Argument(help="The trained model, as edgelstm convert takes it.")
+        Path | None,
+        typer.Argument(
+            callback=source_path, help="The trained model, as edgelstm convert takes it."
+        ),
     ] = None,
     explain: Annotated[
         str | None,

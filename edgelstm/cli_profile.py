@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgelstm.cli_paths import input_file, source_path
 from edgelstm.cli_types import (
     AllowCodeOption,
     ArchitectureOption,
@@ -18,7 +19,6 @@ from edgelstm.cli_types import (
     FixOption,
     InputsOption,
     JsonOption,
-    ModelArgument,
     OutputsOption,
     OverwriteOption,
     RunnerName,
@@ -40,7 +40,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def profile(
-    model: ModelArgument,
+    model: Annotated[
+        Path,
+        typer.Argument(
+            callback=source_path, help="A .tflite file; with --as-source a trained model."
+        ),
+    ],
     on: Annotated[
         str,
         typer.Option(
@@ -78,19 +83,24 @@ def profile(
         Path | None,
         typer.Option(
             metavar="PATH",
+            callback=input_file,
             help="For --runner native: libtensorflowlite_c.so for the device, or the like.",
         ),
     ] = None,
     native_runner: Annotated[
         Path | None,
         typer.Option(
-            metavar="BINARY", help="For --runner native: one that is not to be built here."
+            metavar="BINARY",
+            callback=input_file,
+            help="For --runner native: one that is not to be built here.",
         ),
     ] = None,
     benchmark_model: Annotated[
         Path | None,
         typer.Option(
-            metavar="BINARY", help="benchmark_model built for the device, if its profile has none."
+            metavar="BINARY",
+            callback=input_file,
+            help="benchmark_model built for the device, if its profile has none.",
         ),
     ] = None,
     states: Annotated[
@@ -108,6 +118,7 @@ def profile(
         Path | None,
         typer.Option(
             metavar="G.npz",
+            callback=input_file,
             help="Inputs in:NAME and outputs out:NAME to compare with; without, the outputs of "
             "the interpreter's own kernels.",
         ),
@@ -320,8 +331,13 @@ def _conversion(
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(help="A profile, written with --json.")],
-    after: Annotated[Path, typer.Argument(help="Another one of the same configurations.")],
+    before: Annotated[
+        Path, typer.Argument(callback=input_file, help="A profile, written with --json.")
+    ],
+    after: Annotated[
+        Path,
+        typer.Argument(callback=input_file, help="Another one of the same configurations."),
+    ],
     allow: Annotated[
         str,
         typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgelstm.cli_paths import source_path
 from edgelstm.cli_types import (
     AllowCodeOption,
     AllowNanOption,
@@ -50,7 +51,10 @@ def add_to(app: typer.Typer) -> None:
 
 def quantize_search(
     source: Annotated[
-        Path, typer.Argument(help="The trained model, as convert takes it, but no .tflite.")
+        Path,
+        typer.Argument(
+            callback=source_path, help="The trained model, as convert takes it, but no .tflite."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="PLAN.toml", help="The plan to write.")

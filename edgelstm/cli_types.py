@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from edgelstm.cli_paths import input_file, source_path
+
 
 class PrecisionName(str, enum.Enum):
     """What --quantize takes."""
@@ -94,19 +96,25 @@ class StatesName(str, enum.Enum):
 SourceArgument = Annotated[
     Path,
     typer.Argument(
+        callback=source_path,
         help="The trained model: a Keras file (.keras, .h5), a SavedModel's folder, a TensorFlow "
-        "graph (.pb, .pbtxt), a checkpoint (.meta), .onnx, a PyTorch file (.pt, .pt2) or .tflite."
+        "graph (.pb, .pbtxt), a checkpoint (.meta), .onnx, a PyTorch file (.pt, .pt2) or .tflite.",
     ),
 ]
-ModelArgument = Annotated[Path, typer.Argument(help="A .tflite file.")]
+ModelArgument = Annotated[Path, typer.Argument(callback=input_file, help="A .tflite file.")]
 ArchitectureOption = Annotated[
     Path | None,
-    typer.Option(metavar="A.json", help="Architecture of a file that holds weights only."),
+    typer.Option(
+        metavar="A.json",
+        callback=input_file,
+        help="Architecture of a file that holds weights only.",
+    ),
 ]
 CustomObjectsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="M.py",
+        callback=input_file,
         help="Python file that defines the model's own layers, or build(weights) of a PyTorch "
         "model; it is run.",
     ),
@@ -149,6 +157,7 @@ NormalisationOption = Annotated[
     Path | None,
     typer.Option(
         metavar="N.npz|N.json",
+        callback=input_file,
         help="NAME/mean and NAME/std of inputs and outputs, for apps to apply; written into the "
         "file, nothing is computed with them here.",
     ),
@@ -161,7 +170,11 @@ AllowNanOption = Annotated[
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option(metavar="D.npz", help="Compare on these inputs too, arrays by input name."),
+    typer.Option(
+        metavar="D.npz",
+        callback=input_file,
+        help="Compare on these inputs too, arrays by input name.",
+    ),
 ]
 CalibrationOption = Annotated[
     str | None,

@@ -40,8 +40,10 @@ def clean_up_when_terminated() -> None:
 def guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Runs one command line; returns the exit code."""
     from edgelstm import terminal
+    from edgelstm.cli_paths import refuse_empty
 
     try:
+        refuse_empty(arguments)
         code = app(list(arguments), prog_name="edgelstm", standalone_mode=False)
         sys.stdout.flush()
     except EdgeLstmError as error:

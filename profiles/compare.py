@@ -121,7 +121,9 @@ def compare(
         return _compared(one, other, differing, margin)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(
-            f"a profile is damaged: {type(error).__name__}: {error}", where=f"{before}, {after}"
+            f"a profile is damaged: {type(error).__name__}: {error}",
+            where=f"{before}, {after}",
+            cure="measure again: edgelstm profile MODEL --json R.json",
         ) from error
 
 
@@ -138,7 +140,9 @@ def read(path: Path) -> dict[str, Any]:
         if "batches_ns" not in document["configurations"][0]:
             raise KeyError("batches_ns")
     except OSError as error:
-        raise DataError(f"cannot read the profile: {error.strerror}", where=where) from None
+        raise DataError(
+            f"cannot read the profile: {error.strerror}", where=where, cure="check the path"
+        ) from None
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         cure = "write one: edgelstm profile MODEL --json R.json"
         raise DataError("the file is no profile", where=where, cure=cure) from None

@@ -74,7 +74,11 @@ def library_for(device: Device, facts: DeviceFacts) -> Path:
         named = Path(device.delegates["edgelstm"]).expanduser()
         if not named.is_file():
             where = f"{device.name}: delegates.edgelstm = {named}"
-            raise OptionError("there is no such library", where=where)
+            raise OptionError(
+                "there is no such library",
+                where=where,
+                cure="mend the path in the device's profile",
+            )
         return named
     if _same_machine(facts):
         _, here = native.load()

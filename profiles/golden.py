@@ -6,15 +6,14 @@ import base64
 import binascii
 import contextlib
 import dataclasses
-import io
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgelstm import npz
 from edgelstm.errors import DataError, EdgeLstmError, MissingPackageError
 from edgelstm.profiles import devices
 from edgelstm.profiles.delegates import Placement
@@ -27,6 +26,7 @@ from edgelstm.runtime import native
 IN, OUT = "in:", "out:"
 """Prefixes of the arrays' names in the .npz: inputs, and the outputs that belong to them."""
 
+_CURE = "write them with numpy.savez(path, **{'in:x': inputs, 'out:y': outputs})"
 _CPU = Placement("cpu")
 _REFERENCE = {"isa": "scalar"}
 
@@ -70,23 +70,21 @@ def prepare(
         EdgeLstmError: the model does not run.
     """
     if settings.golden is not None:
-        try:
-            content = settings.golden.read_bytes()
-        except OSError as error:
-            where = str(settings.golden)
-            raise DataError(f"cannot read the golden data: {error.strerror}", where=where) from None
-        return _push(stack, target, content, settings.golden.name, str(settings.golden))
+        arrays = npz.arrays(settings.golden, _CURE)
+        return _push(stack, target, arrays, settings.golden.name, str(settings.golden))
     if device.target != "local" or settings.runner is Runner.NATIVE:
         here = LocalTarget(devices.find("local"), time_limit_s=settings.time_limit_s)
         try:
             content, kernels = _outputs(here, str(model.resolve()), settings, ours and _here())
-            return _push(stack, target, content, f"{kernels} of the host", "the host's outputs")
+            arrays = npz.arrays_of(content, "the host's outputs", _CURE)
+            return _push(stack, target, arrays, f"{kernels} of the host", "the host's outputs")
         except EdgeLstmError:
             # The host may lack an interpreter, or one that reads this model.
             if settings.runner is Runner.NATIVE:
                 raise
     content, kernels = _outputs(target, remote_model, settings, ours)
-    return _push(stack, target, content, f"{kernels} of the device", "the device's outputs")
+    arrays = npz.arrays_of(content, "the device's outputs", _CURE)
+    return _push(stack, target, arrays, f"{kernels} of the device", "the device's outputs")
 
 
 def _outputs(
@@ -132,15 +130,18 @@ def _outputs_of(target: Target, model: str, settings: ProfileSettings, by: Place
 
 
 def _push(
-    stack: contextlib.ExitStack, target: Target, content: bytes, source: str, where: str
+    stack: contextlib.ExitStack,
+    target: Target,
+    arrays: Mapping[str, Any],
+    source: str,
+    where: str,
 ) -> Golden:
-    arrays = _arrays(content, where)
     shapes = {k[len(IN) :]: a.shape for k, a in arrays.items() if k.startswith(IN)}
     if not shapes or not any(key.startswith(OUT) for key in arrays):
         raise DataError(
             "the golden data lack inputs or outputs",
             where=where,
-            cure="write them with numpy.savez(path, **{'in:x': inputs, 'out:y': outputs})",
+            cure=_CURE,
         )
     steps = next((shape[1] for shape in shapes.values() if len(shape) >= 2), None)
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgelstm-"))
@@ -148,11 +149,3 @@ def _push(
     # Written anew, without the compression that a user's may have: the native runner has no zlib.
     np.savez(local, **arrays)
     return Golden(target.push(local), source, shapes, steps)
-
-
-def _arrays(content: bytes, where: str) -> dict[str, Any]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read the golden data: {error}", where=where) from error

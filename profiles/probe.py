@@ -65,7 +65,11 @@ def probe(on: str, name: str | None, *, may_replace: bool) -> Probe:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder: {error.strerror}", where=str(path)) from error
+        raise OutputError(
+            f"cannot make the folder: {error.strerror}",
+            where=str(path),
+            cure="make it, or let XDG_CONFIG_HOME name another one",
+        ) from error
     files.check_output(path, may_replace=may_replace)
     asked = dataclasses.replace(
         device, setup=Setup.NEVER, frequencies=(*device.frequencies, CAPACITY, MAXIMUM)
@@ -121,7 +125,11 @@ def clean(on: str) -> None:
     """
     target = make_target(devices.find(on), TIME_LIMIT_S)
     if not isinstance(target, RemoteTarget):
-        raise OptionError("nothing of ours is kept there", where=f"--remove {on}")
+        raise OptionError(
+            "nothing of ours is kept there",
+            where=f"--remove {on}",
+            cure="name a device over ssh or adb: edgelstm devices lists them",
+        )
     target.remove_all()
 
 

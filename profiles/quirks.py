@@ -21,6 +21,9 @@ else:
     import tomli as tomllib
 
 
+_README = "write it as profiles/quirks.toml does"
+
+
 @dataclasses.dataclass(frozen=True)
 class Quirk:
     """One entry. What is None matches everything.
@@ -91,10 +94,10 @@ def _quirk(entry: Mapping[str, Any], where: str) -> Quirk:
         texts = value if key in _LISTS else [value]
         if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
             kind = "a list of strings" if key in _LISTS else "a string"
-            raise OptionError(f"'{key}' of a quirk must be {kind}", where=where)
+            raise OptionError(f"'{key}' of a quirk must be {kind}", where=where, cure=_README)
     for key in _REQUIRED:
         if key not in entry:
-            raise OptionError(f"a quirk has no '{key}'", where=where)
+            raise OptionError(f"a quirk has no '{key}'", where=where, cure=_README)
     values: dict[str, Any] = {k: tuple(v) if k in _LISTS else v for k, v in entry.items()}
     return Quirk(**values)
 

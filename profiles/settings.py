@@ -168,11 +168,20 @@ class ProfileSettings:
         if self.cadence_ns is not None and self.cadence_ns < 1:
             raise OptionError("a cadence of no time", where="--cadence", cure="write 10ms")
         if self.soak_runs < 0:
-            raise OptionError(f"{self.soak_runs} runs are no soak", where="--soak")
+            raise OptionError(
+                f"{self.soak_runs} runs are no soak", where="--soak", cure="give 0 or more"
+            )
         if not 0 <= self.energy_s < 86_400:
-            raise OptionError(f"{self.energy_s:g} s are no time to measure", where="--energy")
+            raise OptionError(
+                f"{self.energy_s:g} s are no time to measure",
+                where="--energy",
+                cure="give 1s to 24h",
+            )
         if not 0 <= self.tolerance < 1:
-            raise OptionError(f"a tolerance of {self.tolerance:g} is no fraction of a range")
+            raise OptionError(
+                f"a tolerance of {self.tolerance:g} is no fraction of a range",
+                cure="give one from 0 to below 1",
+            )
         for count in self.threads:
             if not 1 <= count <= MOST_THREADS:
                 raise OptionError(
@@ -188,11 +197,19 @@ class ProfileSettings:
                 )
         for name, (low, high) in self.integer_ranges.items():
             if low > high:
-                raise OptionError(f"input '{name}': {low} is above {high}")
+                raise OptionError(
+                    f"input '{name}': {low} is above {high}", cure="give the lower one first"
+                )
         if self.time_size < 1:
-            raise OptionError(f"a time size of {self.time_size} is below 1")
+            raise OptionError(
+                f"a time size of {self.time_size} is below 1", where="--time", cure="give 1 or more"
+            )
         if self.time_limit_s <= 0:
-            raise OptionError(f"a time limit of {self.time_limit_s:g} s leaves no time")
+            raise OptionError(
+                f"a time limit of {self.time_limit_s:g} s leaves no time",
+                where="--time-limit",
+                cure="give some seconds",
+            )
 
 
 def _distinct(where: str, values: tuple[str, ...] | tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import typer
 
-from edgelstm import arguments, cli, files, terminal
+from edgelstm import arguments, cli, files, npz, terminal
 from edgelstm.errors import DataError, OptionError, OutputError, VerificationFailed
 
 HERE = Path(__file__).resolve().parent
@@ -217,7 +217,7 @@ def test_npz_files_are_read_by_name(tmp_path: Path) -> None:
     """Arrays come back as they were saved."""
     saved = {"x": np.arange(6, dtype=np.int32).reshape(2, 3), "y": np.ones(2)}
     np.savez(tmp_path / "data.npz", **saved)  # type: ignore[arg-type]
-    found = arguments.arrays(tmp_path / "data.npz")
+    found = npz.arrays(tmp_path / "data.npz")
     assert set(found) == {"x", "y"}
     np.testing.assert_array_equal(found["x"], saved["x"])
 
@@ -262,7 +262,7 @@ def test_data_files_that_cannot_be_read_are_refused(write: Any, tmp_path: Path) 
     path = tmp_path / "data.npz"
     write(path)
     with pytest.raises(DataError, match=r"data\.npz"):
-        arguments.arrays(path)
+        npz.arrays(path)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -298,3 +298,24 @@ def test_json_documents_hold_no_nan() -> None:
         "b": [1.5, None],
         "c": ["x", {"d": None}],
     }
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("edgelstm ver", {"verify"}),
+        ("edgelstm convert --calib", {"--calibration"}),
+        ("edgelstm convert --state ca", {"carry"}),
+    ],
+)
+def test_the_shell_completes_commands_options_and_choices(line: str, offered: set[str]) -> None:
+    """As bash asks for it after --install-completion."""
+    asked = {"_EDGELSTM_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    done = subprocess.run(
+        [sys.executable, "-m", "edgelstm"],
+        env={**os.environ, **asked, "COMP_CWORD": str(line.count(" "))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert set(done.stdout.split()) == offered, done.stderr

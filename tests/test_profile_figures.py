@@ -90,7 +90,7 @@ def test_the_first_step_that_diverges_is_named(tmp_path: Path) -> None:
     [
         ({"x": np.ones(3)}, "lack inputs or outputs"),
         ({"in:nothing": np.ones((1, 2)), "out:y": np.ones(1)}, "nothing"),
-        (None, "cannot read"),
+        (None, "cannot be read"),
     ],
 )
 def test_golden_data_that_do_not_fit_are_refused(

@@ -116,7 +116,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     Raises:
         DataError: the file is missing, damaged, or holds Python objects.
     """
-    from edgelstm.arguments import arrays
+    from edgelstm.npz import arrays
 
     if path.suffix != ".npy":
         return arrays(path)

@@ -86,6 +86,7 @@ def sniff(path: Path) -> SourceKind:
         raise UnreadableModelError(
             f"The file cannot be opened: {getattr(error, 'strerror', None) or error}.",
             where=str(path),
+            cure="check the path and who may read it",
         ) from None
     if size_bytes == 0:
         return SourceKind.EMPTY

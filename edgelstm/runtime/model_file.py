@@ -75,7 +75,9 @@ def opened(model: Path | bytes) -> Iterator[Buffer]:
         raise UnreadableModelError("The model file is empty.", where=where, cure=_CURE) from None
     except OSError as error:
         raise UnreadableModelError(
-            f"The model file cannot be read: {error.strerror}.", where=where
+            f"The model file cannot be read: {error.strerror}.",
+            where=where,
+            cure="check the path and who may read it",
         ) from None
     with contextlib.closing(mapped), structure.malformed_as_unreadable(where):
         structure.identify(mapped, where)

@@ -62,8 +62,7 @@ class Model:
             try:
                 os.sched_setaffinity(0, processors)
             except (AttributeError, OSError) as error:
-                text = f"cannot run on processors {processors}: {error}"
-                raise AgentError("input", text) from error
+                raise AgentError("cores", _no_processors(processors)) from error
         if self.module is None:
             self.import_backend(request.get("backend"))
         name = request["delegate"]
@@ -301,3 +300,11 @@ class Model:
         if self.interpreter is None:
             raise AgentError("agent", "no model is loaded")
         return self.interpreter
+
+
+def _no_processors(wanted: list[int]) -> str:
+    """Why an affinity was refused."""
+    if not hasattr(os, "sched_getaffinity"):
+        return "this system binds no process to processors"
+    told = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+    return f"{', '.join(map(str, wanted))}; it has {told}"

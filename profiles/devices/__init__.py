@@ -212,14 +212,18 @@ def read(path: Path) -> Device:
     try:
         table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise OptionError(f"cannot read the device profile: {error}", where=str(path)) from error
+        raise OptionError(
+            f"cannot read the device profile: {error}",
+            where=str(path),
+            cure="mend it, or remove it and ask the device anew: edgelstm devices --probe HOST",
+        ) from error
     for key, value in table.items():
         if key not in _KINDS:
             cure = f"use {', '.join(_KINDS)}"
             raise OptionError(f"unknown key '{key}'", where=str(path), cure=cure)
         right, kind = _KINDS[key]
         if not right(value):
-            raise OptionError(f"'{key}' must be {kind}", where=str(path))
+            raise OptionError(f"'{key}' must be {kind}", where=str(path), cure="mend the file")
     if "target" not in table:
         raise OptionError(
             "the key 'target' is missing", where=str(path), cure='add target = "local"'

@@ -25,11 +25,25 @@ from edgelstm.errors import (
 _TAIL_BYTES = 2000
 _END_LIMIT_S = 5.0
 
+_AGAIN = "convert the model again, or fetch it again"
 _REFUSALS: dict[str, tuple[type[EdgeLstmError], str, str | None]] = {
-    "model": (UnreadableModelError, "the interpreter cannot read the model", None),
-    "unsupported": (UnsupportedModelError, "the interpreter cannot run the model", None),
-    "operators": (UnsupportedModelError, "the operators cannot be watched", None),
-    "input": (OptionError, "the model does not fit the call", None),
+    "model": (UnreadableModelError, "the interpreter cannot read the model", _AGAIN),
+    "unsupported": (
+        UnsupportedModelError,
+        "the interpreter cannot run the model",
+        "try another --delegate or interpreter; edgelstm inspect shows the operators",
+    ),
+    "operators": (UnsupportedModelError, "the operators cannot be watched", "add --no-ops"),
+    "input": (
+        OptionError,
+        "the model does not fit the call",
+        "edgelstm inspect shows the model's inputs and outputs",
+    ),
+    "cores": (
+        OptionError,
+        "the device cannot run on these processors",
+        "give some of its own, such as --cores 0+1, or leave --cores out",
+    ),
     "delegate": (OptionError, "the delegate cannot be loaded", "check the library and its options"),
     "library": (
         OptionError,
@@ -227,7 +241,9 @@ class AgentProcess:
             cure = next((way for sign, way in _CURES.items() if sign in message), cure)
             return error(f"{sentence}: {message}", where=f"{self._name}, {command}", cure=cure)
         return EdgeLstmError(
-            f"the agent failed in '{command}': {message}", where=self._name, cure=None
+            f"the agent failed in '{command}': {message}",
+            where=self._name,
+            cure="run again, and report it with the output of edgelstm info",
         )
 
 

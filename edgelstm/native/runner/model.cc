@@ -79,7 +79,7 @@ void Model::RunOn(const Json& processors) {
     if (n >= 0 && n < CPU_SETSIZE) CPU_SET(static_cast<size_t>(n), &set);
   }
   if (sched_setaffinity(0, sizeof set, &set) != 0) {
-    throw AgentError("input", "cannot run on processors " + processors.Dump());
+    throw AgentError("cores", processors.Dump());
   }
 }
 
