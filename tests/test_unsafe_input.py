@@ -23,7 +23,7 @@ from keras_files import (
     write_weights_h5,
 )
 
-from edgelstm.converters.sources.keras import hdf5 as keras_hdf5
+from edgelstm.converters.sources import archive as source_archive
 from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.errors import (
     UnsafeModelError,
@@ -143,7 +143,7 @@ def test_archives_out_of_proportion_or_pointing_outside_are_unsafe(
         with zipfile.ZipFile(bad, "a") as archive:
             archive.writestr(name, b"{}")
         refused(bad, UnsafeModelError, "outside")
-    monkeypatch.setattr(keras_hdf5, "EXPANSION_FLOOR_BYTES", 1 << 20)
+    monkeypatch.setattr(source_archive, "EXPANSION_FLOOR_BYTES", 1 << 20)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(64 << 20))
     refused(path, UnsafeModelError, "proportion")
@@ -183,5 +183,5 @@ def test_hdf5_that_points_outside_or_claims_too_much_is_unsafe(
     with h5py.File(repeated, "r+") as file:
         del file["rnn"].attrs["weight_names"]
         file["rnn"].attrs["weight_names"] = [b"rnn_w0"] * 4000
-    monkeypatch.setattr(keras_hdf5, "EXPANSION_FLOOR_BYTES", 1 << 20)
+    monkeypatch.setattr(source_archive, "EXPANSION_FLOOR_BYTES", 1 << 20)
     refused(repeated, UnsafeModelError, "proportion")

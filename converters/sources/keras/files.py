@@ -8,28 +8,25 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import re
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgelstm.converters.sources import archive
+from edgelstm.converters.sources.archive import allowance
 from edgelstm.converters.sources.keras.hdf5 import (
     KerasWeights,
     Reader,
-    allowance,
     open_hdf5,
     read_weights,
 )
 from edgelstm.converters.sources.sniff import SourceKind
-from edgelstm.errors import UnreadableModelError, UnsafeModelError, UnsupportedModelError
+from edgelstm.errors import UnreadableModelError, UnsupportedModelError
 
 Config = dict[str, Any]
 
 MAX_JSON_BYTES = 64 << 20
-MAX_ZIP_ENTRIES = 10_000
 MAX_JSON_DEPTH = 150
 MAX_JSON_ENCODINGS = 3
 
@@ -155,50 +152,13 @@ def _version(value: Any) -> str | None:
 
 
 def _read_zip(path: Path) -> KerasFile:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _members(archive, path)
-            read = {
-                name: archive.read(info)
-                for name, info in members.items()
-                if name in ("config.json", "metadata.json", "model.weights.h5")
-            }
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise UnreadableModelError(
-            f"The .keras archive is damaged: {error}.",
-            where=str(path),
-            cure="save or download it again",
-        ) from None
-    except (NotImplementedError, RuntimeError) as error:
-        raise UnreadableModelError(
-            f"The .keras archive cannot be unpacked: {error}.", where=str(path)
-        ) from None
-    return _from_parts(path, set(members), dict(read))
-
-
-def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    infos = archive.infolist()
-    total_bytes = sum(info.file_size for info in infos)
-    if len(infos) > MAX_ZIP_ENTRIES or total_bytes > allowance(path.stat().st_size):
-        raise UnsafeModelError(
-            f"The .keras archive unpacks to {total_bytes:,} bytes in {len(infos):,} entries, "
-            f"out of all proportion to its {path.stat().st_size:,} bytes.",
-            where=str(path),
-        )
-    members: dict[str, zipfile.ZipInfo] = {}
-    for info in infos:
-        name = info.filename.replace("\\", "/")
-        if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
-            raise UnsafeModelError(
-                f"The .keras archive has an entry that points outside of it: {info.filename!r}.",
-                where=str(path),
-            )
-        if name in members:
-            raise UnsafeModelError(
-                f"The .keras archive has two entries named {name!r}.", where=str(path)
-            )
-        members[name] = info
-    return members
+    with archive.opened(path, ".keras archive") as (packed, members):
+        read = {
+            name: packed.read(info)
+            for name, info in members.items()
+            if name in ("config.json", "metadata.json", "model.weights.h5")
+        }
+    return _from_parts(path, set(members), read)
 
 
 def _read_directory(path: Path) -> KerasFile:

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from edgelstm.converters.sources.archive import allowance
 from edgelstm.converters.spec import Array
 from edgelstm.errors import UnreadableModelError, UnsafeModelError
 
 # Deflate reaches 1032:1 on zeros; weights do not compress by more than a few times.
-MAX_EXPANSION = 200
-EXPANSION_FLOOR_BYTES = 256 << 20
 MAX_HDF5_OBJECTS = 200_000
 MAX_HDF5_DEPTH = 64
 
@@ -60,11 +59,6 @@ class KerasWeights:
             yield from layer.arrays
         yield from self.top_level
         yield from self.paths.values()
-
-
-def allowance(size_bytes: int) -> int:
-    """How many bytes a file of `size_bytes` may unpack to."""
-    return max(EXPANSION_FLOOR_BYTES, size_bytes * MAX_EXPANSION)
 
 
 @contextlib.contextmanager

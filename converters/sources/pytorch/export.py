@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.sources import archive
 from edgelstm.converters.sources.sniff import SourceKind
 from edgelstm.converters.spec import Array
 from edgelstm.errors import (
     EdgeLstmError,
     OptionError,
-    UnreadableModelError,
     UnsafeModelError,
     UnsupportedModelError,
 )
@@ -36,7 +35,6 @@ FORMS = {
 }
 _JOB = Path(__file__).with_name("job.py")
 _LIMIT_S = 900
-_LARGEST_BYTES = 4 * 2**30
 # What TorchScript can do to files.
 _UNSAFE = re.compile(rb"\b(?:torch|ops\.aten)\.(save|from_file)\b")
 _INSTALL = "pip install torch onnx onnxscript"
@@ -129,29 +127,19 @@ def _part_and_shapes(options: ConvertOptions) -> tuple[str, dict[str, list[int |
 
 def _check_archive(path: Path) -> None:
     """Before PyTorch opens it: nothing that unpacks without end, nothing that writes files."""
-    where = str(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > _LARGEST_BYTES or any(
-                entry.file_size > 1000 * max(entry.compress_size, 1024) for entry in entries
-            ):
+    with archive.opened(path, "archive") as (packed, members):
+        for name, info in members.items():
+            found = (
+                _UNSAFE.search(packed.read(info))
+                if "/code/" in name and name.endswith(".py")
+                else None
+            )
+            if found:
                 raise UnsafeModelError(
-                    "The archive unpacks to more than its size can hold.", where=where
+                    f"Its code calls torch.{found[1].decode()}, which opens files.",
+                    where=f"{name} in {path}",
+                    cure="save the model without it",
                 )
-            for entry in entries:
-                if "/code/" in entry.filename and entry.filename.endswith(".py"):
-                    found = _UNSAFE.search(archive.read(entry))
-                    if found:
-                        raise UnsafeModelError(
-                            f"Its code calls torch.{found[1].decode()}, which opens files.",
-                            where=f"{entry.filename} in {where}",
-                            cure="save the model without it",
-                        )
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UnreadableModelError(
-            f"The archive is damaged: {error}.", where=where, cure="copy or save it again"
-        ) from None
 
 
 def _python() -> str:
