@@ -5,6 +5,7 @@
 
 #include "kernels/compact_packing-inl.h"
 #include "kernels/memory.h"
+#include "kernels/product-inl.h"
 
 namespace edgelstm {
 namespace {
@@ -17,8 +18,10 @@ class CompactMatrix {
   static constexpr int kGates = Packing::kGates;
   static constexpr int64_t kSums = Packing::kSums, kGroup = Packing::kGroup;
   static constexpr float kScale = Packing::kScale;
-  // Six rows need all registers, which costs as much as unpacking for fewer at a time.
-  static constexpr int kMostRows = 4;
+  // More rows multiply weights that were unpacked to the first cache, once for all of them.
+  static constexpr int kMostRows = 3;
+  // Inputs whose weights for one block stay there, in even number.
+  static constexpr int64_t kDepth = 64;
 
  public:
   CompactMatrix(const void* words, const float* factors, const CompactOther* others,
@@ -34,31 +37,29 @@ class CompactMatrix {
   void Multiply(int64_t first, int64_t end, const float* const* rows, int64_t count, int64_t step,
                 float* scaled, float* sums, int64_t sums_row) const {
     for (int64_t r = 0; r < count; ++r) Scale(rows[r], scaled + r * Packing::ScaledRow(depth_));
-    BackAndForth(step, (end - first + 1) / 2, [&](int64_t pair) {
+    const float* x[kMaxRows];
+    for (int64_t r = 0; r < count; ++r) x[r] = scaled + r * Packing::ScaledRow(depth_);
+    if (count > kMostRows) {
+      BackAndForth(step, end - first, [&](int64_t i) {
+        AddBlock(first + i, (step & 1) == 0 ? 1 : -1, x, count, sums, sums_row);
+      });
+    } else BackAndForth(step, (end - first + 1) / 2, [&](int64_t pair) {
       const int64_t block = first + 2 * pair;
       const int64_t blocks = Smaller(2, end - block);
-      for (int64_t r = 0; r < count; r += kMostRows) {
-        const float* x = scaled + r * Packing::ScaledRow(depth_);
-        float* to = sums + r * sums_row;
-        const int64_t some = Smaller(kMostRows, count - r);
-        if (some == 1 && blocks == 2) {
-          AddBlocks<1, 2>(block, x, to, sums_row);
-          continue;
-        }
-        for (int64_t i = block; i < block + blocks; ++i) {
-          switch (some) {
-            case 1:
-              AddBlocks<1, 1>(i, x, to, sums_row);
-              break;
-            case 2:
-              AddBlocks<2, 1>(i, x, to, sums_row);
-              break;
-            case 3:
-              AddBlocks<3, 1>(i, x, to, sums_row);
-              break;
-            default:
-              AddBlocks<kMostRows, 1>(i, x, to, sums_row);
-          }
+      if (count == 1 && blocks == 2) {
+        AddBlocks<1, 2>(block, scaled, sums, sums_row);
+        return;
+      }
+      for (int64_t i = block; i < block + blocks; ++i) {
+        switch (count) {
+          case 1:
+            AddBlocks<1, 1>(i, scaled, sums, sums_row);
+            break;
+          case 2:
+            AddBlocks<2, 1>(i, scaled, sums, sums_row);
+            break;
+          default:
+            AddBlocks<kMostRows, 1>(i, scaled, sums, sums_row);
         }
       }
     });
@@ -83,6 +84,33 @@ class CompactMatrix {
     }
     const int rest = static_cast<int>(depth_ - k);
     V::Store(scaled + k, V::Mul(V::LoadPart(h + k, rest), V::Set(kScale)));
+  }
+
+  // Many rows: the weights of some k at a time become floats, times a power of two.
+  EDGELSTM_NOINLINE void AddBlock(int64_t block, int64_t turn, const float* const* x,
+                                  int64_t count, float* sums, int64_t sums_row) const {
+    alignas(kAlignment) float wide[kDepth * kSums], own[kMaxRows * kSums] = {};
+    const uint32_t* from = At(block);
+    for (int64_t k = 0; k < depth_; k += kDepth) {
+      const int64_t depth = Smaller(kDepth, RoundUp(depth_ - k, 2));
+      for (int64_t i = 0; i < depth; i += 2, from += kGroup) {
+        Float w[8];
+        V::LoadCompact(from, w);
+        EDGELSTM_UNROLL
+        for (int j = 0; j < 8; ++j) V::Store(wide + i * kSums + j * kLanes, w[j]);
+      }
+      const uint32_t* next = k + kDepth < depth_ ? from : At(block + turn);
+      FloatProduct<V>::template AddTiles<kGates>(wide, depth, x, k, count, own, kSums,
+                                                 {reinterpret_cast<const char*>(next), kGroup * 2});
+    }
+    for (int i = 0; i < kGates; ++i) {
+      const int64_t at = block * kSums + i * kLanes;
+      const Float factor = V::Load(factors_ + at);
+      for (int64_t r = 0; r < count; ++r) {
+        float* to = sums + r * sums_row + at;
+        V::Store(to, V::MulAdd(V::Load(own + r * kSums + i * kLanes), factor, V::Load(to)));
+      }
+    }
   }
 
   template <int kRows, int kBlocks>

@@ -115,25 +115,37 @@ class Lstm {
     return step == 0 ? static_cast<const float*>(call_.h) + row * layer_.outputs : Output(row, step - 1);
   }
 
+  // The first `rows` of sums = bias.
+  template <int kGates>
+  void Begin(int64_t rows) {
+    for (int64_t block = first_block_; block < end_block_; ++block) {
+      Float initial[kGates];
+      EDGELSTM_UNROLL
+      for (int gate = 0; gate < kGates; ++gate) {
+        initial[gate] = has_layer_norm_
+                            ? V::Set(0.0f)
+                            : V::Load(Vector(sizes_.bias, gate + 4 - kGates) + block * kLanes);
+      }
+      for (int64_t i = 0; i < rows; ++i) {
+        float* to = sums_ + i * sizes_.sums_row + block * kGates * kLanes;
+        EDGELSTM_UNROLL
+        for (int gate = 0; gate < kGates; ++gate) V::Store(to + gate * kLanes, initial[gate]);
+      }
+    }
+  }
+
   // sums[step][row] = bias + kernel x; without the bias where layer norm adds it later.
   void Project(int64_t first, int64_t count, int64_t start, int64_t steps) {
     const int gates = sizes_.gates;
     const int64_t total = steps * count;
-    for (int64_t block = first_block_; block < end_block_; ++block) {
-      Float initial[4];
-      for (int gate = 0; gate < gates; ++gate) {
-        initial[gate] = has_layer_norm_
-                            ? V::Set(0.0f)
-                            : V::Load(Vector(sizes_.bias, gate + 4 - gates) + block * kLanes);
-      }
-      for (int64_t i = 0; i < total; ++i) {
-        float* to = sums_ + i * sizes_.sums_row + block * gates * kLanes;
-        for (int gate = 0; gate < gates; ++gate) V::Store(to + gate * kLanes, initial[gate]);
-      }
+    if (gates == 3) {
+      Begin<3>(total);
+    } else {
+      Begin<4>(total);
     }
-    for (int64_t i = 0; i < total; i += kMaxRows) {
-      const float* rows[kMaxRows];
-      const int64_t some = Smaller(kMaxRows, total - i);
+    for (int64_t i = 0; i < total; i += sizes_.product_rows) {
+      const float* rows[kProjectedRows];
+      const int64_t some = Smaller(sizes_.product_rows, total - i);
       for (int64_t r = 0; r < some; ++r) {
         rows[r] = Input(first + (i + r) % count, start + (i + r) / count);
       }
@@ -159,14 +171,14 @@ class Lstm {
     float* c = static_cast<float*>(call_.c) + first * layer_.units;
     // Coupled gates in float16 are rare: gates finished in registers would be 8 kB of code for them.
     const bool rare = kGates == 3 && sizes_.half;
-    if (layer_.diagonal || hybrid_ || has_layer_norm_ || compact_ || rare) {
+    if (layer_.diagonal || hybrid_ || has_layer_norm_ || compact_ || rare || count > 1) {
       if (compact_) {
         MultiplyCompact(before, count, step, sums);
       } else if (!layer_.diagonal) {
         const Matrix recurrent = {sizes_.recurrent,    first_block_, end_block_,
                                   layer_.outputs,      sizes_.output_depth,
                                   sizes_.recurrent_row_sums, 8 - kGates, 1};
-        Multiply<kGates>(recurrent, before, count, sums, sizes_.sums_row);
+        Multiply<kGates>(recurrent, before, count, sums, sizes_.sums_row, step);
       }
       for (int64_t r = 0; r < count; ++r) {
         float* row = sums + r * sizes_.sums_row;
@@ -182,7 +194,7 @@ class Lstm {
         }
       }
     } else {
-      AsStored<kGates>(before, count, step, sums, c, hidden);
+      AsStored<kGates>(before[0], step, sums, c, hidden[0]);
     }
     if (has_projection_) ProjectHidden(first, count, step, hidden);
   }
@@ -197,80 +209,58 @@ class Lstm {
     }
   }
 
-  // AllRecurrent with the type that the weights are kept in.
+  // Recurrent with the type that the weights are kept in.
   template <int kGates>
-  void AsStored(const float* const* before, int64_t count, int64_t step, const float* sums,
-                float* c, float* const* hidden) {
+  void AsStored(const float* before, int64_t step, const float* sums, float* c, float* hidden) {
     if constexpr (V::kMixesHalf && kGates == kMixedGates) {
       if (sizes_.mixed) {
-        AllRecurrent<kMixedGates, MixedOrHalf>(before, count, step, sums, c, hidden);
+        Recurrent<V::kFloatBlocks, kMixedGates, MixedOrHalf>(before, step, sums, c, hidden);
         return;
       }
     }
     if constexpr (V::kHasHalf && kGates == 4) {
       if (sizes_.half) {
-        AllRecurrent<kGates, uint16_t>(before, count, step, sums, c, hidden);
+        Recurrent<V::kFloatBlocks, kGates, uint16_t>(before, step, sums, c, hidden);
         return;
       }
     }
-    AllRecurrent<kGates, float>(before, count, step, sums, c, hidden);
+    Recurrent<V::kFloatBlocks, kGates, float>(before, step, sums, c, hidden);
   }
 
-  template <int kGates, class Element>
-  void AllRecurrent(const float* const* before, int64_t count, int64_t step, const float* sums,
-                    float* c, float* const* hidden) {
+  // The recurrent part of one row, its gates finished while in registers.
+  template <int kBlocks, int kGates, class Element>
+  void Recurrent(const float* before, int64_t step, const float* sums, float* c, float* hidden) {
     const Element* weights = reinterpret_cast<const Element*>(packed_ + sizes_.recurrent);
-    ForTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
-      constexpr int kRows = tile.kRows;
-      Recurrent<kRows, kRows == 1 ? V::kFloatBlocks : 1, kGates>(weights, before + r, r, step,
-                                                                 sums, c, hidden);
-    });
-  }
-
-  // The recurrent part of kRows rows from row `r`, its gates finished while in registers.
-  template <int kRows, int kBlocks, int kGates, class Element>
-  void Recurrent(const Element* weights, const float* const* before, int64_t r, int64_t step,
-                 const float* sums, float* c, float* const* hidden) {
     const int64_t depth = layer_.outputs;
     const int64_t tiles = (end_block_ - first_block_ + kBlocks - 1) / kBlocks;
     BackAndForth(step, tiles, [&](int64_t tile) {
       int64_t block = first_block_ + tile * kBlocks;
       if (block + kBlocks <= end_block_) {
-        FinishTile<kRows, kBlocks, kGates>(weights, depth, before, r, block, sums, c, hidden);
+        FinishTile<kBlocks, kGates>(weights, depth, before, block, sums, c, hidden);
         return;
       }
       if constexpr (kBlocks > 2) {
         for (; block + 2 <= end_block_; block += 2) {
-          FinishTile<kRows, 2, kGates>(weights, depth, before, r, block, sums, c, hidden);
+          FinishTile<2, kGates>(weights, depth, before, block, sums, c, hidden);
         }
       }
       for (; block < end_block_; ++block) {
-        FinishTile<kRows, 1, kGates>(weights, depth, before, r, block, sums, c, hidden);
+        FinishTile<1, kGates>(weights, depth, before, block, sums, c, hidden);
       }
     });
   }
 
-  template <int kRows, int kBlocks, int kGates, class Element>
-  inline void FinishTile(const Element* weights, int64_t depth, const float* const* before,
-                         int64_t r, int64_t block, const float* sums, float* c,
-                         float* const* hidden) {
-    Float z[kRows * kBlocks * kGates];
+  template <int kBlocks, int kGates, class Element>
+  inline void FinishTile(const Element* weights, int64_t depth, const float* before, int64_t block,
+                         const float* sums, float* c, float* hidden) {
+    Float z[kBlocks * kGates];
     EDGELSTM_UNROLL
-    for (int row = 0; row < kRows; ++row) {
-      const float* from = sums + (r + row) * sizes_.sums_row + block * kGates * kLanes;
-      EDGELSTM_UNROLL
-      for (int i = 0; i < kBlocks * kGates; ++i) {
-        z[row * kBlocks * kGates + i] = V::Load(from + i * kLanes);
-      }
+    for (int i = 0; i < kBlocks * kGates; ++i) {
+      z[i] = V::Load(sums + (block * kGates + i) * kLanes);
     }
-    FloatProduct<V>::template Accumulate<kRows, kBlocks, kGates>(
-        weights + block * depth * PackedRow<V, Element, kGates>::kElements, depth, before, z);
-    for (int row = 0; row < kRows; ++row) {
-      for (int b = 0; b < kBlocks; ++b) {
-        Cell<kGates>(z + (row * kBlocks + b) * kGates, block + b, c + (r + row) * layer_.units,
-                     hidden[r + row]);
-      }
-    }
+    FloatProduct<V>::template Accumulate<1, kBlocks, kGates>(
+        weights + block * depth * PackedRow<V, Element, kGates>::kElements, depth, &before, z);
+    for (int b = 0; b < kBlocks; ++b) Cell<kGates>(z + b * kGates, block + b, c, hidden);
   }
 
   // One of the layer's matrices; offsets and depths as `Sizes` has them.
@@ -282,7 +272,7 @@ class Lstm {
   // sums[row] += matrix rows[row].
   template <int kGates>
   void Multiply(const Matrix& matrix, const float* const* rows, int64_t count, float* sums,
-                int64_t sums_row) {
+                int64_t sums_row, int64_t step = 0) {
     const char* weights = packed_ + matrix.offset;
     if (hybrid_) {
       const auto* row_sums = reinterpret_cast<const int32_t*>(packed_ + matrix.row_sums);
@@ -298,22 +288,31 @@ class Lstm {
           matrix.padded};
       HybridProduct<V>::template Multiply<kGates>(hybrid, rows, count, vectors_,
                                                   sizes_.vector_depth, sums, sums_row);
-    } else if (V::kHasHalf && sizes_.half) {
-      MultiplyFloat<kGates>(reinterpret_cast<const uint16_t*>(weights), matrix, rows, count, sums,
-                            sums_row);
+      return;
+    }
+    if constexpr (V::kMixesHalf && kGates == kMixedGates) {
+      if (sizes_.mixed && matrix.offset == sizes_.recurrent) {
+        MultiplyFloat<kGates>(reinterpret_cast<const MixedElement*>(weights), matrix, rows, count, step,
+                              sums, sums_row);
+        return;
+      }
+    }
+    if (V::kHasHalf && sizes_.half) {
+      MultiplyFloat<kGates>(reinterpret_cast<const uint16_t*>(weights), matrix, rows, count, step,
+                            sums, sums_row);
     } else {
-      MultiplyFloat<kGates>(reinterpret_cast<const float*>(weights), matrix, rows, count, sums,
+      MultiplyFloat<kGates>(reinterpret_cast<const float*>(weights), matrix, rows, count, step, sums,
                             sums_row);
     }
   }
 
   template <int kGates, class Element>
   static void MultiplyFloat(const Element* weights, const Matrix& matrix, const float* const* rows,
-                            int64_t count, float* sums, int64_t sums_row) {
-    const int64_t before = matrix.first_block * kGates * kLanes;
+                            int64_t count, int64_t step, float* sums, int64_t sums_row) {
     FloatProduct<V>::template Multiply<kGates>(
-        weights + before * matrix.depth, matrix.end_block - matrix.first_block, matrix.depth, rows,
-        count, sums + before, sums_row);
+        weights + matrix.first_block * matrix.depth * PackedRow<V, Element, kGates>::kElements,
+        matrix.end_block - matrix.first_block, matrix.depth, rows, count, step,
+        sums + matrix.first_block * kGates * kLanes, sums_row);
   }
 
   // --- finishing ---

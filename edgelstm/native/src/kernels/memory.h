@@ -19,7 +19,9 @@ namespace {
 
 // Rows that are computed together, whatever the batch.
 constexpr int64_t kMaxRows = 24;
-// What the gate sums of the projected steps may take, unless one step of kMaxRows takes more.
+// Rows of the input that float weights multiply while they are near, where V::kReadsAhead.
+constexpr int64_t kProjectedRows = 48;
+// What the gate sums of the projected steps may take, unless that many rows take more.
 constexpr int64_t kChunkBytes = 64 * 1024;
 
 inline int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
@@ -31,6 +33,15 @@ template <int kCount>
 struct Rows {
   static constexpr int kRows = kCount;
 };
+// Calls a tile of `size` rows, at most kMost; returns how many.
+template <int kMost, class Tile>
+inline int64_t OneTile(int64_t size, int64_t row, const Tile& tile) {
+  if constexpr (kMost > 1) {
+    if (size < kMost) return OneTile<kMost - 1>(size, row, tile);
+  }
+  tile(Rows<kMost>(), row);
+  return kMost;
+}
 template <int kMost, class Tile>
 inline void ForTiles(int64_t count, Tile tile) {
   int64_t row = 0;
@@ -42,6 +53,17 @@ inline void ForTiles(int64_t count, Tile tile) {
     for (; row + 2 <= count; row += 2) tile(Rows<2>(), row);
   }
   for (; row < count; ++row) tile(Rows<1>(), row);
+}
+
+// The same in as few tiles as there can be, as equal as they can be: one row alone reads the weights
+// for itself.
+template <int kMost, class Tile>
+inline void ForEvenTiles(int64_t count, const Tile& tile) {
+  for (int64_t row = 0; row < count;) {
+    const int64_t left = count - row, tiles = (left + kMost - 1) / kMost;
+    const int64_t size = (left + tiles - 1) / tiles;
+    row += OneTile<kMost>(size, row, tile);
+  }
 }
 
 // Calls `tile(index)` for every index below `count`, in odd steps from the end: of weights that exceed

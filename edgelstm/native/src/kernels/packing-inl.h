@@ -99,7 +99,8 @@ class LstmPacking {
 
       Layout memory;
       sums_row = units * gates;
-      chunk_rows = Larger(kMaxRows, kChunkBytes / (4 * sums_row));
+      product_rows = V::kReadsAhead && !hybrid ? kProjectedRows : kMaxRows;
+      chunk_rows = Larger(product_rows, kChunkBytes / (4 * sums_row));
       sums = memory.Place(4 * sums_row * chunk_rows);
       hidden = memory.Place(HasProjection(layer) ? 4 * units * kMaxRows : 0);
       projected = memory.Place(HasProjection(layer) ? 4 * outputs * kMaxRows : 0);
@@ -120,7 +121,7 @@ class LstmPacking {
     int64_t kernel, recurrent, bias, peephole, layer_norm, projection, projection_bias, scales;
     int64_t kernel_row_sums, recurrent_row_sums, projection_row_sums, dots, packed;
     int64_t header, factors, others;
-    int64_t sums_row, chunk_rows, sums, hidden, projected, vectors, scaled, vector_depth;
+    int64_t sums_row, chunk_rows, product_rows, sums, hidden, projected, vectors, scaled, vector_depth;
     int64_t scratch;
   };
 

@@ -18,10 +18,16 @@ class FloatProduct {
   static constexpr int64_t kDepth = 64;
 
  public:
+  // What the next tiles read: `step` bytes of it with every k of a tile.
+  struct Ahead {
+    const char* from;
+    int64_t step;
+  };
+
   // z[row][block][gate] += sum over k of weights[block][k][gate] * rows[row][k].
   template <int kRows, int kBlocks, int kGates, class Element>
-  static inline void Accumulate(const Element* weights, int64_t depth, const float* const* rows,
-                                Float* z) {
+  static EDGELSTM_INLINE void Accumulate(const Element* weights, int64_t depth,
+                                         const float* const* rows, Float* z, Ahead ahead = {}) {
     using Row = PackedRow<V, Element, kGates>;
     const int64_t stride = depth * Row::kElements;
     Float sum[kRows * kBlocks * kGates];
@@ -44,6 +50,10 @@ class FloatProduct {
       }
     }
     for (; k < depth; ++k) {
+      if constexpr (kRows > 1 && V::kReadsAhead) {
+        __builtin_prefetch(ahead.from);
+        ahead.from += ahead.step;
+      }
       Float x[kRows];
       EDGELSTM_UNROLL
       for (int r = 0; r < kRows; ++r) x[r] = V::Set(row[r][k]);
@@ -67,31 +77,64 @@ class FloatProduct {
   // sums[row] += weights rows[row].
   template <int kGates, class Element>
   static void Multiply(const Element* weights, int64_t blocks, int64_t depth,
-                       const float* const* rows, int64_t count, float* sums, int64_t sums_row) {
-    int64_t block = 0;
+                       const float* const* rows, int64_t count, int64_t step, float* sums,
+                       int64_t sums_row) {
+    using Row = PackedRow<V, Element, kGates>;
     if (count == 1) {
+      int64_t block = 0;
       for (; block + 2 <= blocks; block += 2) {
-        AddTile<1, 2, kGates>(weights + block * depth * kGates * kLanes, depth, rows,
+        AddTile<1, 2, kGates>(weights + block * depth * Row::kElements, depth, rows,
                               sums + block * kGates * kLanes, sums_row);
       }
+      if (block == blocks) return;
+      weights += block * depth * Row::kElements;
+      sums += block * kGates * kLanes;
+      blocks = 1;
     }
-    for (; block < blocks; ++block) {
+    constexpr bool kWidened = sizeof(Element) < sizeof(float);
+    // One tile has no use for what is near.
+    const int64_t most = !kWidened && count <= V::kFloatRows ? depth : kDepth;
+    const int64_t turn = (step & 1) == 0 ? 1 : -1;
+    BackAndForth(step, blocks, [&](int64_t block) {
       float* to = sums + block * kGates * kLanes;
-      for (int64_t k = 0; k < depth; k += kDepth) {
-        const Element* from = weights + (block * depth + k) * kGates * kLanes;
-        const int64_t part = Smaller(kDepth, depth - k);
-        if constexpr (sizeof(Element) < sizeof(float)) {
+      for (int64_t k = 0; k < depth; k += most) {
+        const Element* from = weights + (block * depth + k) * Row::kElements;
+        const int64_t part = Smaller(most, depth - k);
+        const Element* next = k + most < depth ? from + most * Row::kElements
+                                               : weights + (block + turn) * depth * Row::kElements;
+        Ahead ahead = {reinterpret_cast<const char*>(next), Row::kElements * int64_t{sizeof(Element)}};
+        if (most == depth && !kWidened) ahead = {reinterpret_cast<const char*>(from), 0};
+        if constexpr (kWidened) {
           // Widening takes the ports of the products: once for all rows.
           alignas(64) float wide[kDepth * kGates * kLanes];
-          for (int64_t i = 0; i < part * kGates * kLanes; i += kLanes) {
-            V::Store(wide + i, V::Load(from + i));
+          for (int64_t i = 0; i < part; ++i) {
+            EDGELSTM_UNROLL
+            for (int gate = 0; gate < kGates; ++gate) {
+              V::Store(wide + (i * kGates + gate) * kLanes, Row::Load(from + i * Row::kElements, gate));
+            }
           }
-          AddTiles<kGates>(wide, part, rows, k, count, to, sums_row);
+          AddTiles<kGates>(wide, part, rows, k, count, to, sums_row, ahead);
         } else {
-          AddTiles<kGates>(from, part, rows, k, count, to, sums_row);
+          AddTiles<kGates>(from, part, rows, k, count, to, sums_row, ahead);
         }
       }
-    }
+    });
+  }
+
+  // One block for all rows, from element `k` of each; meanwhile `ahead.step` bytes for each k are
+  // asked for.
+  template <int kGates>
+  static void AddTiles(const float* weights, int64_t depth, const float* const* rows, int64_t k,
+                       int64_t count, float* sums, int64_t sums_row, Ahead ahead) {
+    const int64_t tiles = (count + V::kFloatRows - 1) / V::kFloatRows;
+    ahead.step /= tiles;
+    ForEvenTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
+      const float* some[tile.kRows];
+      EDGELSTM_UNROLL
+      for (int i = 0; i < tile.kRows; ++i) some[i] = rows[r + i] + k;
+      AddTile<tile.kRows, 1, kGates>(weights, depth, some, sums + r * sums_row, sums_row, ahead);
+      ahead.from += depth * ahead.step;
+    });
   }
 
  private:
@@ -111,21 +154,9 @@ class FloatProduct {
     }
   }
 
-  // One block for all rows, from element `k` of each.
-  template <int kGates>
-  static void AddTiles(const float* weights, int64_t depth, const float* const* rows, int64_t k,
-                       int64_t count, float* sums, int64_t sums_row) {
-    ForTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
-      const float* some[tile.kRows];
-      EDGELSTM_UNROLL
-      for (int i = 0; i < tile.kRows; ++i) some[i] = rows[r + i] + k;
-      AddTile<tile.kRows, 1, kGates>(weights, depth, some, sums + r * sums_row, sums_row);
-    });
-  }
-
   template <int kRows, int kBlocks, int kGates, class Element>
   static inline void AddTile(const Element* weights, int64_t depth, const float* const* rows,
-                             float* sums, int64_t sums_row) {
+                             float* sums, int64_t sums_row, Ahead ahead = {}) {
     Float z[kRows * kBlocks * kGates];
     EDGELSTM_UNROLL
     for (int row = 0; row < kRows; ++row) {
@@ -134,7 +165,7 @@ class FloatProduct {
         z[row * kBlocks * kGates + i] = V::Load(sums + row * sums_row + i * kLanes);
       }
     }
-    Accumulate<kRows, kBlocks, kGates>(weights, depth, rows, z);
+    Accumulate<kRows, kBlocks, kGates>(weights, depth, rows, z, ahead);
     EDGELSTM_UNROLL
     for (int row = 0; row < kRows; ++row) {
       EDGELSTM_UNROLL

@@ -34,6 +34,7 @@ struct Generic : ComposedWords<Generic> {
   static constexpr bool kHasHalf = false;
   static constexpr bool kMixesHalf = false;
   static constexpr bool kHasCompact = false;
+  static constexpr bool kReadsAhead = false;
   static Float Load(const uint16_t*) { return Set(0); }
   static Float LoadPart(const float* from, int n) {
     Float value = {0, 0, 0, 0};

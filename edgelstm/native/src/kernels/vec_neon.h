@@ -30,6 +30,7 @@ struct Neon : NeonDots {
   static Float Load(const float* from) { return vld1q_f32(from); }
   static constexpr bool kMixesHalf = false;
   static constexpr bool kHasCompact = false;
+  static constexpr bool kReadsAhead = false;
 #if defined(__aarch64__)
   static constexpr bool kHasHalf = true;
   static Float Load(const uint16_t* from) {
