@@ -17,9 +17,11 @@ from keras_models import BOTH, Layers, randomise, relative_error, run_live, writ
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions
+from edgelstm.converters.pipeline import convert
 from edgelstm.converters.sources.keras.engine import KerasEngine
 from edgelstm.converters.spec import Array, StatePolicy
 from edgelstm.errors import UnsupportedModelError
+from edgelstm.runtime import Stream
 
 TOLERANCE = 1e-5
 BATCH, UNITS = 3, 18
@@ -334,6 +336,26 @@ def test_carrying_with_a_batch_size_given_carries(engine: KerasEngine) -> None:
     (answer,) = run("litert", [job(flatbuffer, halves)], Path())
     joined = np.concatenate([answer["out0_0"], answer["out1_0"]], axis=1)
     assert relative_error(expected, joined) <= TOLERANCE
+
+
+def test_batch_and_time_of_a_model_with_time_first_are_those_axes(tmp_path: Path) -> None:
+    """Keras 2's time_major: the written file against one call of the source on the whole."""
+    engine = KerasEngine.TF_KERAS
+    L = engine.module.layers
+    x = engine.module.Input((None, 4), name="x")
+    model = engine.module.Model(x, L.LSTM(UNITS, time_major=True, return_sequences=True)(x))
+    randomise(model)
+    model.save(tmp_path / "model.h5")
+    path = tmp_path / "m.tflite"
+    options = ConvertOptions(state=StatePolicy.CARRY, batch=BATCH)
+    report = convert(tmp_path / "model.h5", path, options, progress=lambda text: None)
+    (given,) = report.signatures["serving_default"].inputs
+    assert given.shape == (None, BATCH, 4)
+    whole = np.random.default_rng(0).standard_normal((12, BATCH, 4)).astype(np.float32)
+    (expected,) = run_live(model, engine, [whole])
+    stream = Stream(path)
+    parts = [next(iter(stream.push(whole[i : i + 5]).values())) for i in range(0, 12, 5)]
+    assert relative_error(expected, np.concatenate(parts)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("engine", BOTH, ids=lambda engine: engine.value)

@@ -9,6 +9,7 @@ from typing import Any
 import graph_files
 import numpy as np
 import pytest
+from cli_calls import fails
 
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.frameworks import tensorflow
@@ -90,14 +91,22 @@ def test_a_told_pair_is_checked(tmp_path: Path) -> None:
             Stream(path, states=states)
 
 
-def dynamic_rnn(tf: Any, given: bool) -> None:
-    """x [1, T, F] through a loop whose c and h start from an input [1, 2, U], or from zero."""
+def dynamic_rnn(tf: Any, given: bool, *, rows_open: bool = False) -> None:
+    """x [1, T, F] through a loop whose c and h start from an input [1, 2, U], or from zero.
+
+    Args:
+        rows_open: for as many rows as x has, which TensorFlow infers nothing of.
+    """
     v1 = tf.compat.v1
-    x = v1.placeholder(tf.float32, [1, None, F], name="x")
+    x = v1.placeholder(tf.float32, [None if rows_open else 1, None, F], name="x")
     kernel = tf.constant(graph_files.weights(F + U, 4 * U))
     if given:
         state = v1.placeholder(tf.float32, [1, 2, U], name="state")
         start = (state[:, 1], state[:, 0])
+    elif rows_open:
+        zero = tf.zeros(tf.stack([tf.reduce_sum(tf.shape(x)[:1]), U]))
+        zero.set_shape([None, U])
+        start = (zero, zero)
     else:
         start = (tf.zeros([1, U]), tf.zeros([1, U]))
     steps = tf.shape(x)[1]
@@ -135,6 +144,34 @@ def test_a_graphs_loop_goes_on_where_it_ended(
     stream.reset()
     parts = [stream.push(x[:, i : i + 5])["y"] for i in range(0, 12, 5)]
     np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=1e-6)
+
+
+def test_a_batch_that_was_given_is_the_size_of_a_loops_states(tmp_path: Path) -> None:
+    """Also where it does not follow from the graph's shapes."""
+    source = graph_files.write(
+        tmp_path / "g.pb", lambda tf: dynamic_rnn(tf, given=False, rows_open=True)
+    )
+    path = tmp_path / "m.tflite"
+    options = ConvertOptions(state=StatePolicy.CARRY, batch=2, outputs=("y",))
+    convert(source, path, options, progress=lambda text: None)
+    x = np.random.default_rng(0).standard_normal((2, 12, F)).astype(np.float32)
+    stream = Stream(path)
+    whole = stream.push(x)["y"]
+    stream.reset()
+    parts = [stream.push(x[:, i : i + 5])["y"] for i in range(0, 12, 5)]
+    np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=1e-6)
+
+
+def test_calibration_data_with_a_states_values_are_told_what_it_is(
+    tmp_path: Path, capsys: Any
+) -> None:
+    """Calibration feeds the states of a graph's loops itself."""
+    source = graph_files.write(tmp_path / "g.pb", lambda tf: dynamic_rnn(tf, given=True))
+    x = np.random.default_rng(0).standard_normal((1, 12, F)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x, state=np.ones((1, 2, U), np.float32))
+    call = ["convert", str(source), "-o", "m.tflite", "--outputs", "y,after", "--quantize", "int8"]
+    words = ("'state', which is a state", "hold x alone", "--stream")
+    fails([*call, "--calibration", str(tmp_path / "d.npz")], 2, tmp_path, capsys, *words)
 
 
 def test_a_graphs_own_state_output_is_paired_without_asking(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def _check(subgraph: Subgraph, pair: StatePair) -> None:
             "a state that persists from call to call needs a fixed shape, not "
             f"{list(held.signature)}",
             where=pair.name,
-            cure="give the batch size: --batch 1",
+            cure="give the batch size, --batch 1, or every size where that does not tell it: "
+            "--inputs 'NAME[1,100,8]'",
         )
     if held.dtype != "float32" or new.dtype != "float32" or held.shape != new.shape:
         raise UnsupportedModelError(

@@ -39,7 +39,8 @@ def carried(subgraph: Subgraph, spec: LstmSpec, batch: int) -> StateTensors:
         raise UnsupportedModelError(
             "a state that persists from call to call needs a fixed batch size",
             where=spec.name,
-            cure="give the batch size: --batch 1",
+            cure="give the batch size, --batch 1, or every size where that does not tell it: "
+            "--inputs 'NAME[1,100,8]'",
         )
     return _variables(subgraph, spec, batch)
 

@@ -87,7 +87,7 @@ def _open(axes: ModelAxes, continuity: Continuity) -> ModelAxes:
         shape = tuple(None if a == axis.time else n for a, n in enumerate(axis.spec.shape))
         return dataclasses.replace(axis, spec=dataclasses.replace(axis.spec, shape=shape))
 
-    return ModelAxes(tuple(untimed(axis) for axis in axes.inputs))
+    return dataclasses.replace(axes, inputs=tuple(untimed(axis) for axis in axes.inputs))
 
 
 def _goes_on(data: CalibrationData, number: int) -> bool:

@@ -197,4 +197,4 @@ def axes_of(model: Model, source: Source, pairs: Mapping[str, str]) -> ModelAxes
     axes, problems = model_axes(source, written)
     if problems:
         raise DataError("; ".join(problems))
-    return axes
+    return dataclasses.replace(axes, states=frozenset(pairs))

@@ -56,10 +56,12 @@ class ModelAxes:
     """All inputs of a model.
 
     Attributes:
+        states: inputs of the file that hold a state, which are not among `inputs`.
         batch, time: the fixed size; None where it may vary, or where there is no such axis.
     """
 
     inputs: tuple[InputAxes, ...]
+    states: frozenset[str] = frozenset()
 
     @property
     def batch_varies(self) -> bool:

@@ -85,6 +85,14 @@ def checked_data(
     """
     names = [i.spec.name for i in axes.inputs]
     for name in data:
+        if name in axes.states and name not in optional_names:
+            raise DataError(
+                f"the data hold an array '{name}', which is a state: calibration starts each "
+                "sequence from zero and feeds the states on itself",
+                where=f"'{name}'",
+                cure=f"leave '{name}' out, so that the data hold {', '.join(names)} alone; for "
+                "states that come with use, give one recording with --stream",
+            )
         if name not in names and name not in optional_names:
             raise DataError(
                 f"the data hold an array '{name}', but the model has no such input",

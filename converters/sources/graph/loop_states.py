@@ -7,9 +7,10 @@ what a loop is, whatever the tensors are called.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from edgelstm.converters.recurrence.pairing import followed
 from edgelstm.converters.recurrence.steps import lone_steps
 from edgelstm.converters.recurrence.views import is_zero
 from edgelstm.converters.spec import Array, StatePair
+
+# Two sizes tell what varies; sixteenfold ones fit what halves a picture's width a few times.
+PROBED_SIZES = (16, 32)
 
 Port = tuple[str, int]  # a loop's name, and which of its variables
 
@@ -249,13 +253,21 @@ def loop_ends(graph_def: Any, graph: Graph, states: Sequence[LoopState]) -> Loop
     return LoopEnds(starts, finals)
 
 
-def static_shapes(graph_def: Any, graph: Graph) -> dict[Port, tuple[int | None, ...]]:
-    """Shapes of the variables that loops change, as TensorFlow infers them for the start."""
+def start_shapes(
+    graph_def: Any, graph: Graph, feeds: Callable[[int], Mapping[str, Array]]
+) -> dict[Port, tuple[int | None, ...]]:
+    """Shapes of the variables that loops change, when they start.
+
+    What TensorFlow does not infer is measured, since it infers little behind masks.
+
+    Args:
+        feeds: the graph's inputs by tensor, with a number for the sizes that are open.
+    """
     tf = tensorflow()
     made = tf.Graph()
     with made.as_default():
         tf.import_graph_def(graph_def, name="")
-    found: dict[Port, tuple[int | None, ...]] = {}
+    tensors: dict[Port, Any] = {}
     for node in _loops(graph):
         for port in _changing(node):
             ends = node.attrs.get("ends", {}).get(port[1])
@@ -265,5 +277,14 @@ def static_shapes(graph_def: Any, graph: Graph) -> dict[Port, tuple[int | None, 
             except (KeyError, IndexError):
                 continue
             if tensor.shape.rank:
-                found[port] = tuple(tensor.shape.as_list())
+                tensors[port] = tensor
+    found = {port: tuple(tensor.shape.as_list()) for port, tensor in tensors.items()}
+    unknown = {port: tensors[port] for port, shape in found.items() if None in shape}
+    if unknown:
+        # A size that does not fit the graph leaves the shapes unknown.
+        with contextlib.suppress(tf.errors.OpError), tf.compat.v1.Session(graph=made) as session:
+            runs = [session.run(unknown, feeds(size)) for size in PROBED_SIZES]
+            for port in unknown:
+                shapes = [run[port].shape for run in runs]
+                found[port] = tuple(a if a == b else None for a, b in zip(*shapes, strict=True))
     return found

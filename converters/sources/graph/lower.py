@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.rows import Rows
 from edgelstm.converters.lowering.stock import stock_convert
@@ -26,7 +28,7 @@ from edgelstm.converters.sources.graph.loop_states import (
     find_loop_states,
     loop_ends,
     open_loops,
-    static_shapes,
+    start_shapes,
 )
 from edgelstm.converters.sources.graph.masks import mask_values
 from edgelstm.converters.sources.graph.row_sizes import RowSizes
@@ -34,7 +36,7 @@ from edgelstm.converters.sources.graph.static_sizes import StaticSizes
 from edgelstm.converters.sources.graph.writer import GraphWriter, Left
 from edgelstm.converters.sources.keras.names import StateHome, StateSlot
 from edgelstm.converters.sources.keras.trace import MarkedModel, TracedModel
-from edgelstm.converters.spec import Precision, StatePair, StatePolicy
+from edgelstm.converters.spec import Array, Precision, StatePair, StatePolicy
 from edgelstm.errors import UnsupportedModelError
 
 
@@ -216,7 +218,13 @@ def find_states(frozen: FrozenGraph, told: Mapping[str, str]) -> tuple[LoopState
     outputs = {_output_key(o.name): o.tensor for o in frozen.outputs}
     outputs |= {_written_key(v.name): v.write for v in frozen.variables}
     graph = import_graphdef(frozen.graph_def, inputs, outputs, macros=MACROS)
-    shapes = static_shapes(frozen.graph_def, graph)
+
+    def feeds(size: int) -> dict[str, Array]:
+        sizes = {i.tensor: [n or size for n in i.spec.shape] for i in frozen.inputs}
+        given = {i.tensor: np.zeros(sizes[i.tensor], i.spec.dtype) for i in frozen.inputs}
+        return given | {read: v.initial for v in frozen.variables for read in v.reads}
+
+    shapes = start_shapes(frozen.graph_def, graph, feeds)
     graph.inputs = {i.name: graph.inputs[_input_key(i.name)] for i in frozen.inputs}
     ends = {o.name: graph.outputs[_output_key(o.name)] for o in frozen.outputs}
     graph.outputs = {**graph.outputs, **ends}

@@ -53,7 +53,8 @@ class KerasReference:
         """Outputs by name, explicit states among them."""
         live = self._live
         tf = tensorflow()
-        batch = np.asarray(inputs[live.inputs[0].name]).shape[0]
+        shape = np.shape(inputs[live.inputs[0].name])
+        batch = shape[1 if live.time_axis == 0 and len(shape) > 2 else 0]
         tensors = [
             tf.constant(np.asarray(inputs[spec.name]), dtype=spec.dtype) for spec in live.inputs
         ]

@@ -67,14 +67,16 @@ class KerasSource:
 
     @property
     def time_axes(self) -> Mapping[str, int]:
-        """Axis 1 of the inputs that are sequences."""
-        return {s.name: 1 for s in self.inputs if _is_sequence(s)}
+        """The axis of the steps of the inputs that are sequences."""
+        axis = self._live.time_axis
+        return {s.name: axis for s in self.inputs if _is_sequence(s)}
 
     @property
     def output_time_axes(self) -> Mapping[str, int]:
-        """Axis 1 of the outputs that have an axis of the inputs' time."""
-        times = {s.shape[1] for s in self.inputs if _is_sequence(s)}
-        return {s.name: 1 for s in self.outputs if len(s.shape) >= 3 and s.shape[1] in times}
+        """The same axis of the outputs that have one of the inputs' time."""
+        axis = self._live.time_axis
+        times = {s.shape[axis] for s in self.inputs if _is_sequence(s)}
+        return {s.name: axis for s in self.outputs if len(s.shape) >= 3 and s.shape[axis] in times}
 
     @property
     def mask_values(self) -> Mapping[str, float]:
@@ -188,18 +190,19 @@ def live_model(loaded: LoadedKeras, options: ConvertOptions) -> LiveModel:
     _check_weight_types(model)
     input_names = _names(model.inputs, getattr(model, "input_names", None))
     output_names = _names(model.outputs, getattr(model, "output_names", None))
+    time = _time_axis(model)
     inputs = tuple(
-        _input_spec(model, tensor, name, options)
+        _input_spec(model, tensor, name, time, options)
         for tensor, name in zip(model.inputs, input_names, strict=True)
     )
     outputs = tuple(
-        TensorSpec(name, _fixed(_shape(tensor), options), _written_dtype(tensor))
+        TensorSpec(name, _fixed(_shape(tensor), time, options), _written_dtype(tensor))
         for tensor, name in zip(model.outputs, output_names, strict=True)
     )
     stateful = frozenset(
         id(layer) for layer in recurrent_layers(model, loaded.engine) if layer.stateful
     )
-    return LiveModel(model, loaded.engine, inputs, outputs, stateful)
+    return LiveModel(model, loaded.engine, inputs, outputs, stateful, time)
 
 
 def _names(tensors: list[Any], names: list[str] | None) -> list[str]:
@@ -248,11 +251,19 @@ def _check_weight_types(model: Any) -> None:
                 )
 
 
+def _time_axis(model: Any) -> int:
+    """0 where a recurrence reads an input with time first, else 1."""
+    first = [layer for layer in model._flatten_layers() if getattr(layer, "time_major", False)]
+    return int(not any(_inputs_of(layer) for layer in first))
+
+
 def _is_sequence(spec: TensorSpec) -> bool:
     return len(spec.shape) >= 3 or (len(spec.shape) == 2 and spec.high is not None)
 
 
-def _input_spec(model: Any, tensor: Any, name: str, options: ConvertOptions) -> TensorSpec:
+def _input_spec(
+    model: Any, tensor: Any, name: str, time: int, options: ConvertOptions
+) -> TensorSpec:
     shape = _shape(tensor)
     dtype = _dtype(tensor)
     if dtype == "string":
@@ -263,21 +274,25 @@ def _input_spec(model: Any, tensor: Any, name: str, options: ConvertOptions) -> 
         )
     vocabulary = _vocabulary(model, tensor)
     sequence = len(shape) >= 3 or vocabulary is not None
-    shape = asked_size(shape, 0, options.batch, "batch", name)
+    shape = asked_size(shape, 1 - time if sequence else 0, options.batch, "batch", name)
     if sequence:
-        shape = asked_size(shape, 1, options.time, "time", name)
+        shape = asked_size(shape, time, options.time, "time", name)
     high = vocabulary
     return TensorSpec(name, shape, dtype, 0 if high is not None else None, high)
 
 
-def _fixed(shape: tuple[int | None, ...], options: ConvertOptions) -> tuple[int | None, ...]:
-    """An output's shape once batch and time are fixed."""
+def _fixed(
+    shape: tuple[int | None, ...], time: int, options: ConvertOptions
+) -> tuple[int | None, ...]:
+    """An output's shape once batch and time are fixed; `time` is the axis of sequences."""
     sizes = list(shape)
+    sequence = len(sizes) >= 3
+    place = 1 - time if sequence else 0
     batch = 1 if options.batch is Size.ONE else options.batch
-    if sizes and sizes[0] is None and isinstance(batch, int):
-        sizes[0] = batch
-    if len(sizes) >= 3 and sizes[1] is None and isinstance(options.time, int):
-        sizes[1] = options.time
+    if sizes and sizes[place] is None and isinstance(batch, int):
+        sizes[place] = batch
+    if sequence and sizes[time] is None and isinstance(options.time, int):
+        sizes[time] = options.time
     return tuple(sizes)
 
 

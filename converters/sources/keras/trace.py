@@ -25,6 +25,7 @@ class LiveModel:
         inputs: in the order of `model.inputs`; shapes as asked for.
         outputs: in the order of `model.outputs`.
         stateful: ids of the layers that keep state in the source.
+        time_axis: of inputs that are sequences; the batch has the other of the first two.
     """
 
     model: Any
@@ -32,6 +33,7 @@ class LiveModel:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     stateful: frozenset[int]
+    time_axis: int = 1
 
     def call(self, tensors: Sequence[Any]) -> list[Any]:
         """The model's outputs, flat, from its inputs, flat."""
