@@ -27,6 +27,7 @@ from edgelstm.converters.options import (
     Target,
 )
 from edgelstm.converters.quantize import quantize_fused
+from edgelstm.converters.quantize.as_written import as_written
 from edgelstm.converters.quantize.calibration_data import Continuity
 from edgelstm.converters.quantize.finished import quantize_finished
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
@@ -211,7 +212,7 @@ def finish(
     clock: Clock,
 ) -> Finished:
     """The source as TFLite, its recurrences written and quantized, as the target takes it."""
-    finished = _finished(source, options, policy, progress, clock)
+    finished = as_written(_finished(source, options, policy, progress, clock))
     return write_for(options.target, finished)
 
 

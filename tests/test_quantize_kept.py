@@ -10,6 +10,7 @@ from fused_models import add_marker, random_spec
 
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.flatbuffer.subgraph import as_int32
+from edgelstm.converters.inspect import inspect_model
 from edgelstm.converters.lowering.fused import lower_markers
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.pipeline import convert
@@ -130,3 +131,31 @@ def test_rows_of_data_are_the_frames_of_a_model_of_one_step() -> None:
     (case,) = data_cases({"x": frames}, frame_axes(), (), StatePolicy.CARRY)
     np.testing.assert_array_equal(np.concatenate([c["x"] for c in case.calls]), frames)
     assert len(data_cases({"x": frames}, frame_axes(), (), StatePolicy.RESET)) == 20
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT16])
+def test_a_file_of_which_nothing_became_integer_is_called_float32(
+    precision: Precision, tmp_path: Path
+) -> None:
+    keras = pytest.importorskip("keras")
+    x = keras.Input((6, 3), name="x")
+    layer = keras.layers.LSTM(4, activation="relu", return_sequences=True, name="lstm")
+    source, output = tmp_path / "m.keras", tmp_path / "m.tflite"
+    keras.Model(x, layer(x)).save(source)
+    rows = np.random.default_rng(0).standard_normal((8, 6, 3)).astype(np.float32)
+    data = CalibrationData("made up", lambda: iter([{"x": rows}]))
+    options = ConvertOptions(precision=precision, calibration=data)
+    report = convert(source, output, options, progress=lambda _: None)
+    assert report.precision is Precision.FLOAT32
+    assert report.verification is not None
+    assert report.verification.tolerance == DEFAULTS[Precision.FLOAT32].relative
+    (recurrence,) = report.recurrences
+    assert recurrence.precision is Precision.FLOAT32
+    assert "tanh, not RELU" in recurrence.precision_reason
+    assert report.notes[0].startswith(f"Nothing in the file is {precision.value}:")
+    assert not any("16-bit" in note or "Ranges" in note for note in report.notes)
+    assert inspect_model(output)["precision"] == "float32"
+    plain = tmp_path / "plain.tflite"
+    convert(source, plain, ConvertOptions(), progress=lambda _: None)
+    one, other = (next(iter(Session(p).run({"x": rows}).values())) for p in (output, plain))
+    np.testing.assert_array_equal(one, other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.plan_file import read_plan
 from edgelstm.converters.quantize.search import lab as lab_module
 from edgelstm.converters.quantize.search import measure
+from edgelstm.converters.quantize.search import run as run_module
 from edgelstm.converters.quantize.search.budget import Budget, BudgetKind
 from edgelstm.converters.quantize.search.evidence import Evidence
 from edgelstm.converters.quantize.search.greedy import Choice, Table
@@ -308,6 +310,65 @@ def test_backing_off_ends_at_float32_and_never_saves(table: Table) -> None:
         assignment[element] = precision
     assert set(assignment.values()) == {Precision.FLOAT32}
     assert all(cost >= 0 for cost in costs)
+
+
+class AddingLab:
+    """Measures what the search assumes: squared errors of elements add up."""
+
+    def __init__(self, table: Table, limit: float) -> None:
+        self.table = table
+        self.budget = Budget(BudgetKind.RMS, limit)
+
+    def check(self, assignment: dict[str, Precision]) -> Any:
+        errors = [self.table.choice(e, p).error for e, p in assignment.items()]
+        return float(np.sqrt(np.sum(np.square(errors))))
+
+    def within(self, rms: float) -> bool:
+        return rms <= self.budget.limit
+
+    def spent(self, rms: float) -> float:
+        return rms
+
+
+def three_layers(seed: int, slowest: float) -> Table:
+    """Costs of dynamic and int8 up to `slowest` of float32's, errors over three decades."""
+    rng = np.random.default_rng(seed)
+    choices = {}
+    for element in "abc":
+        float32 = rng.uniform(1.0, 10.0)
+        choices[element] = (
+            Choice(Precision.FLOAT32, float32, 0.0),
+            Choice(
+                Precision.DYNAMIC, float32 * rng.uniform(0.3, slowest), 10 ** rng.uniform(-4, -2)
+            ),
+            Choice(Precision.INT8, float32 * rng.uniform(0.2, slowest), 10 ** rng.uniform(-4, -1)),
+        )
+    return Table(choices)
+
+
+@pytest.mark.parametrize("slowest", [0.6, 1.3], ids=["size", "latency"])
+def test_where_errors_add_up_the_plan_is_nearly_always_the_cheapest_of_all(slowest: float) -> None:
+    """Against all 27 assignments; latency has choices that cost more than float32."""
+    ratios = []
+    for seed in range(300):
+        table = three_layers(seed, slowest)
+        lab: Any = AddingLab(table, 10 ** np.random.default_rng((seed, 1)).uniform(-4, -1))
+        descent = run_module._Descent(lab, {}, Table.of(table.choices))
+        found = descent._first_inside()
+        descent._go_back(found)
+        assert lab.within(lab.check(found))
+        every = [
+            dict(zip(table.choices, (one.precision for one in combined), strict=True))
+            for combined in itertools.product(*table.choices.values())
+        ]
+        costs = [cost_of(table, each) for each in every if lab.within(lab.check(each))]
+        ratios.append(cost_of(table, found) / min(costs))
+    assert np.mean(np.asarray(ratios) < 1.0 + 1e-9) >= 0.95
+    assert np.mean(ratios) < 1.01
+
+
+def cost_of(table: Table, assignment: dict[str, Precision]) -> float:
+    return sum(table.choice(element, precision).cost for element, precision in assignment.items())
 
 
 def data_of(parts: list[dict[str, Array]]) -> CalibrationData:

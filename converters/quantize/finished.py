@@ -76,7 +76,10 @@ def quantize_finished(
         model = quantize_weights(model, _WEIGHTED, _SMALLEST)
     records += quantize_fused(model, plan, options.rows)
     choices = outcomes(finished.recurrences, plan, records)
-    kept = {name: LayerChoice(Precision.FLOAT32, r.reason) for name, r in others.items()}
+    kept = {
+        name: LayerChoice(Precision.FLOAT32, f"a {r.lowering.value} keeps its weights")
+        for name, r in others.items()
+    }
     return dataclasses.replace(
         finished,
         model=model,

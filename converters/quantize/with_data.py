@@ -44,6 +44,7 @@ class QuantizedModel:
         known_steps: how many steps, from zero states, the ranges are known for; None without data.
         known_from: the fewest steps of a call that they are known for; None for any number.
         hints: what calibration showed that may explain a failure, each with its cure.
+        kept: those of the notes that say what stays float32.
     """
 
     model: Model
@@ -54,6 +55,7 @@ class QuantizedModel:
     known_steps: int | None = None
     known_from: int | None = None
     hints: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def require_data(precision: Precision | Plan, data: CalibrationData | None) -> None:
@@ -150,6 +152,7 @@ def quantize_with_data(
         calibration.reached,
         _known_from(calibration, axes, data, plan),
         tuple(hints),
+        tuple(kept),
     )
 
 
