@@ -120,8 +120,10 @@ void Teams(const std::string& kernels) {
   }
 }
 
-// Recurrent weights beyond a second cache of every thread.
+// Recurrent weights beyond a second cache of every thread; 16x8 whose sums may exceed 32 bits.
 void Large(const std::string& kernels) {
+  Compare(kernels, kArithmetics[5], 4, {1500, 35, 0, false, false, false, false}, 2, 5);
+  Compare(kernels, kArithmetics[5], 5, {60, 1100, 0, false, false, false, false}, 1, 2);
   for (int32_t batch : {1, 3, 6}) {
     Compare(kernels, kArithmetics[0], 4, {9, 370, 0, false, true, false, false}, batch, 3);
     Compare(kernels, kArithmetics[0], 8, {9, 390, 351, false, false, true, false}, batch, 2);

@@ -19,7 +19,7 @@ struct Shape {
 class RandomLayer {
  public:
   RandomLayer(unsigned seed, int32_t arithmetic, bool half, const Shape& shape)
-      : random_(seed), shape_(shape), half_(half) {
+      : random_(seed), half_(half) {
     layer_ = EdgeLstmLayer();
     layer_.inputs = shape.inputs;
     layer_.units = shape.units;
@@ -116,7 +116,6 @@ class RandomLayer {
   }
 
   std::mt19937 random_;
-  Shape shape_;
   bool half_;
   EdgeLstmLayer layer_;
   std::vector<std::vector<char>> kept_;

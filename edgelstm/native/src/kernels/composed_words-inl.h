@@ -19,6 +19,9 @@ struct ComposedWords {
   // Activations that are computed side by side, as the registers allow.
   static constexpr int kTogether = 2;
 
+  // Weights that several rows multiply are to be read once.
+  template <class Weights>
+  static void Keep(Weights*) {}
   // sum + products of weights with values that have kValueBias added.
   template <class Int, class Weights, class Quad>
   static Int AddByteDot(Int sum, Weights weights, Quad quad) {

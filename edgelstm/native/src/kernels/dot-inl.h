@@ -45,8 +45,9 @@ class Int8Product {
         for (int r = 0; r < kRows; ++r) x[r] = V::LoadQuad(row[r] + k);
         EDGELSTM_UNROLL
         for (int i = 0; i < kBlocks * kParts; ++i) {
-          const auto w = V::LoadWeights(weights + i / kParts * stride +
-                                        (k * kParts + i % kParts * 4) * kLanes);
+          auto w = V::LoadWeights(weights + i / kParts * stride +
+                                  (k * kParts + i % kParts * 4) * kLanes);
+          if constexpr (kRows > 1) V::Keep(&w);
           EDGELSTM_UNROLL
           for (int r = 0; r < kRows; ++r) {
             Int& to = sum[r * kBlocks * kParts + i];

@@ -43,8 +43,8 @@ constexpr LstmKernels KernelsOf(const char* name, bool (*runs_on)(const CpuFeatu
            LstmPacking<V>::ScratchBytes, Lstm<V>::SplitsUnits, Lstm<V>::Run},
           {IntegerPacking<V>::PackedBytes, PackFor<IntegerPacking<V>, kDots>,
            IntegerPacking<V>::ScratchBytes, IntegerLstm<V>::SplitsUnits, IntegerLstm<V>::Run},
-          {WideLstm<V>::PackedBytes, WideLstm<V>::Pack, WideLstm<V>::ScratchBytes,
-           WideLstm<V>::SplitsUnits, WideLstm<V>::Run},
+          {WidePacking<V>::PackedBytes, PackFor<WidePacking<V>, kDots>,
+           WidePacking<V>::ScratchBytes, WideLstm<V>::SplitsUnits, WideLstm<V>::Run},
           ForEach<V, Sigmoid<V>>,
           ForEach<V, Tanh<V>>,
           {Probe<V>::MultiplyAdds, ProbeDots<kDots>, Probe<V>::Read}};

@@ -1,4 +1,5 @@
 #include "kernels/vec_avx2.h"
+#include "kernels/wide_avx2.h"
 
 #include "kernels/kernels-inl.h"
 

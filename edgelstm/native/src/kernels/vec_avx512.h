@@ -93,6 +93,8 @@ struct Avx512 : ComposedWords<Avx512> {
   static Int ZeroInt() { return _mm512_setzero_si512(); }
   static Float ToFloat(Int a) { return _mm512_cvtepi32_ps(a); }
   static Int LoadWeights(const int8_t* from) { return _mm512_loadu_si512(from); }
+  // Else g++ 12 reads them in every instruction that multiplies.
+  static void Keep(Int* weights) { asm("" : "+v"(*weights)); }
 
 #if defined(__AVX512VNNI__)
   // The instruction takes one factor without sign: weights are packed with 128 added, and every sum
