@@ -75,7 +75,7 @@ def settled(options: ConvertOptions) -> ConvertOptions:
             1,
         ):
             raise OptionError(
-                "A file of a single step takes its states from outside, one frame a time.",
+                "A file of a single step takes its states from outside, one frame at a time.",
                 where="--step-only",
                 cure="leave --state and --time out",
             )
@@ -174,7 +174,7 @@ def _converted(path: Path, options: ConvertOptions) -> tuple[Model, dict[str, An
             error.what if fixed is None else f"it takes {fixed[1]} steps of {fixed[0]!r} a call."
         )
         raise UnsupportedModelError(
-            f"The model cannot be run one frame a time: {reason}",
+            f"The model cannot be run one frame at a time: {reason}",
             where=str(path),
             cure=_CURES.get(sniff(path), _CURE),
         ) from None

@@ -82,10 +82,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for commands in (cli_profile, cli_bench, cli_doctor, cli_quantize, cli_app, cli_study):
-    commands.add_to(app)
-
-
 @app.callback()
 def _root(
     version: Annotated[
@@ -269,6 +265,11 @@ def demo(keep: KeepOption = None, as_json: JsonOption = False) -> None:
     with files.work_folder(keep) as folder:
         result = run_demo(folder, progress=terminal.progress)
     terminal.show(result.to_json(), as_json, lambda console: print_demo(result, console))
+
+
+# The order of --help: convert, verify and inspect stand first.
+for commands in (cli_doctor, cli_quantize, cli_app, cli_profile, cli_bench, cli_study):
+    commands.add_to(app)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +177,19 @@ def run(interpreter: str, jobs: Sequence[dict[str, Array]], folder: Path) -> lis
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return [dict(np.load(answer)) for answer in answers]
+
+
+# One of each form that a fused LSTM may have.
+FORMS: dict[str, Callable[[], LstmSpec]] = {
+    "standard": random_spec,
+    "peepholes and clips": lambda: random_spec(1, peephole=True, cell_clip=0.4),
+    "projection": lambda: random_spec(
+        2, units=6, outputs=4, projection_bias=True, projection_clip=0.3
+    ),
+    "coupled, layer norm": lambda: random_spec(3, coupled=True, layer_norm=True),
+    "coupled, peepholes": lambda: random_spec(8, coupled=True, peephole=True),
+    "layer norm, peepholes": lambda: random_spec(4, layer_norm=True, peephole=True),
+    "diagonal": lambda: random_spec(5, diagonal=True),
+    "relu6": lambda: random_spec(6, activation=Activation.RELU6),
+    "time first": lambda: random_spec(7, layout=Layout.TIME_MAJOR),
+}

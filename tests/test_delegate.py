@@ -20,6 +20,7 @@ from test_fused_lowering import (
     INTERPRETERS,
     TOLERANCE,
     chain_model,
+    configuration_jobs,
     configurations,
     inputs_for,
     lowered,
@@ -46,19 +47,9 @@ def test_every_configuration_equals_the_equations(
     interpreter: str, initial: bool, tmp_path: Path
 ) -> None:
     """States written by FILL or copies, dynamic and static sizes, with and without XNNPACK."""
-    jobs, expected = [], []
-    for number, spec in enumerate(configurations()):
-        static = number % 3 == 0
-        batch, time = (2, 4) if static else (-1, -1)
-        model = marker_model(spec, batch=batch, time=time, initial=initial, final_c=True)
-        sizes = [(2, 4), (2, 4)] if static else [(1, 3), (1, 3), (3, 5), (2, 1), (2, 1)]
-        calls = [
-            inputs_for(spec, *size, seed=7 * number + i, initial=initial)
-            for i, size in enumerate(sizes)
-        ]
-        jobs.append(with_delegate(job(lowered(model, spec), calls, WAYS[number % 4])))
-        expected.append([lstm(spec, *call) for call in calls])
-    for answer, wanted in zip(run(interpreter, jobs, tmp_path), expected, strict=True):
+    jobs, expected = configuration_jobs(initial)
+    answers = run(interpreter, [with_delegate(one) for one in jobs], tmp_path)
+    for answer, wanted in zip(answers, expected, strict=True):
         assert answer["delegates"] >= 1
         for call, (sequence, _, c) in enumerate(wanted):
             np.testing.assert_allclose(answer[f"out{call}_0"], sequence, atol=TOLERANCE)

@@ -77,12 +77,10 @@ def configurations() -> list[LstmSpec]:
     return found
 
 
-@pytest.mark.parametrize("interpreter", INTERPRETERS)
-@pytest.mark.parametrize("initial", [False, True], ids=["zero", "given"])
-def test_every_configuration_equals_the_equations(
-    interpreter: str, initial: bool, tmp_path: Path
-) -> None:
-    """Dynamic and static sizes, changing shapes, two calls each, with the final c read out."""
+def configuration_jobs(
+    initial: bool,
+) -> tuple[list[dict[str, Array]], list[list[tuple[Array, Array, Array]]]]:
+    """Jobs of every configuration, and for each of their calls what `lstm` says."""
     jobs, expected = [], []
     for number, spec in enumerate(configurations()):
         static = number % 3 == 0
@@ -95,6 +93,16 @@ def test_every_configuration_equals_the_equations(
         ]
         jobs.append(job(lowered(model, spec), calls, WAYS[number % 4]))
         expected.append([lstm(spec, *call) for call in calls])
+    return jobs, expected
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+@pytest.mark.parametrize("initial", [False, True], ids=["zero", "given"])
+def test_every_configuration_equals_the_equations(
+    interpreter: str, initial: bool, tmp_path: Path
+) -> None:
+    """Dynamic and static sizes, changing shapes, two calls each, with the final c read out."""
+    jobs, expected = configuration_jobs(initial)
     for answer, wanted in zip(run(interpreter, jobs, tmp_path), expected, strict=True):
         for call, (sequence, _, c) in enumerate(wanted):
             np.testing.assert_allclose(answer[f"out{call}_0"], sequence, atol=TOLERANCE)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fused_models import marker_model, random_spec
+from fused_models import FORMS, marker_model, random_spec
 from graph_files import CORPUS
 from lstm_reference import lstm
 
@@ -23,7 +22,6 @@ from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.lowering.step import write_steps
 from edgelstm.converters.options import ConvertOptions, OverwritePolicy, Size, Streaming
 from edgelstm.converters.spec import (
-    Activation,
     Layout,
     LstmSpec,
     Precision,
@@ -38,18 +36,6 @@ FEATURES, UNITS, FRAMES = 3, 40, 50
 STEP_ONLY = StreamingForms.STEP
 # How far forms of one precision are from each other: int8 products see other roundings.
 CLOSE = {Precision.FLOAT32: 1e-6, Precision.FLOAT16: 1e-6, Precision.DYNAMIC: 3e-2}
-SPECS: dict[str, Callable[[], LstmSpec]] = {
-    "standard": random_spec,
-    "peepholes and clips": lambda: random_spec(1, peephole=True, cell_clip=0.4),
-    "projection": lambda: random_spec(
-        2, units=6, outputs=4, projection_bias=True, projection_clip=0.3
-    ),
-    "coupled, layer norm": lambda: random_spec(3, coupled=True, layer_norm=True),
-    "layer norm, peepholes": lambda: random_spec(4, layer_norm=True, peephole=True),
-    "diagonal": lambda: random_spec(5, diagonal=True),
-    "relu6": lambda: random_spec(6, activation=Activation.RELU6),
-    "time first": lambda: random_spec(7, layout=Layout.TIME_MAJOR),
-}
 
 
 def noise(frames: int = FRAMES, batch: int = 1) -> Any:
@@ -65,11 +51,11 @@ def one_step(spec: LstmSpec, batch: int = 2) -> Model:
     return model
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("form", [StepForm.PLAIN, StepForm.BASIC])
 def test_a_step_is_that_of_the_recurrence(name: str, form: StepForm) -> None:
     """With random states, in every delegate; the basic operator refuses what it cannot express."""
-    spec, batch = SPECS[name](), 2
+    spec, batch = FORMS[name](), 2
     model = one_step(spec)
     if form is StepForm.BASIC and name not in ("standard", "time first"):
         with pytest.raises(UnsupportedModelError, match="basic LSTM operator"):
@@ -349,7 +335,7 @@ def test_what_cannot_be_streamed_says_why(keras: Any, tmp_path: Path) -> None:
     open_time = keras.Input((None, FEATURES), name="signal")
     keras.Model(open_time, keras.layers.Dense(4)(open_time)).save(plain)
     output = tmp_path / "m.tflite"
-    with pytest.raises(UnsupportedModelError, match="one frame a time"):
+    with pytest.raises(UnsupportedModelError, match="one frame at a time"):
         converted(fixed, output, streaming=Streaming())
     with pytest.raises(UnsupportedModelError, match="no recurrence"):
         converted(plain, output, streaming=Streaming())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fused_models import marker_model, random_spec
+from fused_models import FORMS, marker_model, random_spec
 from lstm_reference import lstm
 
 from edgelstm.cli import run
@@ -18,7 +17,7 @@ from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.lowering.slices import flatten_lookups, keep_axes
 from edgelstm.converters.lowering.unrolled import write_unrolled
 from edgelstm.converters.options import Target
-from edgelstm.converters.spec import Activation, Layout, LstmSpec, StatePolicy
+from edgelstm.converters.spec import Layout, LstmSpec, StatePolicy
 from edgelstm.converters.targets.micro import check_micro
 from edgelstm.converters.targets.tables import GPU_OPS
 from edgelstm.converters.targets.write import check_plain, write_plain
@@ -26,18 +25,6 @@ from edgelstm.errors import UnsupportedModelError
 from edgelstm.runtime import Delegate, Session
 
 FEATURES = 3
-SPECS: dict[str, Callable[[], LstmSpec]] = {
-    "standard": random_spec,
-    "peepholes and clips": lambda: random_spec(1, peephole=True, cell_clip=0.4),
-    "projection": lambda: random_spec(
-        2, units=6, outputs=4, projection_bias=True, projection_clip=0.3
-    ),
-    "coupled, layer norm": lambda: random_spec(3, coupled=True, layer_norm=True),
-    "coupled, peepholes": lambda: random_spec(8, coupled=True, peephole=True),
-    "diagonal": lambda: random_spec(5, diagonal=True),
-    "relu6": lambda: random_spec(6, activation=Activation.RELU6),
-    "time first": lambda: random_spec(7, layout=Layout.TIME_MAJOR),
-}
 
 
 def fused(spec: LstmSpec, time: int, *, initial: bool = False, batch: int = 2) -> Model:
@@ -49,10 +36,10 @@ def fused(spec: LstmSpec, time: int, *, initial: bool = False, batch: int = 2) -
 
 @pytest.mark.parametrize("initial", [False, True])
 @pytest.mark.parametrize("time", [1, 5])
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", FORMS)
 def test_an_unrolled_recurrence_is_the_recurrence(name: str, time: int, initial: bool) -> None:
     """From zero or given states, in two calls, without variables, in operators for GPUs."""
-    spec, batch = SPECS[name](), 2
+    spec, batch = FORMS[name](), 2
     model = fused(spec, time, initial=initial)
     write_plain(Target.GPU, model)
     assert FUSED_OP not in model.op_counts()
@@ -156,7 +143,7 @@ def test_lookups_in_one_row_give_the_same() -> None:
 )
 def test_what_micros_lstm_kernel_lacks_is_refused_by_name(name: str, lack: str) -> None:
     with pytest.raises(UnsupportedModelError, match=f"kernel has no {lack}"):
-        check_micro(fused(SPECS[name](), 4))
+        check_micro(fused(FORMS[name](), 4))
 
 
 def test_open_sizes_are_refused_for_micro() -> None:

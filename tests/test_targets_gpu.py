@@ -50,11 +50,10 @@ def test_every_kind_of_lstm_is_fully_accelerated(
     software_gpu: dict[str, str], tmp_path: Path
 ) -> None:
     """Peepholes, projections, layer norm, ...: in one step and in five."""
-    from fused_models import marker_model
-    from test_targets import SPECS
+    from fused_models import FORMS, marker_model
 
     files = []
-    for number, make in enumerate(SPECS.values()):
+    for number, make in enumerate(FORMS.values()):
         for time in (1, 5):
             spec = make()
             model = marker_model(spec, batch=2, time=time, initial=True, final_c=True)

@@ -29,7 +29,7 @@ class WayResult:
     """One output, computed in one way, against the whole sequence.
 
     Attributes:
-        way: e.g. "step, one frame a time".
+        way: e.g. "step, one frame at a time".
         relative_error: largest error as a fraction of the output's range.
         first_diverging_step: the first frame beyond the tolerance; None where there is none, or
             the output has no time axis and only the last frame can be compared.

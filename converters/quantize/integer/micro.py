@@ -16,7 +16,7 @@ from edgelstm.converters.quantize.integer.fixed_point import Ints, Multiplier
 from edgelstm.converters.quantize.integer.parameters import GATE_SUM_SCALE, IntegerLstm
 from edgelstm.converters.quantize.integer.sigmoid_table import TABLE
 from edgelstm.converters.quantize.integer.state import IntegerState, IntegerStep, over_time
-from edgelstm.converters.quantize.integer.tflite import GateWeights, row_sums
+from edgelstm.converters.quantize.integer.tflite import GateWeights, gate_offsets
 from edgelstm.converters.spec import Array
 from edgelstm.errors import UnsupportedModelError
 
@@ -135,18 +135,7 @@ class MicroLstm:
 
     @cached_property
     def _offsets(self) -> tuple[tuple[Ints, Ints], ...]:
-        lstm = self.lstm
-        found = []
-        for gate in range(4):
-            bias = lstm.bias[gate]
-            own = np.int64(0) if bias is None else bias.values.astype(np.int64)
-            found.append(
-                (
-                    np.asarray(own - lstm.x.zero_point * row_sums(lstm.kernel[gate]), np.int64),
-                    -lstm.h.zero_point * row_sums(lstm.recurrent[gate]),
-                )
-            )
-        return tuple(found)
+        return gate_offsets(self.lstm)
 
     @cached_property
     def _products(self) -> tuple[Multiplier, Multiplier, Multiplier]:

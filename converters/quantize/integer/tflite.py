@@ -163,18 +163,7 @@ class TfliteLstm:
 
     @cached_property
     def _gate_offsets(self) -> tuple[tuple[Ints, Ints], ...]:
-        lstm = self.lstm
-        found = []
-        for gate in range(4):
-            bias = None if lstm.normalised else lstm.bias[gate]
-            own = np.int64(0) if bias is None else bias.values.astype(np.int64)
-            found.append(
-                (
-                    np.asarray(own - lstm.x.zero_point * row_sums(lstm.kernel[gate]), np.int64),
-                    -lstm.h.zero_point * row_sums(lstm.recurrent[gate]),
-                )
-            )
-        return tuple(found)
+        return gate_offsets(self.lstm)
 
     @cached_property
     def _hidden_multiplier(self) -> Multiplier:
@@ -221,6 +210,24 @@ def product(rows: Ints, weights: Stored | None) -> Ints:
     assert weights is not None
     wide = rows.astype(np.float64) @ weights.values.astype(np.float64).T
     return wide.astype(np.int64)
+
+
+def gate_offsets(lstm: IntegerLstm) -> tuple[tuple[Ints, Ints], ...]:
+    """What does not depend on the step, by gate: of the input's sums [N] and the recurrent ones [N].
+
+    Zero points times the sums of weights, and the bias; that of a normalised layer is added later.
+    """
+    found = []
+    for gate in range(4):
+        bias = None if lstm.normalised else lstm.bias[gate]
+        own = np.int64(0) if bias is None else bias.values.astype(np.int64)
+        found.append(
+            (
+                np.asarray(own - lstm.x.zero_point * row_sums(lstm.kernel[gate]), np.int64),
+                -lstm.h.zero_point * row_sums(lstm.recurrent[gate]),
+            )
+        )
+    return tuple(found)
 
 
 def row_sums(weights: Stored | None) -> Ints:

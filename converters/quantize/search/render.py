@@ -31,9 +31,10 @@ def print_search(result: SearchResult, plan_file: Path, console: Console) -> Non
         )
     told = "rows held out" if result.held_out else "rows"
     limit = result.budget.text(result.budget.limit)
+    plans = f"{result.checked} plan" + ("" if result.checked == 1 else "s")
     console.print(
         Text(f"{result.budget.text(result.spent)} of at most {limit}", "green").append(
-            f" on {result.rows} {told}; {result.checked} plans checked, {result.seconds:.0f} s",
+            f" on {result.rows} {told}; {plans} checked, {result.seconds:.0f} s",
             "default",
         )
     )
