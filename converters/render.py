@@ -154,11 +154,15 @@ def _verdict(verification: Verification) -> Text:
             f"differs from its source in {failed} of {len(verification.cases)} runs", "bold red"
         )
     line.append(
-        f" · {scenarios} cases × {runners} ways to run · allowed {verification.tolerance:.1g} of "
+        f" · {_count(scenarios, 'case')} × {_count(runners, 'way')} to run · allowed {verification.tolerance:.1g} of "
         f"the range · {verification.seconds:.1f} s",
         "dim",
     )
     return line
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _output_table(verification: Verification) -> Table:

@@ -16,7 +16,7 @@ from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.sources.keras.engine import KerasEngine, active_engine
 from edgelstm.converters.split import convert_as_asked
-from edgelstm.errors import OptionError, UnsupportedModelError
+from edgelstm.errors import MisuseError, OptionError, UnsupportedModelError
 from edgelstm.runtime import read_metadata
 from edgelstm.runtime.decoder import EncoderDecoder
 from edgelstm.runtime.search import beam_search, greedy
@@ -104,6 +104,16 @@ def sources(count: int) -> list[np.ndarray]:
     """Source sequences [1, T, FEATURES]."""
     rng = np.random.default_rng(1)
     return [rng.standard_normal((1, 3 + n, FEATURES)).astype(np.float32) for n in range(count)]
+
+
+def test_closing_an_encoder_decoder_closes_both_halves(made: Any) -> None:
+    """At the end of a `with` block too."""
+    with EncoderDecoder(made[0]) as model:
+        x = sources(1)[0]
+        state = model.encode({model.encoder.inputs[0].name: x})
+    for call in (lambda: model.encode({"x": x}), lambda: model.decoder.set_state(state)):
+        with pytest.raises(MisuseError, match="is closed"):
+            call()
 
 
 def test_greedy_decoding_is_that_of_keras(made: Any) -> None:

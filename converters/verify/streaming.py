@@ -323,7 +323,8 @@ def _ways(
             chunk = size if per_call is None else -(-size // per_call) * per_call
             if chunk >= length > 1:
                 continue
-            yield f"{name}, {chunk} frame(s) a time", _cut(stream, sequence, length, chunk)
+            told = "1 frame" if chunk == 1 else f"{chunk} frames"
+            yield f"{name}, {told} at a time", _cut(stream, sequence, length, chunk)
 
 
 def _cut(

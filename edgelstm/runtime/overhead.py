@@ -151,7 +151,7 @@ def main() -> int:
         samples = measure(given.model, given.steps, given.backend, delegate, onnx)
         watched = memory(given.model, given.memory, given.backend, delegate) if given.memory else []
     except EdgeLstmError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     if missing:
         print(f"onnxruntime       skipped: {missing}")
