@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.graph_io import GraphIo
+from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan, coarsest
 from edgelstm.converters.quantize.rounding import RoundingPolicy
@@ -120,6 +121,7 @@ class ConvertOptions:
         calibration: what int8 and int16 take their ranges from; other precisions need none.
         ranges: where ranges come from; observer: how those of data are chosen.
         rounding: how weights of int8 and int16 layers are rounded.
+        input_form: how int8 layers take an input that is float32 in the file.
         graph_io: what a quantized model takes and gives.
         rows: how fused ops in dynamic precision round what they multiply.
         streaming: None writes one form of the model.
@@ -149,6 +151,7 @@ class ConvertOptions:
     ranges: RangeSource = RangeSource.CALIBRATION
     observer: ObserverKind = ObserverKind.AUTO
     rounding: RoundingPolicy = RoundingPolicy.CALIBRATED
+    input_form: InputForm = InputForm.SINGLE
     graph_io: GraphIo = GraphIo.FLOAT
     clip: ClipPolicy = ClipPolicy.KEEP
     rows: RowRounding = RowRounding.SYMMETRIC

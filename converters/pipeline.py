@@ -31,6 +31,7 @@ from edgelstm.converters.quantize.as_written import as_written
 from edgelstm.converters.quantize.calibration_data import Continuity
 from edgelstm.converters.quantize.finished import quantize_finished
 from edgelstm.converters.quantize.graph_io import GraphIo, to_float_io, to_integer_io
+from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.quantize.learned import learned_ranges
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.outcome import check_fit, outcomes
@@ -290,6 +291,19 @@ def require_ranges(options: ConvertOptions) -> None:
             where=f"--rounding {options.rounding.value}",
             cure="leave it out, or take --ranges calibration",
         )
+    elif options.input_form is not InputForm.SINGLE:
+        raise OptionError(
+            "layers that were trained for integers take their input as in their training",
+            where=f"--lstm-input {options.input_form.value}",
+            cure="leave it out, or take --ranges calibration",
+        )
+    if options.input_form is InputForm.SPLIT and options.graph_io is not GraphIo.FLOAT:
+        raise OptionError(
+            "an input is split by what its nearest integer leaves of float32, and integers leave "
+            "nothing",
+            where=f"--lstm-input split --io {options.graph_io.value}",
+            cure="leave one of them out",
+        )
 
 
 def _with_data(
@@ -319,6 +333,7 @@ def _with_data(
         progress,
         learned,
         options.rounding,
+        options.input_form,
     )
 
 
@@ -398,6 +413,7 @@ def _unused(options: ConvertOptions) -> list[str]:
     given = [] if options.calibration is None else ["--calibration"]
     given += [] if options.observer is ObserverKind.AUTO else ["--observer"]
     given += [] if options.rounding is RoundingPolicy.CALIBRATED else ["--rounding"]
+    given += [] if options.input_form is InputForm.SINGLE else ["--lstm-input"]
     if not given or (given == ["--calibration"] and options.measure is not MeasurePolicy.SKIP):
         return []
     return [

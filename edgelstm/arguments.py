@@ -187,7 +187,12 @@ def quantization(text: str, asymmetric: bool) -> dict[str, Any]:
 
 
 def calibration(
-    text: str | None, stream: bool, observer: str, graph_io: str, rounding: str = "calibrated"
+    text: str | None,
+    stream: bool,
+    observer: str,
+    graph_io: str,
+    rounding: str = "calibrated",
+    lstm_input: str = "single",
 ) -> dict[str, Any]:
     """The choices of `ConvertOptions` that calibration data come with.
 
@@ -197,6 +202,7 @@ def calibration(
     """
     from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
     from edgelstm.converters.quantize.graph_io import GraphIo
+    from edgelstm.converters.quantize.input_form import InputForm
     from edgelstm.converters.quantize.observer import ObserverKind
     from edgelstm.converters.quantize.rounding import RoundingPolicy
 
@@ -215,6 +221,7 @@ def calibration(
         "observer": ObserverKind(observer),
         "graph_io": GraphIo(graph_io),
         "rounding": RoundingPolicy(rounding),
+        "input_form": InputForm(lstm_input),
     }
 
 

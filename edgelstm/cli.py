@@ -36,6 +36,8 @@ from edgelstm.cli_types import (
     InputsOption,
     JsonOption,
     KeepOption,
+    LstmInputName,
+    LstmInputOption,
     ModelArgument,
     NormalisationOption,
     ObserverName,
@@ -128,6 +130,7 @@ def convert(
     asymmetric: AsymmetricOption = False,
     observer: ObserverOption = ObserverName.AUTO,
     rounding: RoundingOption = RoundingName.CALIBRATED,
+    lstm_input: LstmInputOption = LstmInputName.SINGLE,
     io: GraphIoOption = GraphIoName.FLOAT,
     quantization: QuantizationOption = False,
     html: HtmlOption = None,
@@ -167,7 +170,9 @@ def convert(
         normalisation=arguments.normalisation(normalisation),
         fuse=choices.FusePolicy.REQUIRE if require_fused else choices.FusePolicy.PREFER,
         overwrite=choices.OverwritePolicy.REPLACE if overwrite else choices.OverwritePolicy.KEEP,
-        **arguments.calibration(calibration, stream, observer.value, io.value, rounding.value),
+        **arguments.calibration(
+            calibration, stream, observer.value, io.value, rounding.value, lstm_input.value
+        ),
         ranges=choices.RangeSource(ranges.value),
         target=choices.Target(target.value),
         clip=choices.ClipPolicy.DROP_DEFAULT if drop_default_clip else choices.ClipPolicy.KEEP,

@@ -38,6 +38,13 @@ class RoundingName(str, enum.Enum):
     LEARNED = "learned"
 
 
+class LstmInputName(str, enum.Enum):
+    """What --lstm-input takes."""
+
+    SINGLE = "single"
+    SPLIT = "split"
+
+
 class RangesName(str, enum.Enum):
     """What --ranges takes."""
 
@@ -207,6 +214,14 @@ RoundingOption = Annotated[
         help="How weights of int8 and int16 layers are rounded: each to the nearest integer, "
         "together by what the calibration data put into their sums, or besides, of LSTM layers, "
         "in training on the data, which takes seconds to minutes for each layer."
+    ),
+]
+LstmInputOption = Annotated[
+    LstmInputName,
+    typer.Option(
+        help="How int8 LSTM layers take an input that is float32 in the file: as one integer, or "
+        "split into two, the second one for what the first leaves. That has two bits more, for "
+        "kernels of twice the size."
     ),
 ]
 GraphIoOption = Annotated[

@@ -17,6 +17,7 @@ from edgelstm.converters.quantize.calibration_data import CalibrationData, Conti
 from edgelstm.converters.quantize.cut_sums import CutSums
 from edgelstm.converters.quantize.dense import DenseStatistics, dense_layers
 from edgelstm.converters.quantize.excerpts import Excerpts
+from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.quantize.integer_op import RoundedWeights
 from edgelstm.converters.quantize.observer import Observer, ObserverKind
 from edgelstm.converters.quantize.plan import STATIC, Plan
@@ -50,6 +51,7 @@ class LayerStatistics:
         rounded: its weights in int8, once they were computed.
         learned: ranges from training, which stand above those seen; None without any.
         excerpts: what it computed, to learn weights from; None where none are learned.
+        form: how its integer operator is to take a float32 input.
         saturated: per gate i, f, c, o, the share of values within 1/256 of its limits.
     """
 
@@ -68,6 +70,7 @@ class LayerStatistics:
     rounded: RoundedWeights | None = None
     learned: LayerRanges | None = None
     excerpts: Excerpts | None = None
+    form: InputForm = InputForm.SINGLE
     saturated: Wide = dataclasses.field(default_factory=lambda: np.zeros(4))
     cut_sums: CutSums = dataclasses.field(default_factory=CutSums)
 

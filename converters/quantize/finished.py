@@ -68,6 +68,7 @@ def quantize_finished(
             options.observer,
             progress,
             rounding=options.rounding,
+            form=options.input_form,
         )
         model, samples = made.model, made.samples
         records += made.records

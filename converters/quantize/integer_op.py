@@ -26,6 +26,13 @@ from edgelstm.converters.lowering.fused import (
 )
 from edgelstm.converters.lowering.state import COPY_OP
 from edgelstm.converters.quantize import ranges as rng
+from edgelstm.converters.quantize.input_form import (
+    InputForm,
+    can_split,
+    split_affine,
+    split_input,
+    split_kernel,
+)
 from edgelstm.converters.quantize.integer import Affine
 from edgelstm.converters.quantize.ranges import LayerRanges
 from edgelstm.converters.spec import Array, FloatArray, Precision
@@ -78,16 +85,22 @@ def make_integer(
     seen: LayerRanges,
     precision: Precision,
     rounded: RoundedWeights | None = None,
+    form: InputForm = InputForm.SINGLE,
 ) -> Activations:
     """Turns a float32 fused operator into an integer one, between QUANTIZE and DEQUANTIZE.
 
     Args:
         op: all its weights are float32 constants.
         rounded: replaces the nearest integers of some weights, and some biases.
+        form: of its input, where that is float32; int16 has enough in one integer.
     """
     subgraph = op.subgraph
     acts = Activations.of(seen, precision, projected=op.input(PROJECTION) is not None)
-    _write_weights(op, seen, acts, rounded or RoundedWeights())
+    if form is InputForm.SPLIT and (acts.wide or not can_split(op)):
+        form = InputForm.SINGLE
+    if form is InputForm.SPLIT:
+        acts = dataclasses.replace(acts, x=split_affine(seen.x))
+    _write_weights(op, seen, acts, rounded or RoundedWeights(), form)
     if not acts.wide:
         _write_intermediates(op, seen, acts)
     for position, affine, dtype in ((H_STATE, acts.h, acts.dtype), (C_STATE, acts.cell, "int16")):
@@ -96,7 +109,10 @@ def make_integer(
         _write_state(subgraph, state, affine, dtype, acts)
     x, y = op.input(0), op.output(0)
     assert x is not None
-    op.inputs[0] = add_quantize(subgraph, x, acts.x, acts.dtype, before=op)
+    if form is InputForm.SPLIT:
+        op.inputs[0] = split_input(subgraph, x, acts.x, before=op)
+    else:
+        op.inputs[0] = add_quantize(subgraph, x, acts.x, acts.dtype, before=op)
     stored = subgraph.add_tensor(
         f"{y.name}_{acts.dtype}", y.signature, acts.dtype, quantization=_per_tensor(acts.h)
     )
@@ -123,7 +139,9 @@ def _per_tensor(affine: Affine) -> Quantization:
     return Quantization.per_tensor(affine.scale, affine.zero_point)
 
 
-def _write_weights(op: Op, seen: LayerRanges, acts: Activations, rounded: RoundedWeights) -> None:
+def _write_weights(
+    op: Op, seen: LayerRanges, acts: Activations, rounded: RoundedWeights, form: InputForm
+) -> None:
     def constant(position: int, affine: Affine, dtype: str) -> None:
         tensor = op.input(position)
         if tensor is None:
@@ -132,10 +150,12 @@ def _write_weights(op: Op, seen: LayerRanges, acts: Activations, rounded: Rounde
         if values is None:
             source = rounded.biases.get(position, tensor.data())
             values = rng.stored(source, affine, dtype)
+        if form is InputForm.SPLIT and position in range(KERNEL, KERNEL + _GATES):
+            values = split_kernel(values, tensor.data(), affine.scale)
         name = tensor.name
         tensor.name = f"{name}_float32"  # it has no reader any more
         op.inputs[position] = op.subgraph.add_tensor(
-            name, tensor.shape, data=values, quantization=_per_tensor(affine)
+            name, values.shape, data=values, quantization=_per_tensor(affine)
         )
 
     def largest(position: int) -> float:

@@ -87,7 +87,7 @@ def quantize_static(
         there = layers[output]
         if statistics.learned is None:
             there = dataclasses.replace(there, x=seen.get(x.name, there.x))
-        make_integer(op, there, wanted, statistics.rounded)
+        make_integer(op, there, wanted, statistics.rounded, statistics.form)
         changed = [op.input(p) for p in range(1, 24) if p < len(op.inputs)]
         names = tuple(t.name for t in changed if t is not None and not t.is_variable)
         records.append(QuantizedOp(layer, names, before, stored_bytes(op)))

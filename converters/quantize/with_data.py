@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from edgelstm.converters.flatbuffer import Model
+from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.quantize.advice import shown, where_it_runs
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate, covers_shorter
 from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
 from edgelstm.converters.quantize.choose import choose, first_calls
+from edgelstm.converters.quantize.input_form import InputForm, is_split
 from edgelstm.converters.quantize.learned import (
     Learned,
     put_learned,
@@ -85,6 +87,7 @@ def quantize_with_data(
     progress: Progress,
     learned: Learned | None = None,
     rounding: RoundingPolicy = RoundingPolicy.CALIBRATED,
+    form: InputForm = InputForm.SINGLE,
 ) -> QuantizedModel:
     """Calibrates a model and writes in integers what is to be.
 
@@ -96,6 +99,7 @@ def quantize_with_data(
         data: None where every range is learned.
         learned: ranges that layers have from training, by name.
         rounding: how weights are rounded, of layers without such ranges.
+        form: how int8 layers without such ranges take a float32 input.
 
     Raises:
         OptionError: a stream, for a model that starts every call from zero.
@@ -127,6 +131,8 @@ def quantize_with_data(
         progress(notes[-1])
     calibration = calibrate(model, data, axes, pairs, progress, plan, rounding)
     put_learned(calibration, learned)
+    for layer in calibration.layers.values():
+        layer.form = form if layer.learned is None else InputForm.SINGLE
     notes += round_layers(model, calibration, plan, rounding, progress)
     observers = Observers.all(observer)
     if observer is ObserverKind.AUTO and plan.coarsest is Precision.INT8:
@@ -141,6 +147,8 @@ def quantize_with_data(
     plan, kept = without_sensitive(model, calibration, taken, pairs, plan, observers, progress)
     notes += kept
     made, records = quantize_static(model, calibration, plan, observers)
+    if form is InputForm.SPLIT:
+        notes.append(_split(made))
     hints = [*shown(calibration, plan, observers), *_taken_in_part(data, calibration)]
     notes += [*hints, *where_it_runs(plan)]
     return QuantizedModel(
@@ -161,6 +169,16 @@ def _known_from(
 ) -> int | None:
     held = not axes.time_varies or data.continuity is Continuity.STREAM or covers_shorter(plan)
     return None if held or calibration.shortest <= 1 else calibration.shortest
+
+
+def _split(made: Model) -> str:
+    names = [layer_name(op) for op in made.main.find(FUSED_OP) if is_split(op)]
+    if not names:
+        return (
+            "No input was split: no int8 layer reads float32. What an operator in integers gives has "
+            "no more to tell."
+        )
+    return f"Two integers for each input of {', '.join(names)}, whose kernels are twice as large."
 
 
 def _taken_in_part(data: CalibrationData, calibration: Calibration) -> list[str]:

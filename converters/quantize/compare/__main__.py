@@ -19,6 +19,7 @@ from edgelstm.converters.quantize.compare.measure import Depth
 from edgelstm.converters.quantize.compare.recorded import RecordedModel, recorded_models
 from edgelstm.converters.quantize.compare.speed import print_speed
 from edgelstm.converters.quantize.compare.table import Row, block, from_json, summary, to_json
+from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.quantize.rounding import RoundingPolicy
 from edgelstm.converters.spec import Array
 
@@ -49,6 +50,13 @@ def main() -> None:
         metavar="|".join(one.value for one in RoundingPolicy),
         help="of our int8 and int16 files, as edgelstm convert takes it",
     )
+    parser.add_argument(
+        "--lstm-input",
+        type=InputForm,
+        default=InputForm.SINGLE,
+        metavar="|".join(one.value for one in InputForm),
+        help="of our int8 files, as edgelstm convert takes it",
+    )
     parser.add_argument("--speed", action="store_true", help="how long 2 x LSTM(256) takes")
     given = parser.parse_args()
     if len(given.files) % 2:
@@ -69,15 +77,19 @@ def main() -> None:
         else:
             models = iter(_pairs(given.files, given.inputs, given.outputs, Path(scratch)))
             depth = Depth.ALL
-        _compare_all(_rounded(models, given.rounding), depth, Path(scratch), given.json)
+        models = _with(models, given.rounding, given.lstm_input)
+        _compare_all(models, depth, Path(scratch), given.json)
 
 
-def _rounded(
-    models: Iterator[RecordedModel | str], policy: RoundingPolicy
+def _with(
+    models: Iterator[RecordedModel | str], rounding: RoundingPolicy, form: InputForm
 ) -> Iterator[RecordedModel | str]:
     for model in models:
         if isinstance(model, RecordedModel):
-            ways = tuple(dataclasses.replace(one, rounding=policy) for one in model.options)
+            ways = tuple(
+                dataclasses.replace(one, rounding=rounding, input_form=form)
+                for one in model.options
+            )
             yield dataclasses.replace(model, options=ways)
         else:
             yield model

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgelstm.converters.flatbuffer import Op
 from edgelstm.converters.lowering.fused import RECURRENT
+from edgelstm.converters.quantize.input_form import is_split, joined_rows
 from edgelstm.converters.quantize.integer import (
     IntegerLstm,
     IntegerState,
@@ -108,6 +109,7 @@ class IntegerKernel:
 
     lstm: IntegerLstm
     inside: Callable[[Ints, IntegerState], IntegerStep]
+    split: bool = False  # x [..., 2 F] is both integers of an input
 
     @property
     def layout(self) -> Layout:
@@ -133,21 +135,26 @@ class IntegerKernel:
         gates = [_stacked([step.gates[gate] for step in steps]) for gate in _GATES]
         low, high = -(1 << (lstm.activation_bits - 1)), (1 << (lstm.activation_bits - 1)) - 1
         clipped = {
-            "x": _at_ends(rows, low, high),
+            "x": _at_ends(self._ends(rows), low, high),
             "h": _at_ends(h, low, high),
             "c": _at_ends(c, _INT16.min, _INT16.max),
         }
         for name, values in zip("ifco", sums, strict=True):
             if values is not None:
                 clipped[f"gate_{name}"] = _at_ends(values, _INT16.min, _INT16.max)
+        real = lstm.x.scale * (rows - lstm.x.zero_point)
         return Values(
-            x=lstm.x.scale * (rows - lstm.x.zero_point),
+            x=joined_rows(real) if self.split else real,
             h=self.output(h),
             c=2.0**lstm.cell_exponent * c,
             gates=tuple(None if g is None else g * _GATE_SCALE for g in gates),
             clipped=clipped,
             state=(now.h, now.c),
         )
+
+    def _ends(self, rows: Array) -> Array:
+        """Stored inputs of which one at an end of its type stands for a value that may be cut."""
+        return np.split(rows, 2, axis=-1)[1] if self.split else rows
 
     def output(self, y: Array) -> Array:
         return np.asarray(self.lstm.h.scale * (y.astype(np.int64) - self.lstm.h.zero_point))
@@ -161,7 +168,7 @@ def kernel_of(op: Op) -> Kernel | None:
     if x.dtype in ("int8", "int16"):
         lstm = IntegerLstm.of(op)
         kernel = MicroLstm(lstm) if lstm.wide else TfliteLstm(lstm)
-        return IntegerKernel(lstm, kernel.inside)
+        return IntegerKernel(lstm, kernel.inside, is_split(op))
     spec = spec_of(op, op.output(0).name)
     kernels = op.input(RECURRENT - 1)
     if kernels is None or kernels.dtype != "int8":
