@@ -15,9 +15,10 @@ from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions, Streaming
 from edgelstm.converters.pipeline import convert
+from edgelstm.converters.quantize.calibration_data import CalibrationData, Continuity
 from edgelstm.converters.recurrence.import_tflite import import_tflite
 from edgelstm.converters.recurrence.pairing import pair_steps
-from edgelstm.converters.spec import StatePolicy
+from edgelstm.converters.spec import Precision, StatePolicy
 from edgelstm.errors import OptionError
 from edgelstm.runtime import Stream, read_metadata
 
@@ -66,6 +67,26 @@ def test_a_packed_state_is_paired_with_what_the_step_makes_of_it(tmp_path: Path)
     x = np.ones((1, F), np.float32)
     first, second = (dict(stream.push(x)) for _ in range(2))
     assert all(np.abs(first[name] - second[name]).max() > 0 for name in first)
+
+
+def test_a_files_own_state_is_carried_along_a_recording_that_calibrates(tmp_path: Path) -> None:
+    """A finished file that starts no call from zero itself; the recording has no state in it."""
+    tf = tensorflow()
+    path = step_file(tmp_path / "m.tflite", lambda h, c: tf.stack([h, c], 1))
+    frames = np.random.default_rng(0).standard_normal((200, F)).astype(np.float32)
+    data = CalibrationData("made up", lambda: iter([{"x": frames[:100]}]), Continuity.STREAM)
+    options = ConvertOptions(precision=Precision.INT8, calibration=data, tolerance=0.5)
+    convert(path, tmp_path / "out.tflite", options, progress=lambda text: None)
+    written = Model.read((tmp_path / "out.tflite").read_bytes())
+    (dense,) = written.main.find("FULLY_CONNECTED")
+    kernel = dense.input(1)
+    assert kernel is not None and kernel.dtype == "int8"
+    source, made = Stream(path, states={"state": "Identity"}), Stream(tmp_path / "out.tflite")
+    wanted, found = (
+        np.concatenate([one.push(frame[None])["Identity_1"] for frame in frames[100:]])
+        for one in (source, made)
+    )
+    assert float(np.sqrt(np.mean((found - wanted) ** 2))) <= 0.05 * float(np.ptp(wanted))
 
 
 def test_an_output_with_h_and_c_the_other_way_round_is_no_state(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from edgelstm.converters import measured
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize import quantize_fused
+from edgelstm.converters.quantize.calibration_data import Continuity
 from edgelstm.converters.quantize.outcome import check_fit, outcomes
 from edgelstm.converters.quantize.plan import LayerChoice, check_layers
 from edgelstm.converters.quantize.result import QuantizedOp, left_as_they_were
@@ -57,14 +58,16 @@ def quantize_finished(
     records: list[QuantizedOp] = []
     made = samples = None
     if plan.calibrated:
-        assert options.calibration is not None
+        data = options.calibration
+        assert data is not None
+        streams = data.continuity is Continuity.STREAM
         made = quantize_with_data(
             model,
             source,
-            {},
+            {pair.input: pair.output for pair in finished.states} if streams else {},
             policy,
             plan,
-            options.calibration,
+            data,
             options.observer,
             progress,
             rounding=options.rounding,
@@ -77,10 +80,7 @@ def quantize_finished(
         model = quantize_weights(model, _WEIGHTED, _SMALLEST)
     records += quantize_fused(model, plan, options.rows)
     choices = outcomes(finished.recurrences, plan, records)
-    kept = {
-        name: LayerChoice(Precision.FLOAT32, f"a {r.lowering.value} keeps its weights")
-        for name, r in others.items()
-    }
+    kept = {name: LayerChoice(Precision.FLOAT32, "it is no fused op") for name, r in others.items()}
     return dataclasses.replace(
         finished,
         model=model,

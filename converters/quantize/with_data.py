@@ -214,8 +214,10 @@ def axes_of(model: Model, source: Source, pairs: Mapping[str, str]) -> ModelAxes
         DataError: the two do not have the same inputs.
     """
     (runner, *_) = open_runners(model.to_bytes(), None)
-    written = {name: spec for name, spec in runner.inputs.items() if name not in pairs}
+    own = {spec.name for spec in source.inputs}
+    written = {n: spec for n, spec in runner.inputs.items() if n in own or n not in pairs}
     axes, problems = model_axes(source, written)
     if problems:
         raise DataError("; ".join(problems))
-    return dataclasses.replace(axes, states=frozenset(pairs))
+    others = tuple(each for each in axes.inputs if each.spec.name not in pairs)
+    return dataclasses.replace(axes, inputs=others, states=frozenset(pairs))
