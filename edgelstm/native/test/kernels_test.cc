@@ -120,6 +120,16 @@ void Teams(const std::string& kernels) {
   }
 }
 
+// Batches of which matrix tiles take all rows, one part of them, and some in the place of others.
+void Batches(const std::string& kernels) {
+  for (int32_t batch : {2, 3, 16, 19, 42}) {
+    Compare(kernels, kArithmetics[4], 6, {50, 70, 0, false, false, false, false}, batch, 5);
+    Compare(kernels, kArithmetics[4], 7, {64, 64, 0, false, true, true, false}, batch, 9);
+    Compare(kernels, kArithmetics[4], 8, {70, 90, 53, false, true, false, false}, batch, 4);
+  }
+  Compare(kernels, kArithmetics[4], 9, {60, 520, 0, false, false, false, false}, 5, 3, 2);
+}
+
 // Recurrent weights beyond a second cache of every thread; 16x8 whose sums may exceed 32 bits.
 void Large(const std::string& kernels) {
   Compare(kernels, kArithmetics[5], 4, {1500, 35, 0, false, false, false, false}, 2, 5);
@@ -177,6 +187,7 @@ int main() {
     Layers(kernels);
     if (kernels != "scalar") Teams(kernels);
     if (kernels != "scalar") Large(kernels);
+    if (kernels != "scalar") Batches(kernels);
     Threads(kernels);
     std::printf("%s: %d layers, %d failures\n", kernels.c_str(), layers, failures);
   }

@@ -1,6 +1,6 @@
 // Runs one layer for counting instructions or time: steps KERNELS float32|float16|hybrid|int8|int16
-// INPUTS UNITS STEPS REPEATS [THREADS]. Marks begin and end of the measured calls by a system call
-// that does not exist, which an emulator's plugin can see; prints ns per step.
+// INPUTS UNITS STEPS REPEATS [THREADS [BATCH]]. Marks begin and end of the measured calls by a system
+// call that does not exist, which an emulator's plugin can see; prints ns per step.
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
                                    {inputs, units, 0, false, false, false, false});
   EdgeLstm* lstm = edgelstm_create_threaded(&layer.layer(), argv[1], argc > 7 ? std::atoi(argv[7]) : 1);
   if (lstm == nullptr) return 2;
-  edgelstm_test::RandomCall call(layer, 1, steps, false);
+  edgelstm_test::RandomCall call(layer, argc > 8 ? std::atoi(argv[8]) : 1, steps, false);
   edgelstm_run(lstm, &call.call());
   syscall(kMarker, 0);
   const auto started = std::chrono::steady_clock::now();

@@ -29,7 +29,7 @@ struct DotFunctions {
   // Full int8 of one row of a layer of which all is small and plain, or null.
   void (*stream)(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
                  void* scratch);
-  // What the stream multiplies the input with where it has enough steps, or null.
+  // What multiplies the input where it has enough steps, and h where a batch has enough rows, or null.
   const TileFunctions* tiles;
   // See LstmKernels.
   int64_t (*probe)(void* memory, int64_t bytes, int64_t rounds);

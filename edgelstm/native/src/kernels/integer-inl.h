@@ -50,6 +50,10 @@ class IntegerLstm {
   using Sizes = typename IntegerPacking<V>::Sizes;
   static constexpr int64_t kLanes = V::kLanes;
   static constexpr int64_t kWords = 2 * V::kLanes;
+  static constexpr bool kTiles = !V::kDotsAreExact && V::kLanes == TileFunctions::kLanes;
+  // A tile takes as long for one row as for all; with few values vectors are faster.
+  static constexpr int64_t kRowsForTiles = 3;
+  static constexpr int64_t kDepthForTiles = 48;
 
   IntegerLstm(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
               void* scratch, void* shared, const Member& member)
@@ -107,6 +111,10 @@ class IntegerLstm {
   template <int kGates>
   void RunRows(int64_t first, int64_t count) {
     if (call_.steps == 0) return;
+    tiles_ = kGates == 4 && count >= kRowsForTiles && layer_.inputs >= kDepthForTiles &&
+                     layer_.outputs >= kDepthForTiles
+                 ? dots_.tiles
+                 : nullptr;
     int8_t* h = static_cast<int8_t*>(call_.h) + first * layer_.outputs;
     int16_t* c = static_cast<int16_t*>(call_.c) + first * layer_.units;
     // Its own outputs and cells; without a projection they are its units.
@@ -142,6 +150,7 @@ class IntegerLstm {
       CopyBiased(h + r * layer_.outputs + begin, H(call_.steps, r) + begin, own);
       std::memcpy(c + r * layer_.units + c_begin, C(r) + c_begin, c_bytes);
     }
+    if (tiles_ != nullptr) tiles_->end();
     // The next rows begin with the same memory.
     member_.Wait();
   }
@@ -178,10 +187,12 @@ class IntegerLstm {
   template <int kGates>
   void Project(int64_t first, int64_t count, int64_t start, int64_t steps) {
     const int64_t total = steps * count;
-    for (int64_t i = 0; i < total; i += kMaxRows) {
+    const int64_t most = tiles_ != nullptr ? TileFunctions::kRows : kMaxRows;
+    if (tiles_ != nullptr) tiles_->begin(sizes_.input_depth);
+    for (int64_t i = 0; i < total; i += most) {
       const int8_t* rows[kMaxRows];
       int32_t corrections[kMaxRows];
-      const int64_t some = Smaller(kMaxRows, total - i);
+      const int64_t some = Smaller(most, total - i);
       for (int64_t r = 0; r < some; ++r) {
         int8_t* x = reinterpret_cast<int8_t*>(x_) + r * sizes_.input_depth;
         CopyBiased(x, Input(first + (i + r) % count, start + (i + r) / count), layer_.inputs);
@@ -190,6 +201,15 @@ class IntegerLstm {
         corrections[r] = Correction(x, sizes_.input_depth);
       }
       for (int64_t block = first_block_; block < end_block_; ++block) {
+        if constexpr (kGates == 4 && kTiles) {
+          if (tiles_ != nullptr) {
+            EachOfTile(sizes_.kernel, sizes_.kernel_offsets, sizes_.input_depth, block, rows[0],
+                       sizes_.input_depth, some, [&](int64_t r, const Int* sum) EDGELSTM_ALWAYS {
+                         StoreProjected<kGates>(sum, block, i + r);
+                       });
+            continue;
+          }
+        }
         ForTiles<V::kIntegerRows>(some, [&](auto tile, int64_t r) {
           ProjectTile<tile.kRows, kGates>(block, rows + r, corrections + r, i + r);
         });
@@ -204,14 +224,36 @@ class IntegerLstm {
     Dot<kRows, kGates>(sizes_.kernel, sizes_.kernel_offsets, sizes_.input_depth, block, rows,
                        corrections, sum);
     EDGELSTM_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      int16_t* to = Sums(row + r) + block * kGates * kWords;
-      Pair scaled[kGates];
-      ScaleGates<kGates>(sum + r * kGates * 2, kernel_scaling_, kernel_shifts_right_, scaled);
+    for (int r = 0; r < kRows; ++r) StoreProjected<kGates>(sum + r * kGates * 2, block, row + r);
+  }
+
+  template <int kGates>
+  EDGELSTM_INLINE void StoreProjected(const Int* sum, int64_t block, int64_t row) {
+    int16_t* to = Sums(row) + block * kGates * kWords;
+    Pair scaled[kGates];
+    ScaleGates<kGates>(sum, kernel_scaling_, kernel_shifts_right_, scaled);
+    EDGELSTM_UNROLL
+    for (int gate = 0; gate < kGates; ++gate) {
+      V::StoreWords(to + gate * kWords, V::Narrow(scaled[gate]));
+    }
+  }
+
+  // Calls `each(row, sums)` with what a block of a matrix makes of up to TileFunctions::kRows rows.
+  template <class Each>
+  EDGELSTM_INLINE void EachOfTile(int64_t matrix, int64_t offsets, int64_t depth, int64_t block,
+                                  const int8_t* rows, int64_t stride, int64_t count, Each each) {
+    constexpr int kParts = TileFunctions::kParts;
+    alignas(kAlignment) int32_t products[kParts][TileFunctions::kRows][TileFunctions::kLanes];
+    tiles_->multiply(Packed<int8_t>(matrix) + block * kParts * kLanes * depth, depth, rows, stride,
+                     products[0][0]);
+    const int32_t* offset = Packed<int32_t>(offsets) + block * kParts * kLanes;
+    for (int64_t r = 0; r < count; ++r) {
+      Int sum[kParts];
       EDGELSTM_UNROLL
-      for (int gate = 0; gate < kGates; ++gate) {
-        V::StoreWords(to + gate * kWords, V::Narrow(scaled[gate]));
+      for (int part = 0; part < kParts; ++part) {
+        sum[part] = V::AddInt(V::LoadInt(offset + part * kLanes), V::LoadInt(products[part][r]));
       }
+      each(r, sum);
     }
   }
 
@@ -251,7 +293,19 @@ class IntegerLstm {
       before[r] = H(step, r);
       corrections[r] = Correction(before[r], sizes_.output_depth);
     }
+    if (tiles_ != nullptr) tiles_->begin(sizes_.output_depth);
     BackAndForth(step, end_block_ - first_block_, [&](int64_t i) {
+      if constexpr (kGates == 4 && kTiles) {
+        for (int64_t r = 0; tiles_ != nullptr && r < count; r += TileFunctions::kRows) {
+          const int64_t block = first_block_ + i;
+          EachOfTile(sizes_.recurrent, sizes_.recurrent_offsets, sizes_.output_depth, block,
+                     before[r], sizes_.h_row, Smaller(TileFunctions::kRows, count - r),
+                     [&](int64_t row, const Int* sum) {
+                       FinishRow<kGates>(sum, block, r + row, sums + r + row);
+                     });
+        }
+        if (tiles_ != nullptr) return;
+      }
       ForTiles<V::kIntegerRows>(count, [&](auto tile, int64_t r) {
         StepTile<tile.kRows, kGates>(first_block_ + i, before + r, corrections + r, r, sums + r);
       });
@@ -275,23 +329,29 @@ class IntegerLstm {
     Dot<kRows, kGates>(sizes_.recurrent, sizes_.recurrent_offsets, sizes_.output_depth, block,
                        before, corrections, sum);
     for (int r = 0; r < kRows; ++r) {
-      int16_t* from = Sums(sums + r) + block * kGates * kWords;
-      Pair scaled[kGates];
-      ScaleGates<kGates>(sum + r * kGates * 2, recurrent_scaling_, recurrent_shifts_right_, scaled);
-      Words z[kGates];
+      FinishRow<kGates>(sum + r * kGates * 2, block, row + r, sums + r);
+    }
+  }
+
+  // Gates and c of one block of a row, or with layer norm their sums.
+  template <int kGates>
+  void FinishRow(const Int* sum, int64_t block, int64_t row, int64_t sums) {
+    int16_t* from = Sums(sums) + block * kGates * kWords;
+    Pair scaled[kGates];
+    ScaleGates<kGates>(sum, recurrent_scaling_, recurrent_shifts_right_, scaled);
+    Words z[kGates];
+    EDGELSTM_UNROLL
+    for (int gate = 0; gate < kGates; ++gate) {
+      const Words own = V::LoadWords(from + gate * kWords);
+      z[gate] = recurrent_fits_words_ ? V::AddSaturated(own, V::Narrow(scaled[gate]))
+                                      : V::AddNarrow(own, scaled[gate]);
+    }
+    if (has_layer_norm_) {
       EDGELSTM_UNROLL
-      for (int gate = 0; gate < kGates; ++gate) {
-        const Words own = V::LoadWords(from + gate * kWords);
-        z[gate] = recurrent_fits_words_ ? V::AddSaturated(own, V::Narrow(scaled[gate]))
-                                        : V::AddNarrow(own, scaled[gate]);
-      }
-      if (has_layer_norm_) {
-        EDGELSTM_UNROLL
-        for (int gate = 0; gate < kGates; ++gate) V::StoreWords(from + gate * kWords, z[gate]);
-      } else {
-        cell_.template Finish<kGates>(z, block, C(row + r) + block * kWords,
-                                      from + (kGates - 1) * kWords);
-      }
+      for (int gate = 0; gate < kGates; ++gate) V::StoreWords(from + gate * kWords, z[gate]);
+    } else {
+      cell_.template Finish<kGates>(z, block, C(row) + block * kWords,
+                                    from + (kGates - 1) * kWords);
     }
   }
 
@@ -346,6 +406,8 @@ class IntegerLstm {
   const bool has_layer_norm_, has_projection_;
   const char* packed_;
   char *sums_, *x_, *h_, *c_, *hidden_;
+  // Of the rows at hand, or null.
+  const TileFunctions* tiles_ = nullptr;
   Scaling kernel_scaling_[4], recurrent_scaling_[4];
   // Of all gates, and of sums below 2^30: almost always, and cheaper.
   bool kernel_shifts_right_, recurrent_shifts_right_;

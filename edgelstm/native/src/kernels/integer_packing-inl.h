@@ -53,7 +53,8 @@ class IntegerPacking {
       sums = memory.Place(2 * sums_row * chunk_rows);
       x = memory.Place(kMaxRows * input_depth);
       h_row = RoundUp(outputs + kWords, kAlignment);
-      h = memory.Place(2 * kMaxRows * h_row);
+      // Tiles read as many rows as they have.
+      h = memory.Place((kMaxRows + RoundUp(kMaxRows, TileFunctions::kRows)) * h_row);
       // One block more than there are units, for what comes before the first.
       c = memory.Place(2 * (kMaxRows * units + kWords));
       hidden = memory.Place(kMaxRows * units);

@@ -259,7 +259,7 @@ class IntegerStream {
     static_assert(V::kLanes == TileFunctions::kLanes && kParts == TileFunctions::kParts, "tiles");
     alignas(kAlignment) int32_t products[kParts * kTileSums];
     tiles_->multiply(Packed<int8_t>(sizes_.kernel) + block * kParts * V::kLanes * sizes_.input_depth,
-                     sizes_.input_depth, x_, products);
+                     sizes_.input_depth, x_, sizes_.input_depth, products);
     const int32_t* offset = Packed<int32_t>(sizes_.kernel_offsets) + block * kParts * V::kLanes;
     for (int gate = 0; gate < 4; ++gate) {
       const Scaling scaling = kernel_scaling_[gate];

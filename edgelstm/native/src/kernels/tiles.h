@@ -13,8 +13,9 @@ struct TileFunctions {
   void (*begin)(int64_t depth);
   void (*end)();
   // sums[part][row][lane] of a block of weights as IntegerPacking lays them out for 16 lanes; the rows
-  // have DotFunctions::value_bias and stand `depth` bytes apart.
-  void (*multiply)(const int8_t* weights, int64_t depth, const int8_t* rows, int32_t* sums);
+  // have DotFunctions::value_bias and stand `stride` bytes apart.
+  void (*multiply)(const int8_t* weights, int64_t depth, const int8_t* rows, int64_t stride,
+                   int32_t* sums);
 };
 
 #if defined(EDGELSTM_AMX)

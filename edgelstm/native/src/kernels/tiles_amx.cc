@@ -39,8 +39,8 @@ void Begin(int64_t depth) {
 void End() { _tile_release(); }
 
 // Of four parts, as there are eight tiles.
-void MultiplyHalf(const int8_t* weights, int64_t depth, const int8_t* rows, int32_t* sums) {
-  const auto stride = static_cast<size_t>(depth);
+void MultiplyHalf(const int8_t* weights, int64_t depth, const int8_t* rows, size_t stride,
+                  int32_t* sums) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -75,9 +75,10 @@ void MultiplyHalf(const int8_t* weights, int64_t depth, const int8_t* rows, int3
   _tile_stored(3, sums + 3 * kSums, kRowBytes);
 }
 
-void Multiply(const int8_t* weights, int64_t depth, const int8_t* rows, int32_t* sums) {
-  MultiplyHalf(weights, depth, rows, sums);
-  MultiplyHalf(weights + kGroup / 2, depth, rows,
+void Multiply(const int8_t* weights, int64_t depth, const int8_t* rows, int64_t stride,
+              int32_t* sums) {
+  MultiplyHalf(weights, depth, rows, static_cast<size_t>(stride), sums);
+  MultiplyHalf(weights + kGroup / 2, depth, rows, static_cast<size_t>(stride),
                sums + TileFunctions::kRows * TileFunctions::kLanes * TileFunctions::kParts / 2);
 }
 

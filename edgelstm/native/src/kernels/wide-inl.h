@@ -156,7 +156,7 @@ class WideLstm {
         alignas(kAlignment) int32_t products[kParts * kTileSums];
         if (step % kSteps == 0) {
           tiles.multiply(weights, sizes_.input_depth, x_bytes_ + 2 * step * sizes_.input_depth,
-                         products);
+                         sizes_.input_depth, products);
         }
         Int sum[kParts];
         EDGELSTM_UNROLL
