@@ -104,6 +104,17 @@ def test_a_folder_in_a_files_place_is_refused(
     assert "This is a folder" in said
 
 
+@pytest.mark.parametrize("option", ["--quantize", "--calibration"])
+def test_a_pipe_in_the_place_of_a_plan_or_data_is_refused(
+    option: str, tmp_path: Path, capsys: Any
+) -> None:
+    """These options take words too, so their paths are looked at when they are known to be one."""
+    pipe = tmp_path / "odd.toml"
+    os.mkfifo(pipe)
+    output = str(tmp_path / "out.tflite")
+    fails(["convert", "x.keras", "-o", output, option, str(pipe)], 2, tmp_path, capsys, "odd.toml")
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -43,6 +43,8 @@ def read_plan(path: Path) -> Plan:
         UnsupportedModelError: a precision is not written.
     """
     where = str(path)
+    if path.exists() and not path.is_file():  # opening a pipe waits for its writer
+        raise OptionError("The plan is no file.", where=where, cure="name a file in TOML")
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST_BYTES + 1)
