@@ -16,6 +16,7 @@ from edgelstm.converters import pipeline
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.report import ConversionReport
+from edgelstm.runtime import Session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +134,22 @@ def test_a_keras_graph_is_converted_as_its_cells(
     assert report.fused == report.fused_ops == MODELS[name].fused
     assert len(report.not_fused) == (0 if MODELS[name].fused else 1)
     assert all(r.reason for r in report.recurrences)
+
+
+def test_a_keras_3_model_that_tensorflow_saved_has_the_values_of_its_copies(
+    tmp_path: Path,
+) -> None:
+    """Its checkpoint holds copies of the variables that its functions read."""
+    model = _model("keras", Layers(lambda k: [k.LSTM(6), k.Dense(3)], 1, 7))
+    path = tmp_path / "saved"
+    tensorflow().saved_model.save(model, str(path))
+    report = _convert(path, tmp_path)
+    assert report.fused == report.fused_ops == 1
+    (given,) = report.signatures["serving_default"].inputs
+    rows = 1 if given.shape[0] is None else given.shape[0]
+    x = np.random.default_rng(1).standard_normal((rows, 7, 5)).astype(np.float32)
+    (found,) = Session(tmp_path / "out.tflite").run({given.name: x}).values()
+    np.testing.assert_allclose(found, np.asarray(model(x)), atol=1e-5)
 
 
 def test_an_unrolled_graph_of_200_steps_is_recovered_as_one_recurrence(tmp_path: Path) -> None:

@@ -128,6 +128,27 @@ def saved_as(nodes: Nodes, where: str) -> dict[str, Saved]:
         for arg, saved in _assigned(body.nodes).items():
             if arg in given:
                 found.setdefault(parse_ref(given[arg])[0], saved)
+    for copy, source in _copies(nodes.by_name).items():
+        if copy in found:
+            found.setdefault(source, found[copy])
+    return found
+
+
+def _copies(nodes: Mapping[str, Node]) -> dict[str, str]:
+    """Variables that begin as another's value, by that other.
+
+    `tf.saved_model.save` of a Keras 3 model saves and restores such copies of the variables that
+    the functions read.
+    """
+    found = {}
+    for node in nodes.values():
+        if node.op not in _ASSIGNS or len(data_inputs(node)) < 2:
+            continue
+        copy, read = (parse_ref(text)[0] for text in data_inputs(node)[:2])
+        if read in nodes and nodes[read].op == "ReadVariableOp":
+            source = parse_ref(data_inputs(nodes[read])[0])[0]
+            if source in nodes and nodes[source].op in VARIABLES:
+                found[copy] = source
     return found
 
 
