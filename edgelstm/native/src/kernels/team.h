@@ -11,7 +11,9 @@ namespace edgelstm {
 class Barrier {
  public:
   void SetSize(int size) { size_ = size; }
-  void Wait();
+  // Returns whether the caller parked.
+  bool Wait();
+  bool AnyParked() const { return __atomic_load_n(&parked_, __ATOMIC_RELAXED) != 0; }
 
  private:
   int size_ = 1;
@@ -61,6 +63,8 @@ class Team {
   int size_;
   Job job_;
   void* context_;
+  // The caller's, where it wakes others.
+  int processor_;
   Worker workers_[kMostThreads];
 };
 
