@@ -156,6 +156,21 @@ class TestWrongModels:
         assert typical.outputs[0].failing_rows == (1, 2, 3, 4)
         assert typical.rows == tuple(name for name, _ in MASK_PATTERNS)
 
+    def test_steps_that_the_file_does_not_count_are_found(self) -> None:
+        """Random rows are whole, and rows of nothing but zeros look alike to both."""
+
+        def counting(x: Array) -> Array:
+            steps = x.any(axis=2).sum(axis=1)
+            return np.asarray(x + (steps % x.shape[1]).reshape(-1, 1, 1).astype(np.float32))
+
+        graph = Graph()
+        y = graph.op("ADD", [graph.x, graph.constant(0.0)], (DYNAMIC, DYNAMIC, FEATURES))
+        model = graph.finish(no_lstm(), y=y)
+        assert check(source_of(counting), model).passed
+        found = check(source_of(counting, padded=frozenset({"x"})), model)
+        assert {case.name for case in found.failures} == {"padded rows"}
+        assert found.failures[0].outputs[0].failing_rows == (0, 1)
+
     def test_a_model_right_in_row_0_only_is_found(self) -> None:
         """Every row of a batch is compared, and alone it would be right."""
         spec = random_spec()

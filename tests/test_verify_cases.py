@@ -26,7 +26,7 @@ from edgelstm.converters.spec import (
     TensorSpec,
 )
 from edgelstm.converters.verify.axes import InputAxes, ModelAxes
-from edgelstm.converters.verify.cases import MASK_PATTERNS, plan
+from edgelstm.converters.verify.cases import MASK_PATTERNS, PAD_PATTERNS, plan
 from edgelstm.errors import DataError, UnsupportedModelError
 
 
@@ -88,6 +88,25 @@ class TestCases:
         typical = cases[0]
         for name, row in zip(typical.rows, typical.calls[0]["x"], strict=True):
             np.testing.assert_array_equal(row != 0, dict(MASK_PATTERNS)[name](20))
+
+    @pytest.mark.parametrize("batch", [None, 1, 2, 8])
+    @pytest.mark.parametrize("dtype", ["float32", "int32"])
+    def test_every_padding_is_met_at_every_batch_size(self, batch: int | None, dtype: str) -> None:
+        """A padded step is zero, no other is; nothing is padded in the other cases."""
+        features = (3,) if dtype == "float32" else ()
+        spec = TensorSpec("x", (batch, None, *features), dtype, 0, None if features else 4)
+        axes = ModelAxes((InputAxes(spec, time=1, mask=None, padding=0.0),))
+        cases = plan(axes, StatePolicy.RESET)
+        seen = set()
+        for case in (case for case in cases if "padded" in case.name):
+            assert case.optional and case.time == 20
+            for call in case.calls:
+                for name, row in zip(case.rows, call["x"], strict=True):
+                    seen.add(name)
+                    valid = row.reshape(20, -1).any(axis=1)
+                    np.testing.assert_array_equal(valid, dict(PAD_PATTERNS)[name](20))
+        assert seen == {name for name, _ in PAD_PATTERNS}
+        assert not any(case.rows for case in cases if "padded" not in case.name)
 
     @pytest.mark.parametrize("kind", [ValueError, UnsupportedModelError])
     def test_a_source_that_refuses_short_sequences_is_still_compared_on_three_lengths(

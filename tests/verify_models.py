@@ -89,6 +89,7 @@ class NumpySource:
     time_axes: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"x": 1})
     output_time_axes: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"y": 1})
     mask_values: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    padded: frozenset[str] = frozenset()
     states: tuple[StatePair, ...] = ()
 
     def reference(self, policy: StatePolicy) -> NumpyReference:

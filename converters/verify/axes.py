@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from edgelstm.converters.spec import Array, TensorSpec
-from edgelstm.converters.verify.source import Choosy, LaidOut, Source
+from edgelstm.converters.verify.source import Choosy, LaidOut, Padded, Source
 
 # Size of a dimension that varies but is neither batch nor time, e.g. an image's height.
 OTHER_SIZE = 8
@@ -25,6 +25,8 @@ class InputAxes:
     Attributes:
         batch_at: batch axis where the source names it; None where the rule holds.
         counts_steps: whether it holds the number of valid steps of each row.
+        padding: the value that rows may be filled up with; None where they are whole, or where
+            `mask` is that value.
         other_sizes: of open axes that are neither batch nor time, where not every size works.
     """
 
@@ -33,6 +35,7 @@ class InputAxes:
     mask: float | None
     batch_at: int | None = None
     counts_steps: bool = False
+    padding: float | None = None
     other_sizes: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     @property
@@ -95,6 +98,15 @@ class ModelAxes:
         """Whether some input masks steps."""
         return any(i.mask is not None and i.time is not None for i in self.inputs)
 
+    @property
+    def padded(self) -> bool:
+        """Whether rows may be shorter than the calls that masks and random lengths give."""
+        alone = not self.batch_varies and self.batch == 1  # one row, which random lengths fill
+        return any(
+            (i.padding is not None and i.time is not None) or (alone and i.counts_steps)
+            for i in self.inputs
+        )
+
 
 def model_axes(source: Source, written: Mapping[str, TensorSpec]) -> tuple[ModelAxes, list[str]]:
     """The inputs of a source as far as the written file takes them, and every disagreement.
@@ -129,6 +141,7 @@ def model_axes(source: Source, written: Mapping[str, TensorSpec]) -> tuple[Model
                 mask=source.mask_values.get(spec.name),
                 batch_at=source.batch_axes.get(spec.name) if isinstance(source, LaidOut) else None,
                 counts_steps=isinstance(source, LaidOut) and spec.name in source.lengths,
+                padding=_padding(source, spec.name),
                 other_sizes=source.other_sizes.get(spec.name, {})
                 if isinstance(source, Choosy)
                 else {},
@@ -138,6 +151,12 @@ def model_axes(source: Source, written: Mapping[str, TensorSpec]) -> tuple[Model
         if name not in names:
             problems.append(f"the file has an input '{name}' that the source does not have")
     return ModelAxes(tuple(inputs)), problems
+
+
+def _padding(source: Source, name: str) -> float | None:
+    """0 of inputs by which the source may count steps, unless masks write it anyway."""
+    counted = isinstance(source, Padded) and name in source.padded
+    return 0.0 if counted and source.mask_values.get(name) != 0.0 else None
 
 
 def _common_shape(

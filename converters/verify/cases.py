@@ -42,6 +42,13 @@ MASK_PATTERNS: tuple[tuple[str, Keep], ...] = (
     ("every step masked", lambda steps: np.zeros(steps, bool)),
 )
 
+TRAILING_STEPS, EVERY_STEP = 2, 4  # among these
+PAD_PATTERNS: tuple[tuple[str, Keep], ...] = (
+    ("trailing steps padded", lambda steps: np.arange(steps) < steps - (steps + 2) // 3),
+    ("all but the first step padded", lambda steps: np.arange(steps) < 1),
+    ("nothing padded", lambda steps: np.ones(steps, bool)),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -55,6 +62,7 @@ class Case:
         row_check: whether rows are also compared one by one.
         optional: whether the source may refuse it (a length that its layers cannot take).
         given: whether these are the user's own data.
+        lesser: the case without rows that are masked as a whole, for a source that refuses them.
     """
 
     name: str
@@ -66,6 +74,7 @@ class Case:
     row_check: bool = False
     optional: bool = False
     given: bool = False
+    lesser: Case | None = None
 
 
 def _holds_integers(spec: TensorSpec) -> bool:
@@ -122,6 +131,7 @@ def plan(
         calls = max(calls, min(maker.recorded_calls(large, typical), RECORDED_CALLS))
 
     cases = maker.masked("typical sequence", large, typical, calls, row_check=True)
+    cases += maker.padded("padded rows", large, typical)
     if axes.time_varies:
         lengths = {"short sequence": SHORT_STEPS, "single step": 1}
         if known < LONG_STEPS:
@@ -215,17 +225,64 @@ class _Maker:
             # A batch larger than the patterns left starts over with the first ones.
             filled = [group[row % len(group)] for row in range(batch)] if group else []
             self.next_call = 0
-            made = [self._mask(self._call(batch, time, 1.0), filled) for _ in range(calls)]
+            masks = {i.spec.name: i.mask for i in self.axes.inputs if i.mask is not None}
+            made = [self._call(batch, time, 1.0) for _ in range(calls)]
+            whole = Case(
+                name=name if len(groups) == 1 else f"{name} {number + 1}",
+                batch=batch,
+                time=self._steps(time),
+                calls=tuple(made),
+                ordinary=ordinary,
+                row_check=row_check and number == 0,
+                optional=optional,
+            )
+            less = [p if p != EVERY_STEP else TRAILING_STEPS for p in filled]
+            lesser = None if less == filled else self._masked(whole, less, masks)
+            cases.append(dataclasses.replace(self._masked(whole, filled, masks), lesser=lesser))
+        return cases
+
+    def _masked(self, case: Case, patterns: list[int], masks: Mapping[str, float]) -> Case:
+        keeps = [MASK_PATTERNS[pattern][1] for pattern in patterns]
+        calls = (
+            self._fill({n: array.copy() for n, array in call.items()}, keeps, masks)
+            for call in case.calls
+        )
+        rows = tuple(MASK_PATTERNS[pattern][0] for pattern in patterns)
+        return dataclasses.replace(case, calls=tuple(calls), rows=rows)
+
+    def padded(self, name: str, batch: int, time: int) -> list[Case]:
+        """Rows that are shorter than the call, where the model counts their steps.
+
+        A source may refuse them: what reads the step before the last one, say.
+        """
+        if not self.axes.padded or time < 2:
+            return []
+        values = {i.spec.name: i.padding for i in self.axes.inputs if i.padding is not None}
+        size = min(batch, len(PAD_PATTERNS))
+        cases: list[Case] = []
+        for first in range(0, len(PAD_PATTERNS), size):
+            group = PAD_PATTERNS[first : first + size]
+            patterns = [group[row % len(group)] for row in range(batch)]
+            keeps = [keep for _, keep in patterns]
+            self.next_call = 0
+            calls = []
+            for _ in range(2):
+                call = self._fill(self._call(batch, time, 1.0), keeps, values)
+                for inputs in self.axes.inputs:
+                    if inputs.counts_steps:
+                        steps = np.asarray([keep(time).sum() for keep in keeps])
+                        spec, array = inputs.spec, call[inputs.spec.name]
+                        call[spec.name] = np.resize(steps, array.shape).astype(spec.dtype)
+                calls.append(call)
             cases.append(
                 Case(
-                    name=name if len(groups) == 1 else f"{name} {number + 1}",
+                    name=name if size == len(PAD_PATTERNS) else f"{name} {len(cases) + 1}",
                     batch=batch,
                     time=self._steps(time),
-                    calls=tuple(made),
-                    rows=tuple(MASK_PATTERNS[p][0] for p in filled),
-                    ordinary=ordinary,
-                    row_check=row_check and number == 0,
-                    optional=optional,
+                    calls=tuple(calls),
+                    rows=tuple(row for row, _ in patterns),
+                    ordinary=False,
+                    optional=True,
                 )
             )
         return cases
@@ -271,7 +328,8 @@ class _Maker:
                 restored = np.moveaxis(ordered, (0, 1), (inputs.batch, inputs.time))
                 pushed[inputs.spec.name] = np.ascontiguousarray(restored)
             calls.append(pushed)
-        return dataclasses.replace(case, calls=tuple(calls))
+        lesser = None if case.lesser is None else self.swaying(case.lesser)
+        return dataclasses.replace(case, calls=tuple(calls), lesser=lesser)
 
     def _steps(self, time: int) -> int | None:
         return time if self.axes.has_time else None
@@ -340,29 +398,36 @@ class _Maker:
         lengths.reshape(-1)[:1] = time
         return lengths
 
-    def _mask(self, call: dict[str, Array], patterns: list[int]) -> dict[str, Array]:
-        """Writes the mask value into the masked steps; each further input is shifted by one."""
-        if not patterns:
+    def _fill(
+        self, call: dict[str, Array], keeps: list[Keep], values: Mapping[str, float]
+    ) -> dict[str, Array]:
+        """Writes a value into the steps that a row does not keep; further inputs shift by one row.
+
+        Args:
+            values: what is written, by input.
+        """
+        if not keeps:
             return call
-        masked = [i for i in self.axes.inputs if i.mask is not None and i.time is not None]
-        for shift, inputs in enumerate(masked):
-            array = call[inputs.spec.name]
+        filled = [i for i in self.axes.inputs if i.spec.name in values and i.time is not None]
+        for shift, inputs in enumerate(filled):
+            array, value = call[inputs.spec.name], values[inputs.spec.name]
             if inputs.time is None or inputs.batch is None or array.ndim < 2:
                 continue
             ordered = np.moveaxis(array, (inputs.batch, inputs.time), (0, 1))
             for row in range(ordered.shape[0]):
-                pattern = patterns[(row + shift) % len(patterns)]
-                keep = MASK_PATTERNS[pattern][1](ordered.shape[1])
-                ordered[row, ~keep] = inputs.mask
+                keep = keeps[(row + shift) % len(keeps)](ordered.shape[1])
+                ordered[row, ~keep] = value
                 if _holds_integers(inputs.spec):
-                    self._unmask(ordered, row, keep, inputs)
+                    self._keep_apart(ordered, row, keep, inputs.spec, value)
         return call
 
-    def _unmask(self, ordered: Array, row: int, keep: Array, inputs: InputAxes) -> None:
-        """Replaces integers that hit the mask value by chance, so that patterns stay exact."""
-        low, high = integer_range(inputs.spec)
-        other = next((v for v in range(low, min(high, low + 3)) if v != inputs.mask), None)
+    def _keep_apart(
+        self, ordered: Array, row: int, keep: Array, spec: TensorSpec, value: float
+    ) -> None:
+        """Replaces integers that hit the value by chance, so that patterns stay exact."""
+        low, high = integer_range(spec)
+        other = next((v for v in range(low, min(high, low + 3)) if v != value), None)
         if other is None:
             return
         kept = ordered[row, keep]
-        ordered[row, keep] = np.where(kept == inputs.mask, other, kept)
+        ordered[row, keep] = np.where(kept == value, other, kept)

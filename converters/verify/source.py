@@ -82,6 +82,15 @@ class LaidOut(Protocol):
 
 
 @runtime_checkable
+class Padded(Protocol):
+    """A source that may count the valid steps of a row by the row's own values."""
+
+    @property
+    def padded(self) -> frozenset[str]:
+        """The inputs that it may count them by: rows that are shorter end in zeros."""
+
+
+@runtime_checkable
 class Choosy(Protocol):
     """A source whose open axes, beside batch and time, do not take any size."""
 

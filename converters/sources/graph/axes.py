@@ -341,7 +341,7 @@ def _range(graph: Any, nodes: Nodes, one: GraphTensor) -> tuple[int, int] | None
 
 def _counts_steps(nodes: Nodes, one: GraphTensor) -> bool:
     """Whether an input is compared with the steps of a sequence, one number per row."""
-    if np.dtype(one.spec.dtype).kind not in "iu" or len(one.spec.shape) != 1:
+    if np.dtype(one.spec.dtype).kind not in "iu" or one.spec.shape[1:] not in ((), (1,)):
         return False
     for _, node, position in readers(nodes, parse_ref(one.tensor), _KEEPS, "the graph"):
         if node.op in _COMPARES or _LENGTHS.get(node.op) == position:

@@ -21,6 +21,7 @@ from edgelstm.converters.recurrence.ir import topological as ordered
 from edgelstm.converters.recurrence.pairing import followed
 from edgelstm.converters.recurrence.steps import lone_steps
 from edgelstm.converters.recurrence.views import is_zero
+from edgelstm.converters.sources.graph.direction import backward_loops
 from edgelstm.converters.spec import Array, StatePair
 
 # Two sizes tell what varies; sixteenfold ones fit what halves a picture's width a few times.
@@ -41,6 +42,7 @@ class LoopState:
             and one after the other; None where it is the one variable itself.
         given: whether it is an input of the graph; else the loop starts from zero.
         made: whether `pair.output` is an output of the graph.
+        backwards: whether its loop needs the end of a sequence first.
     """
 
     pair: StatePair
@@ -49,6 +51,7 @@ class LoopState:
     order: Array | None = None
     given: bool = False
     made: bool = False
+    backwards: bool = False
 
     def assembled(self, finals: Sequence[Array]) -> Array:
         """The state from the variables' values after the last step."""
@@ -89,7 +92,11 @@ def find_loop_states(
         if port not in taken and is_zero(starts[port]):
             name = _name(node, port[1])
             found.append(LoopState(StatePair(name, name, f"{name}_out"), shapes[port], (port,)))
-    return tuple(found)
+    turned = backward_loops(graph)
+    return tuple(
+        dataclasses.replace(state, backwards=any(name in turned for name, _ in state.ports))
+        for state in found
+    )
 
 
 def open_loops(

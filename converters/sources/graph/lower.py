@@ -30,7 +30,7 @@ from edgelstm.converters.sources.graph.loop_states import (
     open_loops,
     start_shapes,
 )
-from edgelstm.converters.sources.graph.masks import mask_values
+from edgelstm.converters.sources.graph.masks import mask_values, padded_inputs
 from edgelstm.converters.sources.graph.row_sizes import RowSizes
 from edgelstm.converters.sources.graph.static_sizes import StaticSizes
 from edgelstm.converters.sources.graph.writer import GraphWriter, Left
@@ -80,7 +80,7 @@ def trace_graph(
 ) -> TracedModel:
     """The graph traced with its recurrences replaced; nothing is converted yet."""
     graph, left = recover(frozen)
-    masks = mask_values(graph)
+    masks, padded = mask_values(graph), padded_inputs(graph)
     slots = _slots(frozen, policy)
     trace = _Trace(frozen, slots, graph, precision, left)
     rows = RowSizes(frozen.inputs, batch_axes, other_sizes or {})
@@ -99,6 +99,7 @@ def trace_graph(
             for item in frozen.plain_inputs
             if _input_key(item.name) in masks
         },
+        padded=frozenset(i.name for i in frozen.plain_inputs if _input_key(i.name) in padded),
     )
 
 

@@ -94,19 +94,21 @@ class _Probe:
 
     Attributes:
         error: why it did not run, where it did not.
-        fill: what integers are, 0 or 1, since the last time that it ran.
+        fill: what values are, 0 or 1, since the last time that it ran.
+        numb: whether fractions alone were tried with either, to no avail.
     """
 
     session: Session
     axes: Axes
     error: str = ""
     fill: int = 0
+    numb: bool = False
 
     def shapes(
         self, inputs: Sequence[GraphTensor], batch: int, steps: int
     ) -> dict[str, tuple[int, ...]] | None:
         """Shapes of the outputs for a batch and a number of steps; None where it does not run."""
-        # Words that are all padding have no last step, where lengths are counted from them.
+        # Rows that are all padding have no last step, where lengths are counted from them.
         for fill in (self.fill, 1 - self.fill):
             try:
                 found = self.session.run(
@@ -117,8 +119,9 @@ class _Probe:
             else:
                 self.fill, self.error = fill, ""
                 return {name: value.shape for name, value in found.items()}
-            if not any(np.dtype(i.spec.dtype).kind in "iu" for i in inputs):
+            if self.numb:
                 break
+        self.numb = not any(np.dtype(i.spec.dtype).kind in "iu" for i in inputs)
         return None
 
     def _values(self, one: GraphTensor, batch: int, steps: int, fill: int) -> Array:
@@ -131,8 +134,7 @@ class _Probe:
             sizes.get(axis, others.get(axis, OTHER)) if size is None else size
             for axis, size in enumerate(one.spec.shape)
         )
-        counts = np.dtype(one.spec.dtype).kind in "iu"
-        value = 1 if one.name in self.axes.lengths else fill if counts else 0
+        value = 1 if one.name in self.axes.lengths else fill
         return np.full(shape, value, one.spec.dtype)
 
 

@@ -60,6 +60,7 @@ class GraphSource:
 
         Raises:
             OptionError: there are none to be kept, or `--state-pair` does not fit.
+            UnsupportedModelError: states of a backward loop would be carried.
         """
         options, asked = self._options, self._options.state
         inputs, outputs = (
@@ -83,6 +84,13 @@ class GraphSource:
                 f"from an input: there is no state to {asked.value if asked else 'keep'}.",
                 where="--state",
                 cure="leave --state out; or make the state an input and an output of the graph",
+            )
+        backwards = next((state for state in states if state.backwards), None)
+        if asked is StatePolicy.CARRY and backwards is not None:
+            raise UnsupportedModelError(
+                "A layer that runs backwards in time has no state to carry to the next call.",
+                where=f"graph node {backwards.ports[0][0]}",
+                cure="use --state reset, or --state explicit to feed its states yourself",
             )
         from_zero = asked is StatePolicy.RESET
         if from_zero and not options.streaming:
@@ -141,6 +149,11 @@ class GraphSource:
     def mask_values(self) -> Mapping[str, float]:
         """By input, the number that the graph compares it with."""
         return self._traced.mask_values
+
+    @property
+    def padded(self) -> frozenset[str]:
+        """Inputs by whose values the graph may count the valid steps of a row."""
+        return self._traced.padded
 
     @property
     def states(self) -> tuple[StatePair, ...]:

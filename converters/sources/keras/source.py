@@ -11,6 +11,7 @@ import numpy as np
 
 from edgelstm.converters.options import ConvertOptions, RangeSource, Size
 from edgelstm.converters.report import SourceReport
+from edgelstm.converters.sources.graph.masks import TELLING
 from edgelstm.converters.sources.keras.hook import HALF, recurrent_layers
 from edgelstm.converters.sources.keras.lambdas import refuse_missing_name
 from edgelstm.converters.sources.keras.load import LoadedKeras, load_keras
@@ -95,6 +96,13 @@ class KerasSource:
                 if _layer_name(tensor) in read or (not read and len(self.inputs) == 1):
                     values[spec.name] = value
         return values
+
+    @property
+    def padded(self) -> frozenset[str]:
+        """Every sequence of a model that tells values apart: it may count valid steps by that."""
+        operations = self._trace().function.graph.get_operations()
+        tells = any(operation.type in TELLING for operation in operations)
+        return frozenset(spec.name for spec in self.inputs if tells and _is_sequence(spec))
 
     @property
     def normalising_layers(self) -> Mapping[str, str]:

@@ -57,6 +57,7 @@ class TracedModel:
         slots: every state that outlives a call; those not at home in an op are among them.
         function: the concrete TensorFlow function.
         mask_values: of a graph, by input, the number that masks a step.
+        padded: of a graph, inputs by whose values it may count the valid steps of a row.
     """
 
     recurrences: tuple[Recurrence, ...]
@@ -65,6 +66,7 @@ class TracedModel:
     slots: tuple[StateSlot, ...]
     function: Any
     mask_values: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    padded: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)

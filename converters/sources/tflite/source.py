@@ -16,6 +16,7 @@ from edgelstm.converters.recurrence.import_tflite import import_tflite
 from edgelstm.converters.recurrence.ir import LOOP, topological
 from edgelstm.converters.recurrence.pairing import check_told, pair_steps
 from edgelstm.converters.report import FUSED_OPS, SourceReport
+from edgelstm.converters.sources.graph.masks import padded_inputs
 from edgelstm.converters.sources.keras.names import StateHome, StateSlot
 from edgelstm.converters.sources.source import Finished
 from edgelstm.converters.sources.tflite.reference import GraphReference, SessionReference
@@ -151,6 +152,12 @@ class TfliteSource:
     def mask_values(self) -> Mapping[str, float]:
         """Files do not tell."""
         return {}
+
+    @property
+    def padded(self) -> frozenset[str]:
+        """Inputs by whose values the file may count the valid steps of a row."""
+        found = padded_inputs(import_tflite(self._model).graph)
+        return frozenset(name for name, index in self._names(True).items() if str(index) in found)
 
     @property
     def states(self) -> tuple[StatePair, ...]:
