@@ -154,7 +154,7 @@ EXPLICIT = ["--stream", "--state", "explicit"]
 KERAS_ONLY = ["--batch", "dynamic"]
 
 CASES: dict[str, Case] = {
-    "no data": ("open", path(""), [], ("names no calibration data",)),
+    "no data": ("open", path(""), [], ("A value is empty", "--calibration")),
     "npz of another size": ("open", npz(x=X[..., :3]), [], ("[16, 6, 3]", "[N, any, 4]", "d.npz")),
     "npz of other steps": ("both", npz(x=X[:, :5]), [], ("[16, 5, 4]", "[N, 6, 4]")),
     "npz with too few axes": ("open", npz(x=X[0, 0]), [], ("shape [4]",)),
