@@ -73,6 +73,11 @@ def name_signature(model: Model, marked: MarkedModel) -> None:
     model.set_signature("serving_default", inputs=inputs, outputs=outputs)
     for name, index in [*outputs.items(), *inputs.items()]:
         model.main.tensor(index).name = name
+    for index, rank in zip(outputs.values(), marked.output_ranks, strict=False):
+        tensor = model.main.tensor(index)
+        if rank and not tensor.signature:
+            # The stock converter forgets the shape of a conditional whose sides differ in theirs.
+            tensor.set_shape((-1,) * rank)
     model.main.inputs = list(inputs.values())
     model.main.outputs = list(outputs.values())
 

@@ -114,6 +114,22 @@ def test_sides_of_a_conditional_may_differ_in_shape_and_loops_have_no_steps(
     assert np.array_equal(Session(tmp_path / "m.tflite").run({"x": one})["y"], one[:, 0])
 
 
+def test_an_output_of_sides_that_differ_in_shape_keeps_its_axes(tmp_path: Path) -> None:
+    """The stock converter writes it as a scalar; as crf_decode's tags are."""
+
+    def build(tf: Any) -> None:
+        x = tf.compat.v1.placeholder(tf.float32, [None, None, FEATURES], name="x")
+        many = tf.cumsum(tf.reduce_sum(x, 2), 1)
+        y = tf.cond(tf.equal(tf.shape(x)[1], 1), lambda: x[:, 0, :1], lambda: many)
+        tf.identity(y, name="y")
+
+    _converted(write(tmp_path / "m.pb", build), "y")
+    session = Session(tmp_path / "m.tflite")
+    (output,) = session.outputs
+    assert output.shape == (None, None)
+    assert session.run({"x": np.ones([2, 5, FEATURES], np.float32)})["y"].shape == (2, 5)
+
+
 @pytest.mark.parametrize(
     ("rows", "steps"), [(None, None), (1, None), (1, 5), (1, 1), (None, 5)], ids=str
 )

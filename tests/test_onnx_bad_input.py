@@ -159,6 +159,39 @@ def _random(folder: Path) -> Path:
     )
 
 
+def _double(folder: Path) -> Path:
+    """An LSTM in float64."""
+
+    def edit(model: Any) -> None:
+        for tensor in model.graph.initializer:
+            value = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+        for value in model.graph.input:
+            value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+
+    return _edited(folder, edit)
+
+
+def _constant(folder: Path, place: int, name: str, value: Any) -> Path:
+    """An LSTM that reads a constant at a place."""
+
+    def edit(model: Any) -> None:
+        (node,) = model.graph.node
+        node.input.extend([""] * (place + 1 - len(node.input)))
+        node.input[place] = name
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+
+    return _edited(folder, edit)
+
+
+def _constant_states(folder: Path) -> Path:
+    return _constant(folder, 5, "h0", np.full((1, 2, 6), 0.5, np.float32))
+
+
+def _constant_lengths(folder: Path) -> Path:
+    return _constant(folder, 4, "lengths", np.asarray([1, 1, 1], np.int32))
+
+
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "truncated": (_truncated, "truncated or damaged"),
     "a cycle": (_cyclic, "cycle"),
@@ -176,6 +209,9 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an operator of one runtime": (_foreign_op, "com.microsoft"),
     "integers": (_quantized, "quantized"),
     "text": (_text, "text"),
+    "float64": (_double, "LSTM computes in float64"),
+    "initial states for two rows": (_constant_states, "initial_h 'h0', a constant for 2 rows"),
+    "lengths of three rows": (_constant_lengths, "sequence_lens 'lengths', a constant for 3 rows"),
     "random numbers": (_random, "RandomNormalLike"),
 }
 
@@ -193,6 +229,16 @@ def test_a_file_that_cannot_be_converted_is_refused_with_one_message(
         convert(source, folder / "out.tflite", ConvertOptions(), progress=lambda _: None)
     assert raised.value.exit_code == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("make", "rows"), [(_constant_states, 2), (_constant_lengths, 3)])
+def test_constants_for_some_rows_are_converted_for_that_batch(
+    make: Callable[[Path], Path], rows: int, tmp_path: Path
+) -> None:
+    """The cure that the message names."""
+    options = ConvertOptions(batch=rows)
+    report = convert(make(tmp_path), tmp_path / "o.tflite", options, progress=lambda _: None)
+    assert report.verification is not None and report.verification.passed
 
 
 def test_weights_outside_of_the_folder_are_called_unsafe(tmp_path: Path) -> None:

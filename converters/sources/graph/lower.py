@@ -68,6 +68,9 @@ def mark_traced(traced: TracedModel, precision: Precision) -> MarkedModel:
         inputs=traced.inputs,
         outputs=traced.outputs,
         slots=traced.slots,
+        output_ranks=tuple(
+            spec.shape.rank for _, spec in sorted(dict(traced.function.structured_outputs).items())
+        ),
     )
 
 

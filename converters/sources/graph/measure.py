@@ -84,6 +84,13 @@ def measure(session: Session, inputs: Sequence[GraphTensor], axes: Axes, where: 
     return Measured(tuple(inputs), outputs, output_time, output_batch, tuple(notes))
 
 
+def runs(session: Session, inputs: Sequence[GraphTensor], axes: Axes, batch: int) -> bool:
+    """Whether the graph takes a batch size with some number of steps."""
+    probe = _Probe(session, axes)
+    steps = (FIRST[1], SECOND[1], LONGER[1])
+    return any(probe.shapes(inputs, batch, number) is not None for number in steps)
+
+
 def _size(one: GraphTensor, places: Mapping[str, int]) -> int | None:
     return one.spec.shape[places[one.name]]
 

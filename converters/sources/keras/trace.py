@@ -75,6 +75,7 @@ class MarkedModel:
 
     Attributes:
         flatbuffer: a TFLite file whose fused recurrences are still markers.
+        output_ranks: numbers of axes of the outputs, where the trace knows them.
     """
 
     flatbuffer: bytes
@@ -82,6 +83,7 @@ class MarkedModel:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     slots: tuple[StateSlot, ...]
+    output_ranks: tuple[int | None, ...] = ()
 
 
 def trace_model(live: LiveModel, policy: StatePolicy | None, precision: Precision) -> TracedModel:

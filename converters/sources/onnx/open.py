@@ -14,9 +14,11 @@ from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.options import ConvertOptions, Size
 from edgelstm.converters.sources.graph.axes import Axes
 from edgelstm.converters.sources.graph.frozen import FrozenGraph, GraphTensor, MutableVariable
+from edgelstm.converters.sources.graph.measure import runs
 from edgelstm.converters.sources.graph.nodes import Nodes, parse_ref
 from edgelstm.converters.sources.graph.open import laid_out
 from edgelstm.converters.sources.onnx.conditions import decided
+from edgelstm.converters.sources.onnx.demands import fixed_rows, refuse_double
 from edgelstm.converters.sources.onnx.files import OnnxFile, read_onnx
 from edgelstm.converters.sources.onnx.package import onnx
 from edgelstm.converters.sources.onnx.reference import OnnxSession
@@ -48,6 +50,7 @@ def open_onnx(path: Path, options: ConvertOptions, where: str | None = None) -> 
         InputError: the file, or an option, is wrong; the message says what to do.
     """
     file = read_onnx(path, where or str(path))
+    refuse_double(file.model, file.where)
     notes: list[str] = []
     inputs = _inputs(file, options, notes)
     fixed = _fixed(file, options, inputs)
@@ -88,9 +91,20 @@ def open_onnx(path: Path, options: ConvertOptions, where: str | None = None) -> 
             + "."
         )
     unlaid = FrozenGraph(None, traced.used, traced.outputs, traced.states, tuple(notes))
-    frozen, axes = laid_out(
-        traced.nodes, unlaid, session, options, file.where, sizes.other, _named_axes(file, inputs)
-    )
+    demanded = fixed_rows(file.model)
+    named = _named_axes(file, inputs)
+    try:
+        frozen, axes = laid_out(
+            traced.nodes, unlaid, session, options, file.where, sizes.other, named
+        )
+    except UnsupportedModelError:
+        if demanded is None or options.batch == demanded.rows:
+            raise
+        raise demanded.error(file.where) from None
+    if demanded is not None:
+        batches = [i.spec.shape[axes.batch[i.name]] for i in frozen.inputs if i.name in axes.batch]
+        if None in batches and not runs(session, frozen.inputs, axes, demanded.rows + 1):
+            raise demanded.error(file.where)
     return OpenedOnnx(file, frozen, session, axes, tuple(states))
 
 
