@@ -133,6 +133,34 @@ def test_the_last_step_that_counts_is_read_where_zeros_have_none(tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda tf, mask: mask[:, :, None],
+        lambda tf, mask: mask[:, None, :, None][:, 0],
+        lambda tf, mask: mask[:, 1:, None],
+        lambda tf, mask: mask[None, :, -1, None],
+        lambda tf, mask: mask[:, ::2, None, None],
+    ],
+    ids=["behind", "between", "a part", "beside one dropped", "every other step"],
+)
+def test_a_mask_gets_axes_by_slicing(pick: Callable[[Any, Any], Any], tmp_path: Path) -> None:
+    """With batch and time open the stock converter leaves such slices to TensorFlow."""
+
+    def build(tf: Any) -> None:
+        x = _floats(tf)
+        mask = tf.sign(tf.reduce_max(tf.abs(x), 2))
+        steps = tf.cast(tf.reduce_sum(mask, 1), tf.int32)
+        outputs = _lstm(tf, x, steps, "all")
+        rows = tf.cast(steps, tf.float32)
+        mean = tf.reduce_sum(outputs * mask[:, :, None], 1) / (rows[:, None] + 1.0)
+        tf.identity(mean, name="mean")
+        tf.identity(pick(tf, mask), name="mask")
+
+    report = _report(write(tmp_path / "m.pb", build), "mean", "mask")
+    assert [r.lowering.value for r in report.recurrences] == ["fused"]
+
+
 def test_words_that_are_all_padding_are_left_out_where_the_graph_refuses_them(
     tmp_path: Path,
 ) -> None:

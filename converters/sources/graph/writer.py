@@ -18,6 +18,7 @@ from edgelstm.converters.recurrence.plan import Plan, PlannedPart, plan
 from edgelstm.converters.recurrence.run import call
 from edgelstm.converters.recurrence.scan import SCAN, Scan, sync
 from edgelstm.converters.recurrence.series import APART, TIME_MAJOR
+from edgelstm.converters.sources.graph.new_axes import axes_apart
 from edgelstm.converters.sources.graph.sides import Sides, first_of_open, surely_run
 from edgelstm.converters.spec import Lowering, LstmSpec, Precision, Recurrence
 from edgelstm.errors import UnsupportedModelError
@@ -112,6 +113,7 @@ class GraphWriter:
             or (None if node in self._sure else first_of_open(node, inputs))
             or _squeezed(node, inputs)
             or _branched(node, inputs)
+            or axes_apart(node, inputs)
             or call(node, inputs)
         )
         for port, result in enumerate(results):
