@@ -20,16 +20,28 @@ struct HybridMatrix {
   int64_t first_block, end_block;
   int64_t depth;   // elements of a row that are read
   int64_t padded;  // elements of a row that are packed
+  // What multiplies, or null; TileFunctions::begin was called with `padded`.
+  const TileFunctions* tiles;
 };
 
 template <class V>
 class HybridProduct {
+  using Float = typename V::Float;
+  using Int = typename V::Int;
+  static constexpr int64_t kLanes = V::kLanes;
+
  public:
-  // sums[row] += matrix rows[row]. `vectors` holds `count` rows of `vector_depth` int8.
-  template <int kGates>
-  static void Multiply(const HybridMatrix& matrix, const float* const* rows, int64_t count,
-                       int8_t* vectors, int64_t vector_depth, float* sums, int64_t sums_row) {
-    Row quantized[kMaxRows];
+  static constexpr bool kTiles = !V::kDotsAreExact && V::kLanes == TileFunctions::kLanes;
+
+  struct Row {
+    const int8_t* values;
+    float scale;
+    int32_t zero, correction;
+  };
+
+  // `vectors` has `vector_depth` int8 for each row.
+  static void Quantize(const HybridMatrix& matrix, const float* const* rows, int64_t count,
+                       int8_t* vectors, int64_t vector_depth, Row* quantized) {
     for (int64_t r = 0; r < count; ++r) {
       int8_t* vector = vectors + r * vector_depth;
       quantized[r] = matrix.row_sums ? QuantizeAsymmetric(rows[r], matrix, vector)
@@ -37,30 +49,81 @@ class HybridProduct {
       quantized[r].values = vector;
       quantized[r].correction = matrix.dots->correction(vector, matrix.padded);
     }
+  }
+
+  // sums[row] += matrix rows[row].
+  template <int kGates>
+  static void Multiply(const HybridMatrix& matrix, const Row* rows, int64_t count, int64_t step,
+                       float* sums, int64_t sums_row) {
+    if constexpr (kTiles) {
+      if (matrix.tiles != nullptr) {
+        MultiplyTiles<kGates>(matrix, rows, count, step,
+                              [&](int64_t r, int64_t block, const Float* products, const Float* scales) {
+                                AddScaled<kGates>(products, scales,
+                                                  sums + r * sums_row + block * kGates * kLanes);
+                              });
+        return;
+      }
+    }
     int64_t block = matrix.first_block;
     if (count == 1) {
       for (; block + 2 <= matrix.end_block; block += 2) {
-        AddTile<1, 2, kGates>(matrix, block, quantized, sums, sums_row);
+        AddTile<1, 2, kGates>(matrix, block, rows, sums, sums_row);
       }
     }
     for (; block < matrix.end_block; ++block) {
       ForTiles<V::kInt8Rows>(count, [&](auto tile, int64_t r) {
-        AddTile<tile.kRows, 1, kGates>(matrix, block, quantized + r, sums + r * sums_row,
-                                       sums_row);
+        AddTile<tile.kRows, 1, kGates>(matrix, block, rows + r, sums + r * sums_row, sums_row);
       });
     }
   }
 
- private:
-  using Float = typename V::Float;
-  using Int = typename V::Int;
-  static constexpr int64_t kLanes = V::kLanes;
+  // Calls `each(row, block, products, scales)`, both by gate, block by block. There are two rows or
+  // more, whose values stand one after the other with room behind them for a tile's.
+  template <int kGates, class Each>
+  static EDGELSTM_INLINE void MultiplyTiles(const HybridMatrix& matrix, const Row* rows, int64_t count,
+                                            int64_t step, Each each) {
+    const int64_t stride = rows[1].values - rows[0].values;
+    BackAndForth(step, matrix.end_block - matrix.first_block, [&](int64_t i) {
+      const int64_t block = matrix.first_block + i;
+      const int8_t* weights = matrix.weights + block * matrix.padded * kGates * kLanes;
+      Int row_sum[kGates];
+      if (matrix.row_sums != nullptr) {
+        EDGELSTM_UNROLL
+        for (int gate = 0; gate < kGates; ++gate) {
+          row_sum[gate] = V::LoadInt(matrix.row_sums + (block * kGates + gate) * kLanes);
+        }
+      }
+      for (int64_t first = 0; first < count; first += TileFunctions::kRows) {
+        alignas(kAlignment) int32_t sums[kGates][TileFunctions::kRows][TileFunctions::kLanes];
+        matrix.tiles->multiply_gates(weights, kGates, matrix.padded, rows[first].values, stride,
+                                     sums[0][0]);
+        const int64_t end = Smaller(count, first + TileFunctions::kRows);
+        for (int64_t r = first; r < end; ++r) {
+          Float products[kGates], scales[kGates];
+          EDGELSTM_UNROLL
+          for (int gate = 0; gate < kGates; ++gate) {
+            Int sum = V::AddInt(V::LoadInt(sums[gate][r - first]), V::SetInt(rows[r].correction));
+            if (matrix.row_sums != nullptr) {
+              sum = V::SubInt(sum, V::MulInt(V::SetInt(rows[r].zero), row_sum[gate]));
+            }
+            products[gate] = V::ToFloat(sum);
+            scales[gate] = V::Set(matrix.scales[gate * matrix.scale_step] * rows[r].scale);
+          }
+          each(r, block, products, scales);
+        }
+      }
+    });
+  }
 
-  struct Row {
-    const int8_t* values;
-    float scale;
-    int32_t zero, correction;
-  };
+ private:
+  template <int kGates>
+  static EDGELSTM_INLINE void AddScaled(const Float* products, const Float* scales, float* to) {
+    EDGELSTM_UNROLL
+    for (int gate = 0; gate < kGates; ++gate, to += kLanes) {
+      V::Store(to, V::MulAdd(products[gate], scales[gate], V::Load(to)));
+    }
+  }
 
   template <int kRows, int kBlocks, int kGates>
   static void AddTile(const HybridMatrix& matrix, int64_t block, const Row* rows,

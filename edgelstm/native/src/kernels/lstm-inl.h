@@ -36,13 +36,18 @@ class Lstm {
     for (int64_t row = 0; row < call.batch; row += kMaxRows) {
       lstm.RunRows(row, Smaller(kMaxRows, call.batch - row));
     }
+    if (lstm.tiles_ != nullptr) lstm.tiles_->end();
   }
 
  private:
   using Float = typename V::Float;
   using Sizes = typename LstmPacking<V>::Sizes;
   using MixedOrHalf = std::conditional_t<V::kMixesHalf, MixedElement, uint16_t>;
+  using HybridRow = typename HybridProduct<V>::Row;
   static constexpr int64_t kLanes = V::kLanes;
+  // A tile takes as long for one row as for all; with few values vectors are faster.
+  static constexpr int64_t kRowsForTiles = 3;
+  static constexpr int64_t kDepthForTiles = 48;
 
   // --- one call ---
 
@@ -178,6 +183,13 @@ class Lstm {
         const Matrix recurrent = {sizes_.recurrent,    first_block_, end_block_,
                                   layer_.outputs,      sizes_.output_depth,
                                   sizes_.recurrent_row_sums, 8 - kGates, 1};
+        if constexpr (HybridProduct<V>::kTiles) {
+          if (hybrid_ && !has_layer_norm_ &&
+              FinishTiles<kGates>(HybridOf(recurrent, count), before, count, step, sums, c, hidden)) {
+            if (has_projection_) ProjectHidden(first, count, step, hidden);
+            return;
+          }
+        }
         Multiply<kGates>(recurrent, before, count, sums, sizes_.sums_row, step);
       }
       for (int64_t r = 0; r < count; ++r) {
@@ -197,6 +209,28 @@ class Lstm {
       AsStored<kGates>(before[0], step, sums, c, hidden[0]);
     }
     if (has_projection_) ProjectHidden(first, count, step, hidden);
+  }
+
+  // The hybrid recurrent part of all rows, their gates finished while in registers; false without
+  // matrix tiles for it.
+  template <int kGates>
+  bool FinishTiles(const HybridMatrix& matrix, const float* const* before, int64_t count, int64_t step,
+                   const float* sums, float* c, float* const* hidden) {
+    if (matrix.tiles == nullptr) return false;
+    HybridRow rows[kMaxRows];
+    HybridProduct<V>::Quantize(matrix, before, count, vectors_, sizes_.vector_depth, rows);
+    HybridProduct<V>::template MultiplyTiles<kGates>(
+        matrix, rows, count, step,
+        [&](int64_t r, int64_t block, const Float* products, const Float* scales) {
+          Float z[kGates];
+          Gates<kGates>(sums + r * sizes_.sums_row, block, z);
+          EDGELSTM_UNROLL
+          for (int gate = 0; gate < kGates; ++gate) {
+            z[gate] = V::MulAdd(products[gate], scales[gate], z[gate]);
+          }
+          Cell<kGates>(z, block, c + r * layer_.units, hidden[r]);
+        });
+    return true;
   }
 
   EDGELSTM_NOINLINE void MultiplyCompact(const float* const* before, int64_t count, int64_t step,
@@ -269,25 +303,38 @@ class Lstm {
     int first_scale, scale_step;
   };
 
+  // For the products of `count` rows.
+  HybridMatrix HybridOf(const Matrix& matrix, int64_t count) {
+    const auto* row_sums = reinterpret_cast<const int32_t*>(packed_ + matrix.row_sums);
+    const auto* dots = *reinterpret_cast<const DotFunctions* const*>(packed_ + sizes_.dots);
+    const TileFunctions* tiles = nullptr;
+    if constexpr (HybridProduct<V>::kTiles) {
+      if (count >= kRowsForTiles && matrix.depth >= kDepthForTiles) tiles = dots->tiles;
+      if (tiles != nullptr) tiles->begin(matrix.padded);
+      tiles_ = tiles != nullptr ? tiles : tiles_;
+    }
+    return {dots,
+            reinterpret_cast<const int8_t*>(packed_ + matrix.offset),
+            asymmetric_ ? row_sums : nullptr,
+            scales_ + matrix.first_scale,
+            matrix.scale_step,
+            matrix.first_block,
+            matrix.end_block,
+            matrix.depth,
+            matrix.padded,
+            tiles};
+  }
+
   // sums[row] += matrix rows[row].
   template <int kGates>
   void Multiply(const Matrix& matrix, const float* const* rows, int64_t count, float* sums,
                 int64_t sums_row, int64_t step = 0) {
     const char* weights = packed_ + matrix.offset;
     if (hybrid_) {
-      const auto* row_sums = reinterpret_cast<const int32_t*>(packed_ + matrix.row_sums);
-      const HybridMatrix hybrid = {
-          *reinterpret_cast<const DotFunctions* const*>(packed_ + sizes_.dots),
-          reinterpret_cast<const int8_t*>(weights),
-          asymmetric_ ? row_sums : nullptr,
-          scales_ + matrix.first_scale,
-          matrix.scale_step,
-          matrix.first_block,
-          matrix.end_block,
-          matrix.depth,
-          matrix.padded};
-      HybridProduct<V>::template Multiply<kGates>(hybrid, rows, count, vectors_,
-                                                  sizes_.vector_depth, sums, sums_row);
+      const HybridMatrix hybrid = HybridOf(matrix, count);
+      HybridRow quantized[kProjectedRows];
+      HybridProduct<V>::Quantize(hybrid, rows, count, vectors_, sizes_.vector_depth, quantized);
+      HybridProduct<V>::template Multiply<kGates>(hybrid, quantized, count, step, sums, sums_row);
       return;
     }
     if constexpr (V::kMixesHalf && kGates == kMixedGates) {
@@ -510,6 +557,8 @@ class Lstm {
   float* projected_;
   int8_t* vectors_;
   float* scaled_;
+  // That were begun, or null.
+  const TileFunctions* tiles_ = nullptr;
 };
 
 }  // namespace

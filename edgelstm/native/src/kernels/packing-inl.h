@@ -99,13 +99,13 @@ class LstmPacking {
 
       Layout memory;
       sums_row = units * gates;
-      product_rows = V::kReadsAhead && !hybrid ? kProjectedRows : kMaxRows;
+      product_rows = V::kReadsAhead ? kProjectedRows : kMaxRows;
       chunk_rows = Larger(product_rows, kChunkBytes / (4 * sums_row));
       sums = memory.Place(4 * sums_row * chunk_rows);
       hidden = memory.Place(HasProjection(layer) ? 4 * units * kMaxRows : 0);
       projected = memory.Place(HasProjection(layer) ? 4 * outputs * kMaxRows : 0);
       const int64_t longest = Larger(input_depth, Larger(output_depth, unit_depth));
-      vectors = memory.Place(hybrid ? kMaxRows * longest : 0);
+      vectors = memory.Place(hybrid ? product_rows * longest : 0);
       scaled = memory.Place(compact ? 4 * kMaxRows * CompactPacking<V>::ScaledRow(output_depth) : 0);
       scratch = memory.end();
       vector_depth = longest;

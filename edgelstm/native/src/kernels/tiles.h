@@ -16,6 +16,10 @@ struct TileFunctions {
   // have DotFunctions::value_bias and stand `stride` bytes apart.
   void (*multiply)(const int8_t* weights, int64_t depth, const int8_t* rows, int64_t stride,
                    int32_t* sums);
+  // The same of a block of hybrid weights of three or four gates as LstmPacking lays them out, with
+  // DotFunctions::weight_bias, which the sums have too much; the rows are as they are.
+  void (*multiply_gates)(const int8_t* weights, int gates, int64_t depth, const int8_t* rows,
+                         int64_t stride, int32_t* sums);
 };
 
 #if defined(EDGELSTM_AMX)

@@ -38,52 +38,79 @@ void Begin(int64_t depth) {
 
 void End() { _tile_release(); }
 
-// Of four parts, as there are eight tiles.
-void MultiplyHalf(const int8_t* weights, int64_t depth, const int8_t* rows, size_t stride,
-                  int32_t* sums) {
+// Weights of full int8 have a sign and its rows none, in hybrid arithmetic it is the other way round.
+#define EDGELSTM_PRODUCT(sum, values, weights)                    \
+  do {                                                            \
+    if constexpr (kHybrid) {                                      \
+      _tile_dpbsud(sum, values, weights);                         \
+    } else {                                                      \
+      _tile_dpbusd(sum, values, weights);                         \
+    }                                                             \
+  } while (false)
+
+// Of three or four parts, as there are eight tiles; four k of all parts take `kBytes`.
+template <int kParts, size_t kBytes, bool kHybrid>
+void MultiplyParts(const int8_t* weights, int64_t depth, const int8_t* rows, size_t stride,
+                   int32_t* sums) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   int64_t k = 0;
-  for (; k + kDepth <= depth; k += kDepth, weights += kDepth / 4 * kGroup) {
+  for (; k + kDepth <= depth; k += kDepth, weights += kDepth / 4 * kBytes) {
     _tile_loadd(4, rows + k, stride);
-    _tile_loadd(5, weights, kGroup);
-    _tile_dpbusd(0, 4, 5);
-    _tile_loadd(5, weights + kRowBytes, kGroup);
-    _tile_dpbusd(1, 4, 5);
-    _tile_loadd(5, weights + 2 * kRowBytes, kGroup);
-    _tile_dpbusd(2, 4, 5);
-    _tile_loadd(5, weights + 3 * kRowBytes, kGroup);
-    _tile_dpbusd(3, 4, 5);
+    _tile_loadd(5, weights, kBytes);
+    EDGELSTM_PRODUCT(0, 4, 5);
+    _tile_loadd(5, weights + kRowBytes, kBytes);
+    EDGELSTM_PRODUCT(1, 4, 5);
+    _tile_loadd(5, weights + 2 * kRowBytes, kBytes);
+    EDGELSTM_PRODUCT(2, 4, 5);
+    if constexpr (kParts == 4) {
+      _tile_loadd(5, weights + 3 * kRowBytes, kBytes);
+      EDGELSTM_PRODUCT(3, 4, 5);
+    }
   }
   if (k < depth) {
     _tile_loadd(6, rows + k, stride);
-    _tile_loadd(7, weights, kGroup);
-    _tile_dpbusd(0, 6, 7);
-    _tile_loadd(7, weights + kRowBytes, kGroup);
-    _tile_dpbusd(1, 6, 7);
-    _tile_loadd(7, weights + 2 * kRowBytes, kGroup);
-    _tile_dpbusd(2, 6, 7);
-    _tile_loadd(7, weights + 3 * kRowBytes, kGroup);
-    _tile_dpbusd(3, 6, 7);
+    _tile_loadd(7, weights, kBytes);
+    EDGELSTM_PRODUCT(0, 6, 7);
+    _tile_loadd(7, weights + kRowBytes, kBytes);
+    EDGELSTM_PRODUCT(1, 6, 7);
+    _tile_loadd(7, weights + 2 * kRowBytes, kBytes);
+    EDGELSTM_PRODUCT(2, 6, 7);
+    if constexpr (kParts == 4) {
+      _tile_loadd(7, weights + 3 * kRowBytes, kBytes);
+      EDGELSTM_PRODUCT(3, 6, 7);
+    }
   }
   constexpr int kSums = TileFunctions::kRows * TileFunctions::kLanes;
   _tile_stored(0, sums, kRowBytes);
   _tile_stored(1, sums + kSums, kRowBytes);
   _tile_stored(2, sums + 2 * kSums, kRowBytes);
-  _tile_stored(3, sums + 3 * kSums, kRowBytes);
+  if constexpr (kParts == 4) _tile_stored(3, sums + 3 * kSums, kRowBytes);
 }
 
 void Multiply(const int8_t* weights, int64_t depth, const int8_t* rows, int64_t stride,
               int32_t* sums) {
-  MultiplyHalf(weights, depth, rows, static_cast<size_t>(stride), sums);
-  MultiplyHalf(weights + kGroup / 2, depth, rows, static_cast<size_t>(stride),
-               sums + TileFunctions::kRows * TileFunctions::kLanes * TileFunctions::kParts / 2);
+  constexpr int kHalf = TileFunctions::kParts / 2;
+  MultiplyParts<kHalf, kGroup, false>(weights, depth, rows, static_cast<size_t>(stride), sums);
+  MultiplyParts<kHalf, kGroup, false>(
+      weights + kGroup / 2, depth, rows, static_cast<size_t>(stride),
+      sums + TileFunctions::kRows * TileFunctions::kLanes * kHalf);
+}
+
+void MultiplyGates(const int8_t* weights, int gates, int64_t depth, const int8_t* rows, int64_t stride,
+                   int32_t* sums) {
+  const auto apart = static_cast<size_t>(stride);
+  if (gates == 3) {
+    MultiplyParts<3, 3 * kRowBytes, true>(weights, depth, rows, apart, sums);
+  } else {
+    MultiplyParts<4, 4 * kRowBytes, true>(weights, depth, rows, apart, sums);
+  }
 }
 
 }  // namespace
 
-const TileFunctions kTilesAmx = {Begin, End, Multiply};
+const TileFunctions kTilesAmx = {Begin, End, Multiply, MultiplyGates};
 
 }  // namespace edgelstm
