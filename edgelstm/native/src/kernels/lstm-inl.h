@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "kernels/activation-inl.h"
+#include "kernels/cell-inl.h"
 #include "kernels/compact-inl.h"
 #include "kernels/hybrid-inl.h"
 #include "kernels/lstm.h"
@@ -19,8 +19,6 @@
 
 namespace edgelstm {
 namespace {
-
-constexpr float kLayerNormEpsilon = 1e-8f;
 
 template <class V>
 class Lstm {
@@ -62,12 +60,13 @@ class Lstm {
         hybrid_(Hybrid(layer)),
         asymmetric_(layer.arithmetic == EDGELSTM_HYBRID_ASYMMETRIC),
         coupled_(Coupled(layer)),
-        has_peephole_(HasPeephole(layer)),
         has_layer_norm_(HasLayerNorm(layer)),
         has_projection_(HasProjection(layer)),
         packed_(static_cast<const char*>(packed)),
         compact_(V::kHasCompact && sizes_.compact && Header()->compact != 0),
         scales_(reinterpret_cast<const float*>(packed_ + sizes_.scales)),
+        cell_(layer, sizes_.units, Vector(sizes_.peephole, 0), Vector(sizes_.layer_norm, 0),
+              Vector(sizes_.bias, 0)),
         sums_(reinterpret_cast<float*>(static_cast<char*>(scratch) + sizes_.sums)),
         hidden_(reinterpret_cast<float*>(static_cast<char*>(scratch) + sizes_.hidden)),
         projected_(reinterpret_cast<float*>(static_cast<char*>(scratch) + sizes_.projected)),
@@ -196,13 +195,13 @@ class Lstm {
         float* row = sums + r * sizes_.sums_row;
         if (layer_.diagonal) AddDiagonal<kGates>(before[r], row);
         if (has_layer_norm_) {
-          Normalized<kGates>(row, c + r * layer_.units, hidden[r]);
+          cell_.template Normalized<kGates>(row, c + r * layer_.units, hidden[r]);
           continue;
         }
         for (int64_t block = first_block_; block < end_block_; ++block) {
           Float z[kGates];
-          Gates<kGates>(row, block, z);
-          Cell<kGates>(z, block, c + r * layer_.units, hidden[r]);
+          FloatCell<V>::template Gates<kGates>(row, block, z);
+          cell_.template Finish<kGates>(z, block, c + r * layer_.units, hidden[r]);
         }
       }
     } else {
@@ -223,12 +222,12 @@ class Lstm {
         matrix, rows, count, step,
         [&](int64_t r, int64_t block, const Float* products, const Float* scales) {
           Float z[kGates];
-          Gates<kGates>(sums + r * sizes_.sums_row, block, z);
+          FloatCell<V>::template Gates<kGates>(sums + r * sizes_.sums_row, block, z);
           EDGELSTM_UNROLL
           for (int gate = 0; gate < kGates; ++gate) {
             z[gate] = V::MulAdd(products[gate], scales[gate], z[gate]);
           }
-          Cell<kGates>(z, block, c + r * layer_.units, hidden[r]);
+          cell_.template Finish<kGates>(z, block, c + r * layer_.units, hidden[r]);
         });
     return true;
   }
@@ -294,7 +293,9 @@ class Lstm {
     }
     FloatProduct<V>::template Accumulate<1, kBlocks, kGates>(
         weights + block * depth * PackedRow<V, Element, kGates>::kElements, depth, &before, z);
-    for (int b = 0; b < kBlocks; ++b) Cell<kGates>(z + b * kGates, block + b, c, hidden);
+    for (int b = 0; b < kBlocks; ++b) {
+      cell_.template Finish<kGates>(z + b * kGates, block + b, c, hidden);
+    }
   }
 
   // One of the layer's matrices; offsets and depths as `Sizes` has them.
@@ -362,155 +363,16 @@ class Lstm {
         sums + matrix.first_block * kGates * kLanes, sums_row);
   }
 
-  // --- finishing ---
-
-  template <int kGates>
-  static void Gates(const float* row, int64_t block, Float* z) {
-    EDGELSTM_UNROLL
-    for (int gate = 0; gate < kGates; ++gate) {
-      z[gate] = V::Load(row + (block * kGates + gate) * kLanes);
-    }
-  }
-
   template <int kGates>
   void AddDiagonal(const float* before, float* row) const {
     for (int64_t block = first_block_; block < end_block_; ++block) {
-      const Float h = Part(before, block);
+      const Float h = cell_.Part(before, block);
       for (int gate = 0; gate < kGates; ++gate) {
         float* z = row + (block * kGates + gate) * kLanes;
         const Float weight =
             V::Load(Vector(sizes_.recurrent, gate + 4 - kGates) + block * kLanes);
         V::Store(z, V::MulAdd(weight, h, V::Load(z)));
       }
-    }
-  }
-
-  Float Part(const float* values, int64_t block) const {
-    const int64_t n = layer_.units - block * kLanes;
-    return n >= kLanes ? V::Load(values + block * kLanes)
-                       : V::LoadPart(values + block * kLanes, static_cast<int>(n));
-  }
-  void StorePart(float* values, int64_t block, Float value) const {
-    const int64_t n = layer_.units - block * kLanes;
-    if (n >= kLanes) {
-      V::Store(values + block * kLanes, value);
-    } else {
-      V::StorePart(values + block * kLanes, value, static_cast<int>(n));
-    }
-  }
-
-  Float Activate(Float x) const {
-    switch (layer_.activation) {
-      case EDGELSTM_RELU:
-        return V::Max(0.0f, x);
-      case EDGELSTM_RELU_N1_TO_1:
-        return V::Min(1.0f, V::Max(-1.0f, x));
-      case EDGELSTM_RELU6:
-        return V::Min(6.0f, V::Max(0.0f, x));
-      default:
-        return Tanh<V>(x);
-    }
-  }
-
-  static Float Clipped(Float x, float limit) {
-    return limit > 0.0f ? V::Min(limit, V::Max(-limit, x)) : x;
-  }
-
-  // f c + i g from the sums of the gates.
-  template <int kGates>
-  Float NextC(const Float* z, Float c) const {
-    const Float f = Sigmoid<V>(z[kGates - 3]);
-    const Float i = kGates == 4 ? Sigmoid<V>(z[0]) : V::Sub(V::Set(1.0f), f);
-    return Clipped(V::MulAdd(f, c, V::Mul(i, Activate(z[kGates - 2]))), layer_.cell_clip);
-  }
-
-  // Writes c of one block, and o tanh(c) to `hidden`.
-  template <int kGates>
-  void Cell(const Float* sums, int64_t block, float* c, float* hidden) const {
-    Float z[kGates];
-    EDGELSTM_UNROLL
-    for (int gate = 0; gate < kGates; ++gate) z[gate] = sums[gate];
-    const Float old = Part(c, block);
-    if (has_peephole_) AddPeephole<kGates>(block, old, z);
-    const Float next = NextC<kGates>(z, old);
-    StorePart(c, block, next);
-    if (has_peephole_) {
-      const Float weight = V::Load(Vector(sizes_.peephole, 3) + block * kLanes);
-      z[kGates - 1] = V::MulAdd(weight, next, z[kGates - 1]);
-    }
-    StorePart(hidden, block, V::Mul(Sigmoid<V>(z[kGates - 1]), Activate(next)));
-  }
-
-  // Those of the input and forget gates, which see the c before.
-  template <int kGates>
-  void AddPeephole(int64_t block, Float c, Float* z) const {
-    for (int gate = 0; gate < kGates - 2; ++gate) {
-      const Float weight = V::Load(Vector(sizes_.peephole, gate + 4 - kGates) + block * kLanes);
-      z[gate] = V::MulAdd(weight, c, z[gate]);
-    }
-  }
-
-  // As Cell for all blocks of a row, with layer norm: each gate needs all its units first, and
-  // the output gate needs the new c.
-  template <int kGates>
-  void Normalized(float* row, float* c, float* hidden) const {
-    const int64_t blocks = sizes_.units / kLanes;
-    if (has_peephole_) {
-      for (int64_t block = 0; block < blocks; ++block) {
-        Float z[kGates];
-        Gates<kGates>(row, block, z);
-        AddPeephole<kGates>(block, Part(c, block), z);
-        for (int gate = 0; gate < kGates - 2; ++gate) {
-          V::Store(row + (block * kGates + gate) * kLanes, z[gate]);
-        }
-      }
-    }
-    for (int gate = 0; gate < kGates - 1; ++gate) Normalize<kGates>(row, gate);
-    for (int64_t block = 0; block < blocks; ++block) {
-      Float z[kGates];
-      Gates<kGates>(row, block, z);
-      const Float next = NextC<kGates>(z, Part(c, block));
-      StorePart(c, block, next);
-      if (has_peephole_) {
-        const Float weight = V::Load(Vector(sizes_.peephole, 3) + block * kLanes);
-        V::Store(row + (block * kGates + kGates - 1) * kLanes,
-                 V::MulAdd(weight, next, z[kGates - 1]));
-      }
-    }
-    Normalize<kGates>(row, kGates - 1);
-    for (int64_t block = 0; block < blocks; ++block) {
-      const Float z = V::Load(row + (block * kGates + kGates - 1) * kLanes);
-      StorePart(hidden, block, V::Mul(Sigmoid<V>(z), Activate(Part(c, block))));
-    }
-  }
-
-  // z = layer_norm (z - mean) / deviation + bias over the units of one gate.
-  template <int kGates>
-  void Normalize(float* row, int gate) const {
-    const int64_t blocks = sizes_.units / kLanes;
-    const float count = static_cast<float>(layer_.units);
-    Float total = V::Set(0.0f);
-    for (int64_t block = 0; block < blocks; ++block) {
-      total = V::Add(total, Part(row + block * (kGates - 1) * kLanes + gate * kLanes, block));
-    }
-    const float mean = V::Sum(total) / count;
-    Float squares = V::Set(0.0f);
-    for (int64_t block = 0; block < blocks; ++block) {
-      float* z = row + (block * kGates + gate) * kLanes;
-      const Float centred = V::Sub(V::Load(z), V::Set(mean));
-      V::Store(z, centred);
-      // Lanes beyond the units must not count.
-      const Float counted = Part(z - block * kLanes, block);
-      squares = V::MulAdd(counted, counted, squares);
-    }
-    const float variance = V::Sum(squares) / count;
-    const Float factor = V::Set(1.0f / __builtin_sqrtf(variance + kLayerNormEpsilon));
-    for (int64_t block = 0; block < blocks; ++block) {
-      float* z = row + (block * kGates + gate) * kLanes;
-      const int part = gate + 4 - kGates;
-      const Float weight = V::Load(Vector(sizes_.layer_norm, part) + block * kLanes);
-      const Float bias = V::Load(Vector(sizes_.bias, part) + block * kLanes);
-      V::Store(z, V::MulAdd(V::Mul(V::Load(z), factor), weight, bias));
     }
   }
 
@@ -532,7 +394,8 @@ class Lstm {
     for (int64_t r = 0; r < count; ++r) {
       float* to = Output(first + r, step);
       for (int64_t i = 0; i < layer_.outputs; i += kLanes) {
-        const Float value = Clipped(V::Load(projected_ + r * sizes_.outputs + i), layer_.projection_clip);
+        const Float sum = V::Load(projected_ + r * sizes_.outputs + i);
+        const Float value = FloatCell<V>::Clipped(sum, layer_.projection_clip);
         if (i + kLanes <= layer_.outputs) {
           V::Store(to + i, value);
         } else {
@@ -548,10 +411,11 @@ class Lstm {
   const Member& member_;
   // Its own units.
   const int64_t first_block_, end_block_;
-  const bool hybrid_, asymmetric_, coupled_, has_peephole_, has_layer_norm_, has_projection_;
+  const bool hybrid_, asymmetric_, coupled_, has_layer_norm_, has_projection_;
   const char* packed_;
   const bool compact_;
   const float* scales_;
+  const FloatCell<V> cell_;
   float* sums_;
   float* hidden_;
   float* projected_;
