@@ -7,6 +7,13 @@
 #include "kernels/memory.h"
 #include "kernels/packing-inl.h"
 
+// Among the instructions around it g++ 12 spills the sums of a loop for ARM.
+#if defined(__x86_64__)
+#define EDGELSTM_INLINE_PRODUCT EDGELSTM_INLINE
+#else
+#define EDGELSTM_INLINE_PRODUCT inline
+#endif
+
 namespace edgelstm {
 namespace {
 
@@ -26,8 +33,8 @@ class FloatProduct {
 
   // z[row][block][gate] += sum over k of weights[block][k][gate] * rows[row][k].
   template <int kRows, int kBlocks, int kGates, class Element>
-  static EDGELSTM_INLINE void Accumulate(const Element* weights, int64_t depth,
-                                         const float* const* rows, Float* z, Ahead ahead = {}) {
+  static EDGELSTM_INLINE_PRODUCT void Accumulate(const Element* weights, int64_t depth,
+                                                 const float* const* rows, Float* z, Ahead ahead = {}) {
     using Row = PackedRow<V, Element, kGates>;
     const int64_t stride = depth * Row::kElements;
     Float sum[kRows * kBlocks * kGates];
