@@ -16,6 +16,7 @@ from edgelstm.converters.report import RecurrenceReport, SignatureReport, Source
 from edgelstm.converters.sources import open_source
 from edgelstm.converters.sources.source import FinishedSource, Planned
 from edgelstm.converters.spec import Lowering
+from edgelstm.terminal import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +73,8 @@ def print_diagnosis(found: Diagnosis, console: Console) -> None:
         console.print(Text("The model has no recurrence.", "yellow"))
     else:
         style = "green" if fused == count else "yellow"
-        plural = "" if count == 1 else "s"
-        console.print(Text(f"{fused} of {count} recurrence{plural} will be fused", style))
+        told = counted(count, "recurrence")
+        console.print(Text(f"{fused} of {told} will be fused", style))
     for recurrence in found.recurrences:
         for line in _lines(recurrence):
             console.print(line)

@@ -20,6 +20,7 @@ from edgelstm.converters.verify.result import (
     OutputSummary,
     Verification,
 )
+from edgelstm.terminal import counted
 
 _BARS = "▁▂▃▄▅▆▇█"
 _STEPS_SHOWN = 40
@@ -154,15 +155,11 @@ def _verdict(verification: Verification) -> Text:
             f"differs from its source in {failed} of {len(verification.cases)} runs", "bold red"
         )
     line.append(
-        f" · {_count(scenarios, 'case')} × {_count(runners, 'way')} to run · allowed {verification.tolerance:.1g} of "
-        f"the range · {verification.seconds:.1f} s",
+        f" · {counted(scenarios, 'case')} × {counted(runners, 'way')} to run · allowed "
+        f"{verification.tolerance:.1g} of the range · {verification.seconds:.1f} s",
         "dim",
     )
     return line
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _output_table(verification: Verification) -> Table:

@@ -28,6 +28,11 @@ def show(content: Any, as_json: bool, render: Callable[[Console], None]) -> None
     sys.stdout.flush()
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 case`, `2 cases`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def progress(text: str) -> None:
     """One line on stderr when that is a terminal, nothing otherwise."""
     if sys.stderr.isatty():

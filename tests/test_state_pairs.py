@@ -147,6 +147,15 @@ def dynamic_rnn(tf: Any, given: bool, *, rows_open: bool = False) -> None:
         tf.stack([loop[2], loop[1]], 1, name="after")
 
 
+def chunks_equal_the_whole(path: Path, rows: int) -> None:
+    x = np.random.default_rng(0).standard_normal((rows, 12, F)).astype(np.float32)
+    stream = Stream(path)
+    whole = stream.push(x)["y"]
+    stream.reset()
+    parts = [stream.push(x[:, i : i + 5])["y"] for i in range(0, 12, 5)]
+    np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=1e-6)
+
+
 @pytest.mark.parametrize("policy", [StatePolicy.CARRY, StatePolicy.EXPLICIT])
 @pytest.mark.parametrize("given", [True, False], ids=["an input", "zero"])
 def test_a_graphs_loop_goes_on_where_it_ended(
@@ -159,12 +168,7 @@ def test_a_graphs_loop_goes_on_where_it_ended(
     options = ConvertOptions(state=policy, outputs=outputs)
     report = convert(source, path, options, progress=lambda text: None)
     assert report.not_fused == ()
-    x = np.random.default_rng(0).standard_normal((1, 12, F)).astype(np.float32)
-    stream = Stream(path)
-    whole = stream.push(x)["y"]
-    stream.reset()
-    parts = [stream.push(x[:, i : i + 5])["y"] for i in range(0, 12, 5)]
-    np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=1e-6)
+    chunks_equal_the_whole(path, rows=1)
 
 
 def test_a_batch_that_was_given_is_the_size_of_a_loops_states(tmp_path: Path) -> None:
@@ -175,12 +179,7 @@ def test_a_batch_that_was_given_is_the_size_of_a_loops_states(tmp_path: Path) ->
     path = tmp_path / "m.tflite"
     options = ConvertOptions(state=StatePolicy.CARRY, batch=2, outputs=("y",))
     convert(source, path, options, progress=lambda text: None)
-    x = np.random.default_rng(0).standard_normal((2, 12, F)).astype(np.float32)
-    stream = Stream(path)
-    whole = stream.push(x)["y"]
-    stream.reset()
-    parts = [stream.push(x[:, i : i + 5])["y"] for i in range(0, 12, 5)]
-    np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=1e-6)
+    chunks_equal_the_whole(path, rows=2)
 
 
 def test_calibration_data_with_a_states_values_are_told_what_it_is(

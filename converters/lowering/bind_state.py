@@ -10,7 +10,7 @@ import numpy as np
 
 from edgelstm.converters.flatbuffer import Model, Op, Subgraph
 from edgelstm.converters.flatbuffer.subgraph import as_int32
-from edgelstm.converters.lowering.state import copy
+from edgelstm.converters.lowering.state import FIX_THE_SIZES, copy
 from edgelstm.errors import UnsupportedModelError
 
 
@@ -88,8 +88,7 @@ def _check(subgraph: Subgraph, pair: StatePair) -> None:
             "a state that persists from call to call needs a fixed shape, not "
             f"{list(held.signature)}",
             where=pair.name,
-            cure="give the batch size, --batch 1, or every size where that does not tell it: "
-            "--inputs 'NAME[1,100,8]'",
+            cure=FIX_THE_SIZES,
         )
     if held.dtype != "float32" or new.dtype != "float32" or held.shape != new.shape:
         raise UnsupportedModelError(

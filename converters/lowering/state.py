@@ -20,6 +20,12 @@ from edgelstm.errors import UnsupportedModelError
 COPY_OP = "BROADCAST_TO"
 COPY_VERSION = 2
 
+FIX_THE_SIZES = (
+    "give the batch size, --batch 1, or every size where that does not tell it: "
+    "--inputs 'NAME[1,100,8]'"
+)
+"""The cure where a state that persists has no fixed shape."""
+
 
 @dataclasses.dataclass(frozen=True)
 class StateTensors:
@@ -39,8 +45,7 @@ def carried(subgraph: Subgraph, spec: LstmSpec, batch: int) -> StateTensors:
         raise UnsupportedModelError(
             "a state that persists from call to call needs a fixed batch size",
             where=spec.name,
-            cure="give the batch size, --batch 1, or every size where that does not tell it: "
-            "--inputs 'NAME[1,100,8]'",
+            cure=FIX_THE_SIZES,
         )
     return _variables(subgraph, spec, batch)
 

@@ -116,6 +116,8 @@ def model_axes(source: Source, written: Mapping[str, TensorSpec]) -> tuple[Model
     """
     problems = []
     inputs = []
+    # Whole graphs are searched for these.
+    padded = source.padded if isinstance(source, Padded) else frozenset[str]()
     names = [spec.name for spec in source.inputs]
     for spec in source.inputs:
         found = written.get(spec.name)
@@ -141,7 +143,7 @@ def model_axes(source: Source, written: Mapping[str, TensorSpec]) -> tuple[Model
                 mask=source.mask_values.get(spec.name),
                 batch_at=source.batch_axes.get(spec.name) if isinstance(source, LaidOut) else None,
                 counts_steps=isinstance(source, LaidOut) and spec.name in source.lengths,
-                padding=_padding(source, spec.name),
+                padding=_padding(source, padded, spec.name),
                 other_sizes=source.other_sizes.get(spec.name, {})
                 if isinstance(source, Choosy)
                 else {},
@@ -153,10 +155,9 @@ def model_axes(source: Source, written: Mapping[str, TensorSpec]) -> tuple[Model
     return ModelAxes(tuple(inputs)), problems
 
 
-def _padding(source: Source, name: str) -> float | None:
+def _padding(source: Source, padded: frozenset[str], name: str) -> float | None:
     """0 of inputs by which the source may count steps, unless masks write it anyway."""
-    counted = isinstance(source, Padded) and name in source.padded
-    return 0.0 if counted and source.mask_values.get(name) != 0.0 else None
+    return 0.0 if name in padded and source.mask_values.get(name) != 0.0 else None
 
 
 def _common_shape(

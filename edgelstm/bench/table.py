@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgelstm.bench.case import OURS, OURS_IN_C
 from edgelstm.bench.standings import Standing, size, standings
+from edgelstm.terminal import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +63,7 @@ def facts(result: Mapping[str, Any]) -> list[str]:
     """The machine, versions, what is missing, and the limits."""
     lines = [
         f"{result['processor']}, {result['machine']}, "
-        f"{_counted(result['processors'], 'processor')} for this process"
+        f"{counted(result['processors'], 'processor')} for this process"
     ]
     lines += [f"{name}: {version}" for name, version in result["peers"].items()]
     lines += [f"not measured: {name}: {why}" for name, why in result["missing"].items()]
@@ -85,12 +86,12 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
     before, processors = result["load"]["before"], result["processors"]
     if before is not None and before > _BUSY * processors:
         lines.append(
-            f"other programs were running (load {before:.1f} on {_counted(processors, 'processor')}): "
+            f"other programs were running (load {before:.1f} on {counted(processors, 'processor')}): "
             "times and limits are theirs too; the ratios hold better, most of all with one thread"
         )
     if result["interrupted"]:
         lines.append(
-            f"interrupted: {len(result['cases'])} of {_counted(result['planned_cases'], 'case')} "
+            f"interrupted: {len(result['cases'])} of {counted(result['planned_cases'], 'case')} "
             "were measured"
         )
     return lines
@@ -111,7 +112,7 @@ def legend(result: Mapping[str, Any]) -> list[str]:
 
 def title(case: Mapping[str, Any]) -> str:
     """What a case is, and the least time that it can take."""
-    text = f"{size(case)}, {_counted(case['threads'], 'thread')}, {case['precision']}"
+    text = f"{size(case)}, {counted(case['threads'], 'thread')}, {case['precision']}"
     limit = case.get("limit")
     if limit is None:
         return text
@@ -156,7 +157,7 @@ def slower(found: list[Standing]) -> list[str]:
     """Where ours loses."""
     return [
         f"edgelstm is slower than {each.runtime} in {each.precision}, "
-        f"{_counted(each.threads, 'thread')}: {'; '.join(each.slower)}"
+        f"{counted(each.threads, 'thread')}: {'; '.join(each.slower)}"
         for each in found
         if each.slower
     ]
@@ -218,7 +219,3 @@ def _share(limit: Mapping[str, Any], name: str) -> str:
 
 def _times(value: float) -> str:
     return f"{value:.2f}" if value < 10 else digits(value)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

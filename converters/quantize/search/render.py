@@ -12,7 +12,7 @@ from rich.text import Text
 from edgelstm.converters.quantize.search.result import Figures, LayerFinding, SearchResult
 from edgelstm.converters.render import size
 from edgelstm.converters.spec import Precision
-from edgelstm.terminal import printable
+from edgelstm.terminal import counted, printable
 
 
 def print_search(result: SearchResult, plan_file: Path, console: Console) -> None:
@@ -31,10 +31,9 @@ def print_search(result: SearchResult, plan_file: Path, console: Console) -> Non
         )
     told = "rows held out" if result.held_out else "rows"
     limit = result.budget.text(result.budget.limit)
-    plans = f"{result.checked} plan" + ("" if result.checked == 1 else "s")
     console.print(
         Text(f"{result.budget.text(result.spent)} of at most {limit}", "green").append(
-            f" on {result.rows} {told}; {plans} checked, {result.seconds:.0f} s",
+            f" on {result.rows} {told}; {counted(result.checked, 'plan')} checked, {result.seconds:.0f} s",
             "default",
         )
     )

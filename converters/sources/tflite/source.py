@@ -153,7 +153,7 @@ class TfliteSource:
         """Files do not tell."""
         return {}
 
-    @property
+    @functools.cached_property
     def padded(self) -> frozenset[str]:
         """Inputs by whose values the file may count the valid steps of a row."""
         found = padded_inputs(import_tflite(self._model).graph)
