@@ -111,6 +111,34 @@ def find_slots(
     return slots
 
 
+def fitting_states(state: State, slots: tuple[StateSlot, ...], model: OpenedModel) -> list[Array]:
+    """The array of each slot.
+
+    Raises:
+        DataError: `state` is no state, another model's, or its arrays do not fit.
+    """
+    if not isinstance(state, State):
+        raise DataError(
+            f"A {type(state).__name__} is no state.",
+            where=model.where,
+            cure="give what get_state() gave, or load_state(path)",
+        )
+    if state.model != model.sha256:
+        same = state.source is not None and state.source == model.source_sha256
+        raise DataError(
+            "The state belongs to another conversion of the same source."
+            if same
+            else "The state belongs to another model.",
+            where=f"{model.where}, SHA-256 {model.sha256[:12]}..., "
+            f"the state's {state.model[:12]}...",
+            cure="use the model that the state was saved with, or start from reset()",
+        )
+    unknown = state.arrays.keys() - {slot.info.name for slot in slots}
+    if unknown:
+        raise DataError(f"The model has no state called {min(unknown)!r}.", where=model.where)
+    return [slot.fitting(state, model.where) for slot in slots]
+
+
 def _variables(model: OpenedModel, interpreter: Interpreter) -> list[StateSlot]:
     if not model.variables:
         return []

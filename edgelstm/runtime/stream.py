@@ -20,7 +20,7 @@ from edgelstm.runtime.guard import Guard
 from edgelstm.runtime.interpreters import Delegate
 from edgelstm.runtime.normalisation import Normalisation, Scaling
 from edgelstm.runtime.opened import OpenedModel
-from edgelstm.runtime.slots import find_slots
+from edgelstm.runtime.slots import find_slots, fitting_states
 from edgelstm.runtime.state import State
 from edgelstm.runtime.tensors import Array, NanPolicy, TensorInfo, fitting_inputs, holds_nan
 
@@ -218,7 +218,7 @@ class Stream:
                 stay as they were.
         """
         with self._guard:
-            self._set_state(state)
+            self._engine.write(fitting_states(state, self._slots, self._model))
 
     def save(self, path: Path | str) -> None:
         """Writes the states into a file, whole or not at all; raises as `State.save`."""
@@ -329,30 +329,6 @@ class Stream:
         except (ValueError, RuntimeError) as error:
             raise self._failed("running", error, self._engine.shapes) from None
         return self._push(frames, out)
-
-    def _set_state(self, state: State) -> None:
-        if not isinstance(state, State):
-            raise DataError(
-                f"A {type(state).__name__} is no state.",
-                where=self._model.where,
-                cure="give what get_state() gave, or load_state(path)",
-            )
-        if state.model != self._model.sha256:
-            same = state.source is not None and state.source == self._model.source_sha256
-            raise DataError(
-                "The state belongs to another conversion of the same source."
-                if same
-                else "The state belongs to another model.",
-                where=f"{self._model.where}, SHA-256 {self._model.sha256[:12]}..., "
-                f"the state's {state.model[:12]}...",
-                cure="use the model that the state was saved with, or start from reset()",
-            )
-        unknown = state.arrays.keys() - {info.name for info in self.states}
-        if unknown:
-            raise DataError(
-                f"The model has no state called {min(unknown)!r}.", where=self._model.where
-            )
-        self._engine.write([slot.fitting(state, self._model.where) for slot in self._slots])
 
     def _push_each(self, frames: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
         each = {name: np.asarray(array) for name, array in self._by_name(frames).items()}
