@@ -151,7 +151,7 @@ class ConvertOptions:
     ranges: RangeSource = RangeSource.CALIBRATION
     observer: ObserverKind = ObserverKind.AUTO
     rounding: RoundingPolicy = RoundingPolicy.CALIBRATED
-    input_form: InputForm = InputForm.SINGLE
+    input_form: InputForm = InputForm.AUTO
     graph_io: GraphIo = GraphIo.FLOAT
     clip: ClipPolicy = ClipPolicy.KEEP
     rows: RowRounding = RowRounding.SYMMETRIC
@@ -172,8 +172,12 @@ class ConvertOptions:
 
     @property
     def quantization(self) -> Plan:
-        """The precision of each layer."""
-        return self.plan or Plan.of(self.precision)
+        """The precision of each layer, and how it takes its input."""
+        plan = dataclasses.replace(self.plan or Plan.of(self.precision), form=self.input_form)
+        # Integers leave nothing to split.
+        if self.graph_io is not GraphIo.FLOAT:
+            plan = plan.without_automatic_forms()
+        return plan
 
     @property
     def recurrences_as(self) -> Precision:

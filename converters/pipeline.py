@@ -291,19 +291,25 @@ def require_ranges(options: ConvertOptions) -> None:
             where=f"--rounding {options.rounding.value}",
             cure="leave it out, or take --ranges calibration",
         )
-    elif options.input_form is not InputForm.SINGLE:
+    elif options.quantization.splits:
         raise OptionError(
             "layers that were trained for integers take their input as in their training",
-            where=f"--lstm-input {options.input_form.value}",
+            where=_where_split(options),
             cure="leave it out, or take --ranges calibration",
         )
-    if options.input_form is InputForm.SPLIT and options.graph_io is not GraphIo.FLOAT:
+    if options.quantization.splits and options.graph_io is not GraphIo.FLOAT:
         raise OptionError(
             "an input is split by what its nearest integer leaves of float32, and integers leave "
             "nothing",
-            where=f"--lstm-input split --io {options.graph_io.value}",
+            where=f"{_where_split(options)} --io {options.graph_io.value}",
             cure="leave one of them out",
         )
+
+
+def _where_split(options: ConvertOptions) -> str:
+    if options.input_form is InputForm.SPLIT:
+        return "--lstm-input split"
+    return f'{options.quantization.where}, input = "split"'
 
 
 def _with_data(
@@ -333,7 +339,6 @@ def _with_data(
         progress,
         learned,
         options.rounding,
-        options.input_form,
     )
 
 
@@ -413,7 +418,7 @@ def _unused(options: ConvertOptions) -> list[str]:
     given = [] if options.calibration is None else ["--calibration"]
     given += [] if options.observer is ObserverKind.AUTO else ["--observer"]
     given += [] if options.rounding is RoundingPolicy.CALIBRATED else ["--rounding"]
-    given += [] if options.input_form is InputForm.SINGLE else ["--lstm-input"]
+    given += [] if options.input_form is InputForm.AUTO else ["--lstm-input"]
     if not given or (given == ["--calibration"] and options.measure is not MeasurePolicy.SKIP):
         return []
     return [

@@ -192,7 +192,7 @@ def calibration(
     observer: str,
     graph_io: str,
     rounding: str = "calibrated",
-    lstm_input: str = "single",
+    lstm_input: str = "auto",
 ) -> dict[str, Any]:
     """The choices of `ConvertOptions` that calibration data come with.
 

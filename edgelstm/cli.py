@@ -130,7 +130,7 @@ def convert(
     asymmetric: AsymmetricOption = False,
     observer: ObserverOption = ObserverName.AUTO,
     rounding: RoundingOption = RoundingName.CALIBRATED,
-    lstm_input: LstmInputOption = LstmInputName.SINGLE,
+    lstm_input: LstmInputOption = LstmInputName.AUTO,
     io: GraphIoOption = GraphIoName.FLOAT,
     quantization: QuantizationOption = False,
     html: HtmlOption = None,

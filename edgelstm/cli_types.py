@@ -41,6 +41,7 @@ class RoundingName(str, enum.Enum):
 class LstmInputName(str, enum.Enum):
     """What --lstm-input takes."""
 
+    AUTO = "auto"
     SINGLE = "single"
     SPLIT = "split"
 
@@ -221,7 +222,9 @@ LstmInputOption = Annotated[
     typer.Option(
         help="How int8 LSTM layers take an input that is float32 in the file: as one integer, or "
         "split into two, the second one for what the first leaves. That has two bits more, for "
-        "kernels of twice the size."
+        "kernels of twice the size. auto splits where that leaves 0.9 of the error on the "
+        "calibration data or less, the file grows by a quarter at most, and stays within 0.27 of "
+        "float32 where that has over 100 kB."
     ),
 ]
 GraphIoOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgelstm.converters.quantize.calibrate import Calibration
 from edgelstm.converters.quantize.calibration_calls import Call, calls
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.emulate import EmulatedSession
+from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.sessions import open_fast
@@ -37,6 +39,10 @@ CANDIDATES = (
     Observers(_MSE, _MINMAX),
     Observers(_MSE, _PERCENTILE),
 )
+# Beside an input in two integers the output's 8 bits are most of the error. Of clipping them the
+# calibration data tell more than new ones keep: where it left 0.90 and 0.95 of their error, new
+# rows had 1.09 and 1.16.
+_WORTH = 0.9
 
 
 def choose(
@@ -50,7 +56,8 @@ def choose(
     """The best of `CANDIDATES`, and the rms error of each, relative to the outputs' ranges.
 
     Measured on the first calibration data, in the interpreter. Clipping is chosen only where it is
-    better row by row: where few rows say so, new data are as likely to be clipped in turn.
+    better row by row: where few rows say so, new data are as likely to be clipped in turn. With
+    inputs in two integers, states are clipped only where that leaves `_WORTH` of the error.
 
     Args:
         pairs: explicit states, input to output by name; their outputs do not count.
@@ -58,12 +65,27 @@ def choose(
     """
     taken = first_calls(data, axes)
     expected = run_calls(model, taken, pairs)
-    squares = {}
-    for candidate in CANDIDATES:
+    squares: dict[Observers, Wide] = {}
+    known: dict[bytes, Wide] = {}  # many ways write the same file where nothing is around the layer
+
+    def measure(candidate: Observers) -> None:
         made, _ = quantize_static(model, calibration, precision, candidate)
-        squares[candidate] = squares_by_row(expected, run_calls(made, taken, pairs))
-    errors = {one: float(np.sqrt(np.mean(values))) for one, values in squares.items()}
-    return surest(squares), errors
+        content = made.to_bytes()
+        if content not in known:
+            known[content] = squares_by_row(expected, run_calls(made, taken, pairs))
+        squares[candidate] = known[content]
+
+    split = any(layer.form is InputForm.SPLIT for layer in calibration.layers.values())
+    for candidate in CANDIDATES:
+        if not split or candidate.states is _MINMAX:
+            measure(candidate)
+    found = surest(squares)
+    if split:
+        clipped = dataclasses.replace(found, states=_MSE)
+        measure(clipped)
+        if np.mean(squares[clipped]) <= _WORTH**2 * np.mean(squares[found]):
+            found = surest({found: squares[found], clipped: squares[clipped]})
+    return found, {one: float(np.sqrt(np.mean(values))) for one, values in squares.items()}
 
 
 def first_calls(data: CalibrationData, axes: ModelAxes) -> list[Call]:

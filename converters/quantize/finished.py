@@ -71,7 +71,6 @@ def quantize_finished(
             options.observer,
             progress,
             rounding=options.rounding,
-            form=options.input_form,
         )
         model, samples = made.model, made.samples
         records += made.records

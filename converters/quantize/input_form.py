@@ -31,6 +31,7 @@ _WIDEN_VERSION = 2
 class InputForm(enum.Enum):
     """How int8 layers take an input that is float32 in the file."""
 
+    AUTO = "auto"  # whichever pays (`split_choice.py`)
     SINGLE = "single"  # as one integer
     SPLIT = "split"  # as two
 

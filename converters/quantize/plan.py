@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from edgelstm.converters.lowering.fused import FUSED_OP
+from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.quantize.legality import require_written
 from edgelstm.converters.spec import Precision
 from edgelstm.errors import OptionError
@@ -26,11 +27,17 @@ _ORDER = (
 
 @dataclasses.dataclass(frozen=True)
 class LayerChoice:
-    """The precision of one layer and the reason for it; `named`: the plan names the layer."""
+    """The precision of one layer and the reason for it.
+
+    Attributes:
+        named: the plan names the layer.
+        form: how it takes a float32 input in int8; None for the plan's own.
+    """
 
     precision: Precision
     reason: str = ""
     named: bool = False
+    form: InputForm | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Plan:
         layers: by name of a recurrence, or by a shell pattern of names.
         operators: exceptions from `surroundings`; the first that matches holds.
         where: the plan's file, for errors; empty for a single precision.
+        form: how int8 layers take a float32 input.
     """
 
     default: Precision
@@ -68,6 +76,7 @@ class Plan:
     layers: Mapping[str, LayerChoice] = dataclasses.field(default_factory=dict)
     operators: tuple[OperatorRule, ...] = ()
     where: str = ""
+    form: InputForm = InputForm.SINGLE
 
     @staticmethod
     def of(precision: Plan | Precision) -> Plan:
@@ -82,6 +91,25 @@ class Plan:
             if fnmatchcase(name, pattern):
                 return choice
         return LayerChoice(self.default, "the plan's default" if self.where else "")
+
+    def form_of(self, name: str) -> InputForm:
+        """How a recurrence takes a float32 input where it is int8."""
+        return self.layer(name).form or self.form
+
+    @property
+    def splits(self) -> bool:
+        """Whether it asks for two integers for some input."""
+        return InputForm.SPLIT in {self.form, *(c.form for c in self.layers.values())}
+
+    def without_automatic_forms(self) -> Plan:
+        """The plan with every input that is left to measurement in one integer."""
+        single, auto = InputForm.SINGLE, InputForm.AUTO
+        layers = {
+            name: dataclasses.replace(choice, form=single) if choice.form is auto else choice
+            for name, choice in self.layers.items()
+        }
+        form = single if self.form is auto else self.form
+        return dataclasses.replace(self, form=form, layers=layers)
 
     def operator(self, op: str, outputs: Iterable[str]) -> Precision:
         """The precision of an operator that is no recurrence."""

@@ -5,7 +5,7 @@ surroundings = "float32"  # all other operators; left out, it is the default
 
 [layers]
 "lstm_1" = "float32"
-"bidirectional/*" = { precision = "int8", reason = "both directions alike" }
+"bidirectional/*" = { precision = "int8", reason = "both directions alike", input = "single" }
 
 [[operators]]             # exceptions from the surroundings
 op = "CONV_2D"
@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.quantize.plan import LayerChoice, OperatorRule, Plan, check_plan
 from edgelstm.converters.spec import Precision
 from edgelstm.errors import OptionError
@@ -87,15 +88,35 @@ def _layers(found: Mapping[str, Any], where: str) -> dict[str, LayerChoice]:
     made = {}
     for name, entry in table.items():
         place = f"{where}, layer {name!r}"
-        reason = _NAMED
+        reason, form = _NAMED, None
         if isinstance(entry, Mapping):
-            _only(entry, {"precision", "reason"}, place)
+            _only(entry, {"precision", "reason", "input"}, place)
+            form = _form(entry, place)
             reason = entry.get("reason", reason)
             if not isinstance(reason, str):
                 raise OptionError("`reason` is no text.", where=place, cure="quote it")
             entry = entry.get("precision")
-        made[name] = LayerChoice(_precision(entry, "precision", place), reason, named=True)
+        precision = _precision(entry, "precision", place)
+        if form is not None and precision is not Precision.INT8:
+            raise OptionError(
+                f"`input` says how int8 layers take their input, and this one is {precision.value}.",
+                where=place,
+                cure="leave it out",
+            )
+        made[name] = LayerChoice(precision, reason, named=True, form=form)
     return made
+
+
+def _form(entry: Mapping[str, Any], where: str) -> InputForm | None:
+    value = entry.get("input")
+    known = [form.value for form in InputForm]
+    if value is not None and value not in known:
+        raise OptionError(
+            f"`input` is {value!r}, which is no form of an input.",
+            where=where,
+            cure=f"give one of {', '.join(known)}, in quotes",
+        )
+    return None if value is None else InputForm(value)
 
 
 def _operators(found: Mapping[str, Any], where: str) -> tuple[OperatorRule, ...]:
@@ -150,6 +171,8 @@ def plan_text(plan: Plan, head: Iterable[str] = ()) -> str:
     lines += [f'default = "{plan.default.value}"', f'surroundings = "{plan.surroundings.value}"']
     for name, choice in plan.layers.items():
         lines += ["", f"[layers.{_quoted(name)}]", f'precision = "{choice.precision.value}"']
+        if choice.form is not None:
+            lines.append(f'input = "{choice.form.value}"')
         if choice.reason:
             lines.append(f"reason = {_quoted(choice.reason)}")
     for rule in plan.operators:

@@ -10,6 +10,7 @@ from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.quantize import ranges as rng
 from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
 from edgelstm.converters.quantize.dense import rounded_dense
+from edgelstm.converters.quantize.input_form import InputForm, can_split
 from edgelstm.converters.quantize.integer_op import make_integer
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import STATIC, Plan
@@ -29,15 +30,16 @@ _ROOM = 1.25
 
 @dataclasses.dataclass(frozen=True)
 class Observers:
-    """How ranges are chosen: of hidden states, and of everything else."""
+    """How ranges are chosen: of hidden states, of inputs in two integers, of everything else."""
 
     inputs: ObserverKind = ObserverKind.MINMAX
     states: ObserverKind = ObserverKind.MINMAX
+    split: ObserverKind = ObserverKind.MINMAX
 
     @staticmethod
     def all(kind: ObserverKind) -> Observers:
         """The same for everything."""
-        return Observers(kind, kind)
+        return Observers(kind, kind, kind)
 
 
 def quantize_static(
@@ -85,7 +87,9 @@ def quantize_static(
         x = op.input(0)
         assert x is not None
         there = layers[output]
-        if statistics.learned is None:
+        if statistics.learned is None and statistics.form is InputForm.SPLIT and can_split(op):
+            there = dataclasses.replace(there, x=statistics.x.range(observers.split))
+        elif statistics.learned is None:
             there = dataclasses.replace(there, x=seen.get(x.name, there.x))
         make_integer(op, there, wanted, statistics.rounded, statistics.form)
         changed = [op.input(p) for p in range(1, 24) if p < len(op.inputs)]

@@ -6,12 +6,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from edgelstm.converters.flatbuffer import Model
-from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.quantize.advice import shown, where_it_runs
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate, covers_shorter
 from edgelstm.converters.quantize.calibration_data import RANDOM, CalibrationData, Continuity
 from edgelstm.converters.quantize.choose import choose, first_calls
-from edgelstm.converters.quantize.input_form import InputForm, is_split
 from edgelstm.converters.quantize.learned import (
     Learned,
     put_learned,
@@ -24,6 +22,7 @@ from edgelstm.converters.quantize.result import QuantizedOp
 from edgelstm.converters.quantize.rounding import RoundingPolicy
 from edgelstm.converters.quantize.samples import first_samples
 from edgelstm.converters.quantize.sensitive import without_sensitive
+from edgelstm.converters.quantize.split_choice import choose_forms
 from edgelstm.converters.quantize.static import Observers, quantize_static
 from edgelstm.converters.quantize.weights import round_layers
 from edgelstm.converters.spec import Array, Precision, StatePolicy
@@ -87,7 +86,6 @@ def quantize_with_data(
     progress: Progress,
     learned: Learned | None = None,
     rounding: RoundingPolicy = RoundingPolicy.CALIBRATED,
-    form: InputForm = InputForm.SINGLE,
 ) -> QuantizedModel:
     """Calibrates a model and writes in integers what is to be.
 
@@ -99,7 +97,6 @@ def quantize_with_data(
         data: None where every range is learned.
         learned: ranges that layers have from training, by name.
         rounding: how weights are rounded, of layers without such ranges.
-        form: how int8 layers without such ranges take a float32 input.
 
     Raises:
         OptionError: a stream, for a model that starts every call from zero.
@@ -131,10 +128,10 @@ def quantize_with_data(
         progress(notes[-1])
     calibration = calibrate(model, data, axes, pairs, progress, plan, rounding)
     put_learned(calibration, learned)
-    for layer in calibration.layers.values():
-        layer.form = form if layer.learned is None else InputForm.SINGLE
     notes += round_layers(model, calibration, plan, rounding, progress)
     observers = Observers.all(observer)
+    taken = first_calls(data, axes)
+    notes += choose_forms(model, calibration, taken, pairs, plan, observers, progress)
     if observer is ObserverKind.AUTO and plan.coarsest is Precision.INT8:
         progress("choosing ranges")
         observers, errors = choose(model, calibration, data, axes, pairs, plan)
@@ -143,12 +140,9 @@ def quantize_with_data(
             f"float32 of {len(errors)} ways tried, rms {errors[observers]:.2g} of the outputs' "
             f"range."
         )
-    taken = first_calls(data, axes)
     plan, kept = without_sensitive(model, calibration, taken, pairs, plan, observers, progress)
     notes += kept
     made, records = quantize_static(model, calibration, plan, observers)
-    if form is InputForm.SPLIT:
-        notes.append(_split(made))
     hints = [*shown(calibration, plan, observers), *_taken_in_part(data, calibration)]
     notes += [*hints, *where_it_runs(plan)]
     return QuantizedModel(
@@ -169,16 +163,6 @@ def _known_from(
 ) -> int | None:
     held = not axes.time_varies or data.continuity is Continuity.STREAM or covers_shorter(plan)
     return None if held or calibration.shortest <= 1 else calibration.shortest
-
-
-def _split(made: Model) -> str:
-    names = [layer_name(op) for op in made.main.find(FUSED_OP) if is_split(op)]
-    if not names:
-        return (
-            "No input was split: no int8 layer reads float32. What an operator in integers gives has "
-            "no more to tell."
-        )
-    return f"Two integers for each input of {', '.join(names)}, whose kernels are twice as large."
 
 
 def _taken_in_part(data: CalibrationData, calibration: Calibration) -> list[str]:

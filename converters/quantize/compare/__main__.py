@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--lstm-input",
         type=InputForm,
-        default=InputForm.SINGLE,
+        default=InputForm.AUTO,
         metavar="|".join(one.value for one in InputForm),
         help="of our int8 files, as edgelstm convert takes it",
     )

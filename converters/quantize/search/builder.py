@@ -12,6 +12,7 @@ from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate
 from edgelstm.converters.quantize.calibration_data import CalibrationData
 from edgelstm.converters.quantize.choose import choose
+from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import WEIGHTS_ONLY, LayerChoice, Plan
 from edgelstm.converters.quantize.static import Observers, quantize_static
@@ -57,11 +58,18 @@ class Builder:
 def plan_of(assignment: Assignment, reasons: Mapping[str, str] | None = None) -> Plan:
     """The assignment as a plan that names every layer."""
     layers = {
-        name: LayerChoice(precision, (reasons or {}).get(name, ""), named=True)
+        name: LayerChoice(
+            precision, (reasons or {}).get(name, ""), named=True, form=_form(precision)
+        )
         for name, precision in assignment.items()
         if name != AROUND
     }
     return Plan(Precision.FLOAT32, assignment[AROUND], layers, where="the search's plan")
+
+
+def _form(precision: Precision) -> InputForm | None:
+    """As the search measures int8 layers: the cheapest form."""
+    return InputForm.SINGLE if precision is Precision.INT8 else None
 
 
 def options_for(options: ConvertOptions, around: Precision) -> ConvertOptions:
