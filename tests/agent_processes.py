@@ -43,3 +43,9 @@ def wait_for_end(pid: int, limit_s: float = 10.0) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def addresses(pid: int) -> list[tuple[str, ...]]:
+    """Where the program, its libraries and its stack lie: range and file of each part."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return [(line[0], line[5]) for line in lines if len(line) > 5 and line[5] != "[vvar]"]

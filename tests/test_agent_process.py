@@ -10,16 +10,17 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from agent_processes import HERE, ask, python, wait_for_end
+from agent_processes import HERE, addresses, ask, python, wait_for_end
 from ssh_server import is_running
 
 import edgelstm
 from edgelstm.errors import (
     EdgeLstmError,
 )
+from edgelstm.profiles import agent
 from edgelstm.profiles.devices import Device
 from edgelstm.profiles.targets.local import LocalTarget
-from edgelstm.profiles.targets.session import describe_exit
+from edgelstm.profiles.targets.session import AgentProcess, describe_exit
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGILL", "SIGKILL"])
@@ -119,3 +120,34 @@ def test_leaving_the_connection_ends_every_session() -> None:
 def test_an_exit_status_is_put_into_words(status: int | None, text: str) -> None:
     """Signals by name, also as shells and emulators report them."""
     assert describe_exit(status) == text
+
+
+def test_two_agents_have_the_same_addresses_and_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instructions of an inference depend on both, so that they count the same in every process;
+    also where ssh's environment has another length."""
+    found = []
+    for ssh in ("10.0.0.1 1 10.0.0.2 22", "10.0.0.1 54321 10.0.0.2 22"):
+        monkeypatch.setenv("SSH_CONNECTION", ssh)
+        with LocalTarget(HERE).run() as session:
+            facts = ask(session, "hello")
+            if facts["layout"] != "fixed":
+                pytest.skip(f"this system keeps layouts random: {facts['layout']}")
+            environment = Path(f"/proc/{session.pid}/environ").read_text().split("\0")
+            found.append((addresses(facts["pid"]), "PYTHONHASHSEED=0" in environment))
+    assert found[0] == found[1]
+    assert found[0][1]
+
+
+def test_an_agent_whose_layout_cannot_be_fixed_says_so() -> None:
+    """As in a container that forbids the call: it runs all the same."""
+    code = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from edgelstm_agent import layout, main
+        layout._personality = lambda wanted: 0 if wanted == layout.ASK else None
+        sys.argv = ["agent"]
+        main.main()
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(code), str(agent.archive_path())]
+    with AgentProcess(argv, name="here", env=os.environ) as session:
+        assert ask(session, "hello")["layout"] == "random"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import profile_models
 import pytest
+from agent_processes import addresses
 
 from edgelstm.errors import EdgeLstmError, MissingPackageError, OptionError, UnsupportedModelError
 from edgelstm.profiles import delegates, native_runner
@@ -33,6 +34,7 @@ from edgelstm.profiles.settings import (
 from edgelstm.profiles.targets import here
 from edgelstm.profiles.targets.here import LocalShell
 from edgelstm.profiles.targets.remote import RemoteTarget
+from edgelstm.profiles.targets.session import AgentProcess
 from edgelstm.runtime import Session
 
 SHORT = RunBounds(min_seconds=0.02, max_seconds=0.1, min_runs=20)
@@ -417,3 +419,16 @@ def test_golden_files_that_are_damaged_are_refused(runner: Path, tmp_path: Path)
     assert len(answers) == len(cases) + 3
     assert all(each["ok"] for each in answers[:2])
     assert not any(each["ok"] for each in answers[2 : 2 + len(content) // 7])
+
+
+def test_two_native_runners_have_the_same_addresses(runner: Path, tmp_path: Path) -> None:
+    """What an inference executes depends on them."""
+    found = []
+    for ssh in ("10.0.0.1 1 10.0.0.2 22", "10.0.0.1 54321 10.0.0.2 22"):
+        argv = [str(runner), "serve", str(stub(tmp_path, "abort()"))]
+        with AgentProcess(argv, name="here", env={**os.environ, "SSH_CONNECTION": ssh}) as session:
+            facts = session.ask("hello", time_limit_s=60.0)
+            if facts["layout"] != "fixed":
+                pytest.skip(f"this system keeps layouts random: {facts['layout']}")
+            found.append(addresses(facts["pid"]))
+    assert found[0] == found[1]

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from . import layout
 from .messages import PROTOCOL, AgentError, Message
 
 # In the order of preference: tensorflow is last because importing it takes seconds and some
@@ -138,6 +139,7 @@ def facts() -> Message:
         "features": processor_features(),
         "backends": {name: distribution_version(name) for name in backends()},
         "numpy": distribution_version("numpy"),
+        **layout.facts(),
     }
 
 

@@ -11,6 +11,10 @@ def main() -> None:
     """Runs the command of argv: none serves requests about a model."""
     command, *rest = sys.argv[1:] or ["serve"]
     if command == "serve":
+        # Before numpy and interpreters are imported: what is imported here is imported twice.
+        from . import layout
+
+        layout.fix()
         from .serve import Agent, serve
 
         serve(Agent())

@@ -23,6 +23,7 @@ class DeviceFacts:
         pointer_bits: of the device's Python, which may be 32 under a 64-bit kernel.
         libc: name and version of its C library; "" where they are not told.
         features: instruction set flags as /proc/cpuinfo names them.
+        layout: `fixed` or `random` addresses of the measured process; None where it is not told.
     """
 
     name: str
@@ -38,6 +39,7 @@ class DeviceFacts:
     pointer_bits: int = 64
     libc: tuple[str, str] = ("", "")
     features: tuple[str, ...] = ()
+    layout: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

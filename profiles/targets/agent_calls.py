@@ -38,6 +38,7 @@ def ask_facts(session: Session, device: Device, time_limit_s: float) -> DeviceFa
         pointer_bits=answer["pointer_bits"],
         libc=tuple(answer["libc"]),
         features=tuple(answer["features"]),
+        layout=answer.get("layout"),
     )
 
 

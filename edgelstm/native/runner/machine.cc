@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "agent_error.h"
+#include "layout.h"
 
 namespace {
 
@@ -143,6 +144,7 @@ Json::Object Facts() {
       {"processors", processors},
       {"processor_name", name},
       {"features", Json::List(features)},
+      {"layout", Layout()},
   };
 }
 

@@ -8,6 +8,7 @@
 
 #include "agent_error.h"
 #include "keeper.h"
+#include "layout.h"
 #include "machine.h"
 #include "measuring.h"
 #include "model.h"
@@ -59,7 +60,10 @@ Json::Object Hello(Model* model) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count == 3 && std::strcmp(arguments[1], "serve") == 0) ServeModel(arguments[2]);
+  if (count == 3 && std::strcmp(arguments[1], "serve") == 0) {
+    FixLayout(arguments);
+    ServeModel(arguments[2]);
+  }
   if (count == 3 && std::strcmp(arguments[1], "keep") == 0) Keep(arguments[2]);
   std::fprintf(stderr, "usage: edgelstm_runner serve LIBRARY | keep FOLDER\n");
   return 2;
