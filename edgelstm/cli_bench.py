@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgelstm.cli_types import JsonOption, OverwriteOption
+from edgelstm.cli_types import CachesName, JsonOption, OverwriteOption
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,6 +42,13 @@ def bench(
         int,
         typer.Option(min=7, max=10_000, help="Turns of each runtime in a case; fewer if slow."),
     ] = 61,
+    caches: Annotated[
+        CachesName,
+        typer.Option(
+            help="warm: a turn begins with calls that are not measured; emptied: with what the "
+            "runtime before left in the caches."
+        ),
+    ] = CachesName.WARM,
     html: Annotated[
         Path | None, typer.Option(metavar="R.html", help="Write the result as one page, too.")
     ] = None,
@@ -64,7 +71,13 @@ def bench(
         bench.threads(threads),
     )
     chosen = bench.peers(peers)
-    result = bench.bench(grid, chosen, rounds=rounds, progress=terminal.progress)
+    result = bench.bench(
+        grid,
+        chosen,
+        rounds=rounds,
+        caches=bench.Caches(caches.value),
+        progress=terminal.progress,
+    )
     if html is not None:
         from edgelstm.bench.page import to_page
 

@@ -94,6 +94,13 @@ class RunnerName(str, enum.Enum):
     BENCHMARK_MODEL = "benchmark_model"
 
 
+class CachesName(str, enum.Enum):
+    """What --caches takes."""
+
+    WARM = "warm"
+    EMPTIED = "emptied"
+
+
 class StatesName(str, enum.Enum):
     """What --states takes."""
 

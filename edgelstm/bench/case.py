@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelstm.bench.turns import samples
+from edgelstm.bench.turns import Caches, samples
 from edgelstm.errors import EdgeLstmError, MeasurementFailed
 from edgelstm.profiles.peers import Array, Peer, PeerLayer, Running
 from edgelstm.profiles.statistics import median_interval
@@ -29,6 +29,7 @@ def measure_case(
     *,
     threads: int,
     rounds: int,
+    caches: Caches,
 ) -> dict[str, Any]:
     """All samples, the ratios, and how far each runtime is from the equations.
 
@@ -52,7 +53,7 @@ def measure_case(
         failed[name] = f"computes something else: its error is {errors[name]:.2g} of the output"
     if OURS in wrong:
         raise MeasurementFailed(f"The delegate {failed[OURS]}", where=precision)
-    found = samples(running, rounds, threads=threads)
+    found = samples(running, rounds, threads=threads, caches=caches)
     return {
         "samples_ns": found,
         "median_ns": {name: float(np.median(values)) for name, values in found.items()},

@@ -11,12 +11,12 @@ from typing import Any
 from edgelstm.bench.case import OURS, measure_case
 from edgelstm.bench.layer import PRECISIONS, equations, make_layer
 from edgelstm.bench.limits import Limits, measure_limits
-from edgelstm.bench.turns import ROUNDS
+from edgelstm.bench.turns import ROUNDS, Caches
 from edgelstm.errors import MissingPackageError
 from edgelstm.profiles.agent import machine
 from edgelstm.profiles.peers import Peer, open_peer
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +44,15 @@ def bench(
     peers: Sequence[str],
     *,
     rounds: int = ROUNDS,
+    caches: Caches = Caches.WARM,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """A JSON object with all samples.
 
     Each round times every runtime once, right after each other, so that a busy machine slows all
     alike; what counts is the median of the rounds' ratios. A sample is the mean time of one call,
-    in ns, over a turn of about a millisecond; a case has fewer rounds, seven at least, where
-    they would take more than 20 s. Outputs are compared with the equations before anything is
+    in ns, over a turn of about a millisecond, after calls that fill the caches unless `caches` says
+    otherwise; a case has fewer rounds, seven at least, where they would take more than 20 s. Outputs are compared with the equations before anything is
     timed; a runtime that computes something else is named and not timed. An interrupt ends the
     measurement: the result has the cases until then, and says so by `interrupted`.
 
@@ -71,7 +72,7 @@ def bench(
     cases: list[dict[str, Any]] = []
     interrupted = False
     try:
-        for case in _cases(grid, found, rounds, progress):
+        for case in _cases(grid, found, rounds, caches, progress):
             if limits is not None and case["threads"] == 1:
                 case["limit"] = _beside(limits, case)
             cases.append(case)
@@ -87,6 +88,7 @@ def bench(
         "load": {"before": load, "after": _load()},
         "peers": {name: peer.version for name, peer in found.items()},
         "missing": missing,
+        "caches": caches.value,
         "limits": None if limits is None else dataclasses.asdict(limits),
         "planned_cases": len(grid),
         "interrupted": interrupted,
@@ -95,7 +97,11 @@ def bench(
 
 
 def _cases(
-    grid: Grid, peers: Mapping[str, Peer], rounds: int, progress: Callable[[str], None]
+    grid: Grid,
+    peers: Mapping[str, Peer],
+    rounds: int,
+    caches: Caches,
+    progress: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     count = itertools.count(1)
     sizes = itertools.product(grid.layers, grid.batches, grid.steps)
@@ -114,7 +120,7 @@ def _cases(
             size = f"{features}x{units} batch {batch} steps {steps} threads {threads}"
             progress(f"{next(count)} of {len(grid)}: {size} {precision}")
             yield named | measure_case(
-                peers, layer, truth, precision, threads=threads, rounds=rounds
+                peers, layer, truth, precision, threads=threads, rounds=rounds, caches=caches
             )
 
 

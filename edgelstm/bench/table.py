@@ -20,6 +20,10 @@ _WIDTHS = (12, 8, 10, 14, 8, 10)
 _FROM_C = "× from C"
 # Beyond it other programs take so much of the processors that times say little.
 _BUSY = 0.5
+_CACHES = {
+    "warm": "caches warm: each turn began with calls of its own that were not measured.",
+    "emptied": "caches emptied: each turn began with what the runtime before had left in them.",
+}
 
 
 def print_bench(result: Mapping[str, Any], console: Console) -> None:
@@ -99,7 +103,10 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
 
 def legend(result: Mapping[str, Any]) -> list[str]:
     """How to read the columns."""
-    lines = ["µs per step of the whole batch, medians; below 1 × edgelstm is faster than edgelstm."]
+    lines = [
+        "µs per step of the whole batch, medians; below 1 × edgelstm is faster than edgelstm.",
+        _CACHES[result["caches"]],
+    ]
     if OURS_IN_C in result["peers"]:
         lines.append("edgelstm-c: our kernels called from C; from C: × as long as edgelstm-c.")
     if any("limit" in case for case in result["cases"]):
