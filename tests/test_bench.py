@@ -27,6 +27,7 @@ from edgelstm.bench.turns import Caches, samples
 from edgelstm.converters.spec import Gates, LstmSpec
 from edgelstm.errors import MissingPackageError, OptionError, OutputError
 from edgelstm.profiles.peers import Peer, PeerLayer, Running, open_peer, peer_names
+from edgelstm.runtime import native
 
 needs_library = pytest.mark.skipif(not kernel_names(), reason="the native library was not built")
 # Of outputs of magnitude 1: what a precision may differ from float32 on such a layer.
@@ -126,7 +127,7 @@ def test_the_limit_is_what_binds_more() -> None:
 
 
 def test_gates_add_to_the_products_and_not_to_reading() -> None:
-    """Both are arithmetic; of full int8 it is not known what its gates take."""
+    """Both are arithmetic; those of full int8 are its own, or not known."""
     levels = (Level("L1", 32 << 10, 1e11), Level("memory", 1 << 62, 1e9))
     limits = Limits(1e10, 4e10, levels, 2.5)
     size = {"batch": 3, "steps": 10}
@@ -136,6 +137,28 @@ def test_gates_add_to_the_products_and_not_to_reading() -> None:
     without = limits.least_ns("float32", 16, 512, batch=1, steps=10)
     assert limits.least_with_gates_ns("float32", 16, 512, batch=1, steps=10) == without
     assert limits.least_with_gates_ns("int8", 16, 32, **size) is None
+    measured = Limits(1e10, 4e10, levels, 2.5, int8_gates_ns=4.0)
+    least, bound = measured.least_with_gates_ns("int8", 16, 32, **size) or (0.0, "")
+    assert bound == "compute"
+    assert least == pytest.approx(30 * (4 * 32 * 48 / 4e10 * 1e9 + 32 * 4.0))
+
+
+def test_tiles_multiply_rows_that_share_their_weights() -> None:
+    """The input of all steps, and h of a batch; beside gates, which vectors compute."""
+    level = (Level("L1", 32 << 10, 1e15), Level("memory", 1 << 62, 1e15))
+    limits = Limits(1e10, 4e10, level, 2.5, 4e11, 0.5)
+    of_input, of_h = 4 * 32 * 16, 4 * 32 * 32
+
+    def least_ns(batch: int, steps: int) -> float:
+        return limits.least_ns("int8", 16, 32, batch=batch, steps=steps)[0]
+
+    assert least_ns(1, 1) == pytest.approx((of_input + of_h) / 4e10 * 1e9)
+    assert least_ns(1, 10) == pytest.approx(10 * of_h / 4e10 * 1e9)
+    assert least_ns(16, 10) == pytest.approx(160 * (of_input + of_h) / 4e11 * 1e9)
+    with_gates, _ = limits.least_with_gates_ns("int8", 16, 32, batch=16, steps=10) or (0.0, "")
+    assert with_gates == pytest.approx(160 * 32 * 0.5)
+    float_least, _ = limits.least_ns("float32", 16, 32, batch=16, steps=10)
+    assert float_least == pytest.approx(160 * (of_input + of_h) / 1e10 * 1e9)
 
 
 def test_the_limit_beyond_the_second_cache_knows_what_stays_in_it() -> None:
@@ -214,6 +237,10 @@ def test_the_machines_limits_are_measured() -> None:
     # An instruction per value is the least, a library call for each far more than kernels take.
     assert 0.01 < limits.gates_ns < 500
     assert limits.multiply_adds_per_s > 1e8 and limits.int8_multiply_adds_per_s > 1e8
+    if native.load()[1].chosen == "avx512amx":
+        assert limits.tile_multiply_adds_per_s is not None and limits.int8_gates_ns is not None
+        assert limits.tile_multiply_adds_per_s > limits.int8_multiply_adds_per_s
+        assert 0.1 < limits.int8_gates_ns < 500
     assert limits.levels[0].bytes_per_s > 0.5 * limits.levels[-1].bytes_per_s > 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from edgelstm.bench.gates import gates_ns
 from edgelstm.runtime import native
 
-_FLOAT, _INT8, _READ = range(3)
+_FLOAT, _INT8, _READ, _TILES, _INTEGER_UNITS = range(5)
 _TURNS = 7
 _TURN_S = 0.01
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -26,6 +26,9 @@ _BYTES_OF_WEIGHT = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
 _ALIGNMENT = 64
 # Rows that the kernels compute with one reading of the weights.
 _ROWS = 24
+# Fewer rows that share their weights are multiplied by vectors: reading a tile of weights takes as long
+# as sixteen vector products.
+_ROWS_FOR_TILES = 3
 _Probe = Callable[[int, Any, int, int], int]
 
 
@@ -47,12 +50,17 @@ class Limits:
         multiply_adds_per_s: of float32 in registers; int8_multiply_adds_per_s: of int8.
         levels: the nearest first.
         gates_ns: of one unit in one step, in float32 arithmetic.
+        tile_multiply_adds_per_s: of int8 in matrix tiles; None where the kernels have none.
+        int8_gates_ns: of one unit in one step of full int8: scalings, gates, c and h; None where the
+            kernels in use have nothing to measure it by.
     """
 
     multiply_adds_per_s: float
     int8_multiply_adds_per_s: float
     levels: tuple[Level, ...]
     gates_ns: float
+    tile_multiply_adds_per_s: float | None = None
+    int8_gates_ns: float | None = None
 
     def least_ns(
         self, precision: str, features: int, units: int, *, batch: int, steps: int
@@ -63,7 +71,7 @@ class Limits:
         24 rows from the nearest level that holds them; beyond the second cache, as much as that
         holds is read from it, where it can stay from step to step. The first is too small to count.
         """
-        compute = self._products_ns(precision, features, units) * batch * steps
+        compute = max(self._products_ns(precision, features, units, batch=batch, steps=steps))
         reading, level = self._reading_ns(precision, units, batch)
         reading *= steps
         return (compute, "compute") if compute >= reading else (reading, level)
@@ -74,22 +82,33 @@ class Limits:
         """The same with the gates, which take turns with the products in the same arithmetic units,
         so that their times add up; reading may go on beside both.
 
-        None for full int8: no function of the library computes its gates alone, and layers with few
-        products, timed in their place, gave more than whole layers take.
+        None for full int8 where its gates alone cannot be measured.
         """
-        if precision == "int8":
+        gates_ns = self.int8_gates_ns if precision == "int8" else self.gates_ns
+        if gates_ns is None:
             return None
-        products = self._products_ns(precision, features, units)
-        compute = (products + self.gates_ns * units) * batch * steps
+        vectors, tiles = self._products_ns(precision, features, units, batch=batch, steps=steps)
+        compute = max(vectors + gates_ns * units * batch * steps, tiles)
         reading, level = self._reading_ns(precision, units, batch)
         reading *= steps
         return (compute, "compute") if compute >= reading else (reading, level)
 
-    def _products_ns(self, precision: str, features: int, units: int) -> float:
-        """Of one row in one step."""
+    def _products_ns(
+        self, precision: str, features: int, units: int, *, batch: int, steps: int
+    ) -> tuple[float, float]:
+        """Of a call: in vectors, and in tiles, which have arithmetic of their own beside them."""
         whole = precision in ("dynamic", "int8")
         peak = self.int8_multiply_adds_per_s if whole else self.multiply_adds_per_s
-        return 4 * units * (features + units) / peak * 1e9
+        tile_peak = self.tile_multiply_adds_per_s if whole else None
+        vectors = tiles = 0.0
+        # The input of all steps shares its weights, h that of a step alone.
+        for columns, rows in ((features, batch * steps), (units, batch)):
+            products = 4 * units * columns * batch * steps
+            if tile_peak is not None and rows >= _ROWS_FOR_TILES:
+                tiles += products / tile_peak * 1e9
+            else:
+                vectors += products / peak * 1e9
+        return vectors, tiles
 
     def _reading_ns(self, precision: str, units: int, batch: int) -> tuple[float, str]:
         """Of one step, and from where."""
@@ -121,6 +140,7 @@ def measure_limits() -> Limits | None:
         # Half of a cache that many share may be more than it gives to one.
         most = min(4 * size, memory.nbytes)
     levels.append(("memory", 1 << 62, memory.nbytes))
+    units_per_s = _rate(probe, _INTEGER_UNITS, _ones(4096), 4096)
     return Limits(
         float_rate,
         _rate(probe, _INT8, _ones(4096), 4096) or 0.0,
@@ -129,6 +149,8 @@ def measure_limits() -> Limits | None:
             for name, size, half in levels
         ),
         gates_ns(),
+        _rate(probe, _TILES, _ones(4096), 4096),
+        None if units_per_s is None else 1e9 / units_per_s,
     )
 
 

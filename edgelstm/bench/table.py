@@ -76,10 +76,13 @@ def facts(result: Mapping[str, Any]) -> list[str]:
         levels = ", ".join(
             f"{level['name']} {level['bytes_per_s'] / 1e9:.3g} GB/s" for level in limits["levels"]
         )
+        tiles, int8_gates = limits["tile_multiply_adds_per_s"], limits["int8_gates_ns"]
         lines.append(
             f"limits of one core: {limits['multiply_adds_per_s'] / 1e9:.3g} G float32 and "
-            f"{limits['int8_multiply_adds_per_s'] / 1e9:.3g} G int8 multiply-adds/s; {levels}; "
-            f"float32 gates {limits['gates_ns']:.2g} ns per unit"
+            f"{limits['int8_multiply_adds_per_s'] / 1e9:.3g} G int8 multiply-adds/s"
+            + ("" if tiles is None else f", {tiles / 1e9:.0f} G in matrix tiles")
+            + f"; {levels}; float32 gates {limits['gates_ns']:.2g} ns per unit"
+            + ("" if int8_gates is None else f", int8 {int8_gates:.2g}")
         )
     return lines
 

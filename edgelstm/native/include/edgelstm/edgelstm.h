@@ -148,16 +148,19 @@ EDGELSTM_API size_t edgelstm_bytes(const EdgeLstm* lstm);
 EDGELSTM_API int edgelstm_activate(
     const char* kernels, int function, const float* in, float* out, int64_t n);
 
-// What the machine can do at most: multiplications with addition of float32 in registers and of int8
-// from the nearest cache, and reading memory.
+// What the machine can do at most: multiplications with addition of float32 in registers, of int8 from
+// the nearest cache and in matrix tiles, reading memory, and what full int8 does for a unit in a step
+// beside its products.
 enum EdgeLstmProbe {
   EDGELSTM_PROBE_FLOAT = 0,
   EDGELSTM_PROBE_INT8 = 1,
-  EDGELSTM_PROBE_READ = 2
+  EDGELSTM_PROBE_READ = 2,
+  EDGELSTM_PROBE_TILES = 3,
+  EDGELSTM_PROBE_INTEGER_UNITS = 4
 };
 enum { EDGELSTM_PROBE_BYTES = 4096 };
 // Does `rounds` rounds of one of them in `memory`, EDGELSTM_PROBE_BYTES or more, whose content is
-// lost, and returns how many multiplications or bytes that were; -1 if these kernels have none.
+// lost, and returns how many multiplications, bytes or units that were; -1 if these kernels have none.
 EDGELSTM_API int64_t edgelstm_probe(
     const char* kernels, int probe, void* memory, int64_t bytes, int64_t rounds);
 

@@ -85,10 +85,12 @@ constexpr void SetDotRow(DotFunctions* to) {
 
 template <class V>
 constexpr DotFunctions DotFunctionsOf(decltype(DotFunctions::stream) stream = nullptr,
+                                      decltype(DotFunctions::probe_units) units = nullptr,
                                       const TileFunctions* tiles = nullptr) {
   static_assert(V::kInt8Rows <= DotFunctions::kMostRows, "rows of the table");
   static_assert(V::kIntegerRows <= DotFunctions::kMostRows, "rows of the table");
-  DotFunctions all = {V::kWeightBias, V::kValueBias, V::DotCorrection, {}, stream, tiles, Probe<V>::Int8MultiplyAdds};
+  DotFunctions all = {V::kWeightBias, V::kValueBias, V::DotCorrection, {}, stream, tiles,
+                      Probe<V>::Int8MultiplyAdds, units};
   SetDotRow<V, 1>(&all);
   SetDotRow<V, 2>(&all);
   SetDotRow<V, 3>(&all);

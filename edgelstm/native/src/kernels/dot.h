@@ -31,8 +31,9 @@ struct DotFunctions {
                  void* scratch);
   // What multiplies the input where it has enough steps, and h where a batch has enough rows, or null.
   const TileFunctions* tiles;
-  // See LstmKernels.
+  // See LstmKernels; the second of all that `stream` does beside products, null where that is.
   int64_t (*probe)(void* memory, int64_t bytes, int64_t rounds);
+  int64_t (*probe_units)(void* memory, int64_t bytes, int64_t rounds);
 
   static constexpr int Shape(int blocks, int parts) {
     if (blocks == 2) return parts == 3 ? 0 : 1;

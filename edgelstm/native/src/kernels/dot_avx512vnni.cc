@@ -8,10 +8,11 @@
 
 namespace edgelstm {
 
-const DotFunctions kDotAvx512Vnni = DotFunctionsOf<Avx512>(IntegerStream<Avx512>::Run);
+const DotFunctions kDotAvx512Vnni =
+    DotFunctionsOf<Avx512>(IntegerStream<Avx512>::Run, IntegerStream<Avx512>::ProbeUnits);
 #if defined(EDGELSTM_AMX)
 const DotFunctions kDotAvx512Amx =
-    DotFunctionsOf<Avx512>(IntegerStream<Avx512>::Run, &kTilesAmx);
+    DotFunctionsOf<Avx512>(IntegerStream<Avx512>::Run, IntegerStream<Avx512>::ProbeUnits, &kTilesAmx);
 #endif
 
 }  // namespace edgelstm

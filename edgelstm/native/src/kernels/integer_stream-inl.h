@@ -42,6 +42,33 @@ class IntegerStream {
     if (call.steps > 0) IntegerStream(layer, packed, call, scratch).RunSteps();
   }
 
+  // Both scalings, gates, c and h of some units, `rounds` times, all within EDGELSTM_PROBE_BYTES of
+  // `memory`; returns how many units that were.
+  EDGELSTM_NOINLINE static int64_t ProbeUnits(void* memory, int64_t, int64_t rounds) {
+    static constexpr int64_t kBlocks = 4;
+    static constexpr DotFunctions kNoTiles = {};
+    EdgeLstmLayer layer = {};
+    layer.inputs = 4;
+    layer.units = layer.outputs = static_cast<int32_t>(kBlocks * kWords);
+    const Sizes sizes(layer);
+    IntegerScales scales = {};
+    const Multiplier some = {1 << 30, -8};
+    for (int gate = 0; gate < 4; ++gate) scales.kernel[gate] = scales.recurrent[gate] = some;
+    scales.hidden = some;
+    scales.c_bits = 2;
+    // What of packed weights the units of a layer read, and their own memory behind it.
+    char* packed = static_cast<char*>(memory);
+    std::memcpy(packed, &scales, sizeof scales);
+    const DotFunctions* dots = &kNoTiles;
+    std::memcpy(packed + sizes.dots, &dots, sizeof dots);
+    const SumBounds bounds = {true, true, true};
+    std::memcpy(packed + sizes.bounds, &bounds, sizeof bounds);
+    const EdgeLstmCall call = {};
+    IntegerStream stream(layer, packed, call, memory);
+    stream.RunUnits(packed + sizes.kernel, kBlocks, rounds);
+    return rounds * kBlocks * kWords;
+  }
+
  private:
   IntegerStream(const EdgeLstmLayer& layer, const void* packed, const EdgeLstmCall& call,
                 void* scratch)
@@ -183,6 +210,28 @@ class IntegerStream {
   }
   static int64_t Pieces(int64_t groups) { return (groups + kPieces - 1) / kPieces; }
 
+  EDGELSTM_NOINLINE void RunUnits(char* memory, int64_t blocks, int64_t rounds) {
+    auto* products = reinterpret_cast<int32_t*>(memory);
+    sums_ = reinterpret_cast<int16_t*>(products + kParts * V::kLanes);
+    c_ = sums_ + blocks * 4 * kWords;
+    h_ = reinterpret_cast<int8_t*>(c_ + blocks * kWords);
+    EDGELSTM_UNROLL
+    for (int i = 0; i < kParts; ++i) products_[i] = V::LoadInt(products + i * V::kLanes);
+    o_ = V::SetWords(0);
+    int64_t last = blocks - 1;
+    for (int64_t round = 0; round < rounds; ++round) {
+      for (int64_t block = 0; block < blocks; last = block++) {
+        EDGELSTM_UNROLL
+        for (int gate = 0; gate < 4; ++gate) {
+          const int32_t* from = products + 2 * gate * V::kLanes;
+          StoreInput(V::LoadInt(from), V::LoadInt(from + V::kLanes), gate,
+                     sums_ + (block * 4 + gate) * kWords);
+        }
+        Gates(sums_, block, last, h_, NothingBetween());
+      }
+    }
+  }
+
   // Gates and c of `block` from its products; tanh(c) and h of the block `last`.
   template <class Between>
   EDGELSTM_INLINE void Gates(const int16_t* own, int64_t block, int64_t last, int8_t* after,
@@ -289,11 +338,15 @@ class IntegerStream {
       EDGELSTM_UNROLL
       for (int gate = 0; gate < 4; ++gate) {
         const Int* own = sum + r * kParts + gate * 2;
-        const Scaling& scaling = kernel_scaling_[gate];
-        V::StoreWords(to + gate * kWords, V::Narrow({V::ScaledRight(own[0], scaling),
-                                                     V::ScaledRight(own[1], scaling)}));
+        StoreInput(own[0], own[1], gate, to + gate * kWords);
       }
     }
+  }
+
+  // The products of a gate's units with the kernel, as its sums.
+  EDGELSTM_INLINE void StoreInput(Int first, Int second, int gate, int16_t* to) const {
+    const Scaling& scaling = kernel_scaling_[gate];
+    V::StoreWords(to, V::Narrow({V::ScaledRight(first, scaling), V::ScaledRight(second, scaling)}));
   }
 
   // Between the caller's int8 and rows as they are multiplied.

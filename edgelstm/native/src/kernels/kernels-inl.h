@@ -34,6 +34,16 @@ int64_t ProbeDots(void* memory, int64_t bytes, int64_t rounds) {
   return kDots.probe(memory, bytes, rounds);
 }
 
+template <const DotFunctions& kDots>
+int64_t ProbeTiles(void*, int64_t, int64_t rounds) {
+  return kDots.tiles == nullptr ? -1 : kDots.tiles->probe(rounds);
+}
+
+template <const DotFunctions& kDots>
+int64_t ProbeUnits(void* memory, int64_t bytes, int64_t rounds) {
+  return kDots.probe_units == nullptr ? -1 : kDots.probe_units(memory, bytes, rounds);
+}
+
 // Constant: `kDots` may stand in another file, so that only its address is known here.
 template <class V, const DotFunctions& kDots = kDotOf<V>>
 constexpr LstmKernels KernelsOf(const char* name, bool (*runs_on)(const CpuFeatures&)) {
@@ -47,7 +57,8 @@ constexpr LstmKernels KernelsOf(const char* name, bool (*runs_on)(const CpuFeatu
            WidePacking<V>::ScratchBytes, WideLstm<V>::SplitsUnits, WideLstm<V>::Run},
           ForEach<V, Sigmoid<V>>,
           ForEach<V, Tanh<V>>,
-          {Probe<V>::MultiplyAdds, ProbeDots<kDots>, Probe<V>::Read}};
+          {Probe<V>::MultiplyAdds, ProbeDots<kDots>, Probe<V>::Read, ProbeTiles<kDots>,
+           ProbeUnits<kDots>}};
 }
 
 }  // namespace

@@ -249,7 +249,7 @@ int edgelstm_activate(const char* kernels, int function, const float* in, float*
 int64_t edgelstm_probe(const char* kernels, int probe, void* memory, int64_t bytes,
                        int64_t rounds) {
   const edgelstm::LstmKernels* chosen = edgelstm::ChooseKernels(kernels);
-  if (chosen == nullptr || probe < EDGELSTM_PROBE_FLOAT || probe > EDGELSTM_PROBE_READ ||
+  if (chosen == nullptr || probe < EDGELSTM_PROBE_FLOAT || probe > EDGELSTM_PROBE_INTEGER_UNITS ||
       bytes < EDGELSTM_PROBE_BYTES || rounds < 0 || chosen->probes[probe] == nullptr) {
     return -1;
   }

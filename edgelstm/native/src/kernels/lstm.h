@@ -35,7 +35,7 @@ struct LstmKernels {
   void (*sigmoid)(const float* in, float* out, int64_t n);
   void (*tanh)(const float* in, float* out, int64_t n);
   // By EdgeLstmProbe; null where there is nothing to know.
-  int64_t (*probes[3])(void* memory, int64_t bytes, int64_t rounds);
+  int64_t (*probes[5])(void* memory, int64_t bytes, int64_t rounds);
 };
 
 constexpr size_t kAlignment = 64;

@@ -278,6 +278,6 @@ bool RunsOn(const CpuFeatures&) { return true; }
 const LstmKernels kLstmScalar = {
     "scalar",       RunsOn,      {PackedBytes, Pack, ScratchBytes, SplitsUnits, Run},
     kIntegerScalar, kWideScalar, SigmoidEach, TanhEach,
-    {nullptr, nullptr, nullptr}};
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 }  // namespace edgelstm

@@ -20,6 +20,8 @@ struct TileFunctions {
   // DotFunctions::weight_bias, which the sums have too much; the rows are as they are.
   void (*multiply_gates)(const int8_t* weights, int gates, int64_t depth, const int8_t* rows,
                          int64_t stride, int32_t* sums);
+  // See LstmKernels; all in tiles.
+  int64_t (*probe)(int64_t rounds);
 };
 
 #if defined(EDGELSTM_AMX)
