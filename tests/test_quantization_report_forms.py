@@ -63,7 +63,7 @@ def test_a_layer_that_stayed_float32_is_one_line_and_no_tables_of_zeros() -> Non
     assert not any(layer.is_exact for layer in measured(pair, data).layers)
 
 
-LAYER = {"name", "units", "precision", "kernel_error", "cell_scale", "ranges", "parts"}
+LAYER = {"name", "units", "precision", "input", "kernel_error", "cell_scale", "ranges", "parts"}
 FIGURES = {"rms", "snr_db", "max_error", "signal_rms", "values"}
 SATURATION = {"clipped", "at_limit", "at_limit_float"}
 DRIFT = FIGURES | {"first_rms", "last_rms", "growth", "by_step"}

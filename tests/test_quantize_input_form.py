@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -237,8 +238,14 @@ def test_a_plan_that_no_layer_can_follow_is_refused(
 def test_a_note_names_the_layers_whose_input_was_split(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert convert(tmp_path, saved(tmp_path), *INT8) == 0
-    assert "Two integers for each input of lstm" in capsys.readouterr().out
+    report, page = tmp_path / "r.json", tmp_path / "p.html"
+    more = ("--quantization", "--report", str(report), "--html", str(page))
+    assert convert(tmp_path, saved(tmp_path), *INT8, *more) == 0
+    told = said(capsys)
+    assert "Two integers for each input of lstm" in told and "input split" in told
+    (layer,) = json.loads(report.read_text())["quantization"]["layers"]
+    assert layer["input"] == "split"
+    assert "each input in two integers" in page.read_text()
     (op,) = Model.read((tmp_path / "m.tflite").read_bytes()).main.find(FUSED_OP)
     assert is_split(op)
 

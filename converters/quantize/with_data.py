@@ -136,9 +136,8 @@ def quantize_with_data(
         progress("choosing ranges")
         observers, errors = choose(model, calibration, data, axes, pairs, plan)
         notes.append(
-            f"Ranges: {observers.inputs.value}, of states {observers.states.value}; the nearest to "
-            f"float32 of {len(errors)} ways tried, rms {errors[observers]:.2g} of the outputs' "
-            f"range."
+            f"Ranges: {observers.inputs.value}, of states {observers.states.value}; chosen of "
+            f"{len(errors)} ways tried, rms {errors[observers]:.2g} of the outputs' range."
         )
     plan, kept = without_sensitive(model, calibration, taken, pairs, plan, observers, progress)
     notes += kept

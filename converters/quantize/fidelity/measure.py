@@ -255,6 +255,7 @@ class _Measurement:
             kernel_error=usual.kernel_error,
             cell_exponent=layer.cell_exponent,
             ranges=layer.ranges,
+            form=layer.form,
         )
 
     def _output(self, name: str) -> OutputReport:

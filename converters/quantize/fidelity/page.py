@@ -15,6 +15,7 @@ from edgelstm.converters.quantize.fidelity.report import (
     OutputReport,
     QuantizationReport,
 )
+from edgelstm.converters.quantize.input_form import InputForm
 
 _LEGEND = (
     "SNR: power of the float32 values over that of the error. Growth: the error at the end of the "
@@ -67,7 +68,8 @@ def _output_table(outputs: Sequence[OutputReport]) -> str:
 
 def _layer(layer: LayerReport) -> Iterator[str]:
     scale = "" if layer.cell_exponent is None else f", cell scale 2^{layer.cell_exponent}"
-    yield f"<p>{layer.units} units, {page.escaped(layer.precision)}{scale}</p>"
+    split = ", each input in two integers" if layer.form is InputForm.SPLIT else ""
+    yield f"<p>{layer.units} units, {page.escaped(layer.precision)}{scale}{split}</p>"
     if not layer.parts:
         return
     if layer.is_exact:

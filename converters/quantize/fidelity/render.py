@@ -13,6 +13,7 @@ from edgelstm import terminal
 from edgelstm.converters.quantize.fidelity.figures import Drift, Figures
 from edgelstm.converters.quantize.fidelity.report import PARTS, Part, QuantizationReport
 from edgelstm.converters.quantize.fidelity.sequences import LongRun
+from edgelstm.converters.quantize.input_form import InputForm
 
 EXACT = "equal to float32, its input too"
 _BARS = "▁▂▃▄▅▆▇█"
@@ -26,7 +27,8 @@ def print_quantization(report: QuantizationReport, console: Console) -> None:
         if not layer.parts:
             continue
         scale = "" if layer.cell_exponent is None else f" · cell scale 2^{layer.cell_exponent}"
-        title = f"{layer.name} · {layer.units} units · {layer.precision}{scale}"
+        split = " · input split" if layer.form is InputForm.SPLIT else ""
+        title = f"{layer.name} · {layer.units} units · {layer.precision}{scale}{split}"
         if layer.is_exact:
             console.print(_plain(f"{title} · {EXACT}", "cyan"))
             continue

@@ -9,6 +9,7 @@ from typing import Any
 from edgelstm.converters.quantize.advice import Advice
 from edgelstm.converters.quantize.fidelity.figures import Drift, Figures, number
 from edgelstm.converters.quantize.fidelity.sequences import LongRun
+from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.spec import Precision
 
 PARTS: Mapping[str, str] = {
@@ -77,6 +78,7 @@ class LayerReport:
             interpreter's output; 0 for int8. None where no interpreter ran the operator.
         cell_exponent: log2 of the cell state's scale; None for float cells.
         ranges: lowest and highest value that integers stand for, of x and h; empty for floats.
+        form: whether one or two integers stand for each input; None for floats.
     """
 
     name: str
@@ -86,6 +88,7 @@ class LayerReport:
     kernel_error: float | None
     cell_exponent: int | None
     ranges: Mapping[str, tuple[float, float]]
+    form: InputForm | None = None
 
     @property
     def is_exact(self) -> bool:
@@ -98,6 +101,7 @@ class LayerReport:
             "name": self.name,
             "units": self.units,
             "precision": self.precision,
+            "input": None if self.form is None else self.form.value,
             "kernel_error": self.kernel_error,
             "cell_scale": None if self.cell_exponent is None else 2.0**self.cell_exponent,
             "ranges": {

@@ -12,6 +12,7 @@ from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE, layer
 from edgelstm.converters.lowering.state import COPY_OP
 from edgelstm.converters.quantize.emulate import EmulatedSession
 from edgelstm.converters.quantize.fidelity.layer import IntegerKernel, Kernel, State, kernel_of
+from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.spec import Array
 from edgelstm.runtime import Delegate, Session
 
@@ -36,6 +37,13 @@ class WatchedLayer:
     def cell_exponent(self) -> int | None:
         """log2 of the cell state's scale; None for float cells."""
         return self.kernel.lstm.cell_exponent if isinstance(self.kernel, IntegerKernel) else None
+
+    @property
+    def form(self) -> InputForm | None:
+        """Whether one or two integers stand for each input; None for floats."""
+        if not isinstance(self.kernel, IntegerKernel):
+            return None
+        return InputForm.SPLIT if self.kernel.split else InputForm.SINGLE
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
