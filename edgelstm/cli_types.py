@@ -230,8 +230,8 @@ LstmInputOption = Annotated[
         help="How int8 LSTM layers take an input that is float32 in the file: as one integer, or "
         "split into two, the second one for what the first leaves. That has two bits more, for "
         "kernels of twice the size. auto splits where that leaves 0.9 of the error on the "
-        "calibration data or less, the file grows by a quarter at most, and stays within 0.27 of "
-        "float32 where that has over 100 kB."
+        "calibration data or less, the file grows by a third at most, and, where it is within "
+        "0.27 of a float32 file of over 100 kB, stays so."
     ),
 ]
 GraphIoOption = Annotated[

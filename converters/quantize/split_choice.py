@@ -21,11 +21,13 @@ Progress = Callable[[str], None]
 # One LSTM(64) on 16 inputs has 0.78 of the error split, one of 32 on 8 inputs 0.83; other ways of
 # choosing ranges give or take a tenth.
 WORTH = 0.9
-LARGEST_GROWTH = 1.25
-# What int8 promises of files: at most this share of float32, above this size.
+# A kernel of half of its recurrent kernel's size adds a third to both.
+LARGEST_GROWTH = 4 / 3
+# What int8 promises of files above this size: at most this share of float32. Small records keep
+# single layers from it up to 175 kB; these may be split.
 LARGEST_SHARE = 0.27
 SMALL_BYTES = 100_000
-# Metadata and the records of integers that the finished file has more.
+# Metadata, which the finished file has besides.
 _ROOM_BYTES = 500
 
 
@@ -41,7 +43,8 @@ def choose_forms(
     """Gives each int8 layer of `calibration` its form of input; returns what to tell.
 
     Layers left to AUTO are split all or none: where the error on `taken` falls to `WORTH`, the file
-    grows to `LARGEST_GROWTH` at most, and stays within `LARGEST_SHARE` where float32 is not small.
+    grows to `LARGEST_GROWTH` at most, and stays within `LARGEST_SHARE` of a float32 file that is not
+    small if it is.
 
     Args:
         model: float32, its markers lowered; not changed.
@@ -131,6 +134,7 @@ def _too_large(plain: int, single: int, split: int) -> str:
     """Why the file may not grow so far, or an empty string."""
     if split > LARGEST_GROWTH * single:
         return f"the file would have {split:,} bytes instead of {single:,} with two"
-    if plain > SMALL_BYTES and split + _ROOM_BYTES > LARGEST_SHARE * plain:
+    most = LARGEST_SHARE * plain
+    if plain > SMALL_BYTES and single - _ROOM_BYTES <= most < split + _ROOM_BYTES:
         return f"the file would have {split / plain:.3f} of the bytes of float32 with two"
     return ""
