@@ -194,6 +194,33 @@ def test_what_does_not_pay_stays_in_one_integer_and_the_report_says_why(
     assert "Input of lstm in one integer" in told and why in told
 
 
+@pytest.mark.parametrize("move", ["RESHAPE", "TRANSPOSE", "REVERSE_V2"])
+def test_an_input_that_is_moved_before_its_layer_is_split(move: str, tmp_path: Path) -> None:
+    """And gives the same with and without XNNPACK, while the batch changes."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    lstm = keras.layers.LSTM(32, go_backwards=move == "REVERSE_V2")
+    shape: tuple[int, ...] = (STEPS, 8)
+    before: list[Any] = []
+    if move == "RESHAPE":
+        before, shape = [keras.layers.Reshape(shape)], (STEPS, 4, 2)
+    if move == "TRANSPOSE":
+        before, shape = [keras.layers.Permute((2, 1))], (8, STEPS)
+    keras.Sequential([keras.Input(shape), *before, lstm]).save(tmp_path / "m.keras")
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "c.npy", rng.standard_normal((40, *shape)).astype(np.float32))
+    assert convert_by_default(tmp_path, tmp_path / "m.keras", *INT8) == 0
+    assert split_in(tmp_path)
+    content = (tmp_path / "m.tflite").read_bytes()
+    assert Model.read(content).main.find(move)
+    ways = [Session(content, delegate=one) for one in (Delegate.XNNPACK, Delegate.CPU)]
+    for rows in (4, 1, 3, 9, 4):
+        x = rng.standard_normal((rows, *shape)).astype(np.float32)
+        found = [next(iter(s.run({s.inputs[0].name: x}).values())) for s in ways]
+        np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
 def test_integer_inputs_are_not_split_by_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from edgelstm.converters.lowering.fused import FUSED_OP
 from edgelstm.converters.quantize import ranges as rng
 from edgelstm.converters.quantize.integer import Affine
 from edgelstm.converters.quantize.ranges import Range
+from edgelstm.converters.quantize.tidy import MOVES
 from edgelstm.converters.spec import Array, FloatArray
 
 # Kernels of a FINERth have so many fewer steps; errors on five LSTM(64), as a share of TensorFlow's:
@@ -43,6 +44,22 @@ def can_split(op: Op) -> bool:
     return (
         x is not None and x.dtype == "float32" and (writer is None or writer.name != "DEQUANTIZE")
     )
+
+
+def moves_before(op: Op) -> list[Op]:
+    """What moves a float32 input of the model on its way to a layer, and to nothing else."""
+    subgraph, moves = op.subgraph, list[Op]()
+    x = op.input(0)
+    while x is not None:
+        writer = subgraph.producer(x.index)
+        if writer is None:
+            return moves if x.dtype == "float32" and x.index in subgraph.inputs else []
+        readers = {reader.name for reader in subgraph.consumers(x.index)}
+        if writer.name not in MOVES or not readers <= {FUSED_OP, "SHAPE", *MOVES}:
+            return []
+        moves.append(writer)
+        x = writer.input(0)
+    return []
 
 
 def is_split(op: Op) -> bool:

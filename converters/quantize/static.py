@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 from collections.abc import Collection
 
 from edgelstm.converters.flatbuffer import Model
@@ -10,10 +11,10 @@ from edgelstm.converters.lowering.fused import FUSED_OP, layer_name
 from edgelstm.converters.quantize import ranges as rng
 from edgelstm.converters.quantize.calibrate import Calibration, LayerStatistics
 from edgelstm.converters.quantize.dense import rounded_dense
-from edgelstm.converters.quantize.input_form import InputForm, can_split
+from edgelstm.converters.quantize.input_form import InputForm, can_split, moves_before
 from edgelstm.converters.quantize.integer_op import make_integer
 from edgelstm.converters.quantize.observer import ObserverKind
-from edgelstm.converters.quantize.plan import STATIC, Plan
+from edgelstm.converters.quantize.plan import STATIC, OperatorRule, Plan
 from edgelstm.converters.quantize.result import QuantizedOp, stored_bytes
 from edgelstm.converters.quantize.surroundings import computed_in_integers, quantize_surroundings
 from edgelstm.converters.quantize.tidy import tidy
@@ -70,7 +71,8 @@ def quantize_static(
     seen.update({output: layer.h for output, layer in layers.items() if output in seen})
     made = Model.read(model.to_bytes())
     if integers:
-        made = quantize_surroundings(_rounded(model, calibration, seen, plan), seen, plan)
+        around = _moves_in_float(model, calibration, plan)
+        made = quantize_surroundings(_rounded(model, calibration, seen, around), seen, around)
     records = []
     for op in made.main.find(FUSED_OP):
         before, layer, output = stored_bytes(op), layer_name(op), op.output(0).name
@@ -97,6 +99,22 @@ def quantize_static(
         records.append(QuantizedOp(layer, names, before, stored_bytes(op)))
     tidy(made)
     return made, records
+
+
+def _moves_in_float(model: Model, calibration: Calibration, plan: Plan) -> Plan:
+    """The plan, with what only moves an input to layers that take it as two integers in float32."""
+    moves = [
+        move
+        for op in model.main.find(FUSED_OP)
+        if (layer := calibration.layers.get(op.output(0).name)) is not None
+        and layer.form is InputForm.SPLIT
+        for move in moves_before(op)
+    ]
+    rules = [
+        OperatorRule(move.name, glob.escape(move.output(0).name), Precision.FLOAT32)
+        for move in moves
+    ]
+    return dataclasses.replace(plan, operators=(*rules, *plan.operators))
 
 
 def _rounded(model: Model, calibration: Calibration, seen: Collection[str], plan: Plan) -> Model:

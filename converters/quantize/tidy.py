@@ -6,7 +6,7 @@ from edgelstm.converters.flatbuffer import Model, Op, Quantization, Subgraph, Te
 from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE
 
 # Operators that move values without computing, with int8 and int16 kernels in every interpreter.
-_MOVES = frozenset("EXPAND_DIMS SQUEEZE RESHAPE REVERSE_V2 TRANSPOSE BROADCAST_TO".split())
+MOVES = frozenset("EXPAND_DIMS SQUEEZE RESHAPE REVERSE_V2 TRANSPOSE BROADCAST_TO".split())
 _VERSIONS = {"REVERSE_V2": 3, "TRANSPOSE": 2, "BROADCAST_TO": 3}
 _QUANTIZE_VERSION = 2
 
@@ -41,7 +41,7 @@ def _sink(subgraph: Subgraph, widen: Op) -> bool:
         if reader.name == "SHAPE":
             reader.inputs = [stored.index]
             changed = True
-        elif reader.name in _MOVES and reader.inputs[0] == wide.index:
+        elif reader.name in MOVES and reader.inputs[0] == wide.index:
             _move_integers(subgraph, reader, stored)
             changed = True
         elif reader.name != "QUANTIZE" and reader.output(0).dtype == stored.dtype:
@@ -86,7 +86,7 @@ def _rise(subgraph: Subgraph, narrow: Op) -> bool:
     """MOVE then QUANTIZE becomes QUANTIZE then MOVE where nothing else reads what is moved."""
     source, target = narrow.input(0), narrow.output(0)
     move = None if source is None else subgraph.producer(source.index)
-    if source is None or move is None or move.name not in _MOVES or move not in subgraph.ops:
+    if source is None or move is None or move.name not in MOVES or move not in subgraph.ops:
         return False
     wide = move.input(0)
     readers = [] if wide is None else subgraph.consumers(source.index)
@@ -112,7 +112,7 @@ def _lift(subgraph: Subgraph, widen: Op, narrow: Op) -> None:
     """As `_rise` does, for both together."""
     stored, wide, target = widen.input(0), widen.output(0), narrow.output(0)
     move = None if stored is None else subgraph.producer(stored.index)
-    if stored is None or move is None or move.name not in _MOVES:
+    if stored is None or move is None or move.name not in MOVES:
         return
     source = move.input(0)
     readers = subgraph.consumers(stored.index)
