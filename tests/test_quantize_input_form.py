@@ -181,7 +181,7 @@ def test_a_small_layer_is_split_by_default_and_the_report_says_what_for(
     [
         ({"units": 32, "features": 8, "steps": 255}, "of the error on the calibration data"),
         ({"units": 8, "features": 64}, "bytes instead of"),
-        ({"units": 96, "features": 16}, "of the bytes of float32"),
+        ({"units": 112, "features": 16}, "of the bytes of float32"),
     ],
     ids=["input of 8 bits", "wide kernel", "above 100 kB"],
 )
