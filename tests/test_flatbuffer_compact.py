@@ -175,3 +175,28 @@ def test_an_operator_keeps_its_empty_lists_after_writing() -> None:
     model.to_bytes()
     assert all(op.intermediates == [] for op in model.main.ops)
     model.prune()
+
+
+def test_a_models_name_before_all_its_activations_is_left_out() -> None:
+    model = Model()
+    graph = model.add_subgraph("main")
+    names = ["x", "m/a/MatMul;m/a/Add", "m/a/Add", "m/b/Tanh", "layer/h", "y"]
+    tensors = [graph.add_tensor(name, (1, 2)) for name in names]
+    for before, after in zip(tensors, tensors[1:], strict=False):
+        graph.add_op("TANH", [before], [after])
+    graph.inputs, graph.outputs = tensors[:1], tensors[-1:]
+    compact(model)
+    short = [tensor.name for tensor in model.main.tensors]
+    assert short == ["x", "a/Add", "a/Add1", "b/Tanh", "layer/h", "y"]
+
+
+def test_names_of_several_models_stay_whole() -> None:
+    model = Model()
+    graph = model.add_subgraph("main")
+    names = ["x", "m/a/MatMul", "n/a/MatMul", "y"]
+    tensors = [graph.add_tensor(name, (1, 2)) for name in names]
+    for before, after in zip(tensors, tensors[1:], strict=False):
+        graph.add_op("TANH", [before], [after])
+    graph.inputs, graph.outputs = tensors[:1], tensors[-1:]
+    compact(model)
+    assert [tensor.name for tensor in model.main.tensors] == names

@@ -15,11 +15,9 @@ from lstm_reference import lstm
 from edgelstm import cli
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.fused import (
-    BIAS,
     FUSED_OP,
     KERNEL,
     PROJECTION,
-    PROJECTION_BIAS,
     RECURRENT,
     lower_markers,
 )
@@ -27,6 +25,7 @@ from edgelstm.converters.quantize.calibrate import Calibration, calibrate
 from edgelstm.converters.quantize.emulate import EmulatedSession
 from edgelstm.converters.quantize.excerpts import Excerpts
 from edgelstm.converters.quantize.gradient import DifferentiableLstm, Sequences
+from edgelstm.converters.quantize.integer import IntegerLstm, Stored
 from edgelstm.converters.quantize.plan import Plan
 from edgelstm.converters.quantize.rounding import RoundingPolicy
 from edgelstm.converters.quantize.static import Observers, quantize_static
@@ -130,13 +129,18 @@ def written(spec: LstmSpec, rows: int, policy: RoundingPolicy) -> tuple[LstmSpec
     def gates(first: int) -> Gates:
         return Gates(*[numbers(first + gate) for gate in range(4)])
 
+    lstm = IntegerLstm.of(op)
+
+    def real(bias: Stored | None) -> Any:
+        return None if bias is None else bias.values * bias.scale
+
     stored = dataclasses.replace(
         spec,
         kernel=gates(KERNEL),
         recurrent=gates(RECURRENT),
-        bias=gates(BIAS),
+        bias=Gates(*map(real, lstm.bias)),
         projection=numbers(PROJECTION),
-        projection_bias=numbers(PROJECTION_BIAS),
+        projection_bias=real(lstm.projection_bias),
     )
     return stored, notes
 

@@ -132,7 +132,9 @@ def test_errors_of_gates_are_those_of_sums_in_real_numbers() -> None:
         activate = np.tanh if gate == "c" else lambda z: 1 / (1 + np.exp(-z))
         wanted = activate(x @ kernel.T + before["plain"] @ recurrent.T + bias)
         sums = rounded @ number(1 + place).T + before["quantized"] @ number(5 + place).T
-        got = activate(sums + number(12 + place))
+        added, by = op.input(12 + place), op.input(1 + place)
+        assert added is not None and by is not None and by.quantization is not None
+        got = activate(sums + added.data() * (scale * by.quantization.scale[0]))
         rms = float(np.sqrt(np.mean((got - wanted) ** 2)))
         found = layer.parts[f"gate_{gate}"].figures
         # Gate sums are rounded to 2^-12 thrice, which moves a gate by no more than 4e-4.

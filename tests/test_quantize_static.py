@@ -178,7 +178,11 @@ def test_scales_follow_the_rules_that_no_interpreter_checks(name: str) -> None:
             assert spec.kernel.as_tuple()[gate] is None
             continue
         scale = lstm.x.scale * kernel.scale if norm is None else norm.scale * 2.0**-10
-        assert bias.scale == pytest.approx(scale, rel=1e-6)
+        real = spec.bias.as_tuple()[gate]
+        assert real is not None
+        assert np.ptp(real) > 0.5
+        # Rounding moves biases to make up for weights; a wrong scale would move them by half.
+        np.testing.assert_allclose(bias.values * scale, real, atol=0.05)
         assert int(np.abs(kernel.values).max()) == 127
     assert len(op.intermediates) == 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from itertools import count
 
 from edgelstm.converters.flatbuffer.model import Model
 from edgelstm.converters.flatbuffer.op import Op
@@ -17,14 +18,15 @@ _SIZES = ("int32", "int64")
 # tensors with several readers differently.
 _SIZE_OPS = frozenset("SHAPE STRIDED_SLICE GATHER CONCATENATION PACK".split())
 _MERGED_BYTES = 64
+_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 
 
 def compact(model: Model) -> None:
     """Makes the file smaller without changing what it computes; tensor indices change.
 
-    Inputs, outputs, weights, states and activations keep their names. Sizes, intermediates and the
-    zeros of states get short ones: other tools, as AI Edge Quantizer, want every tensor named, no
-    two alike.
+    Inputs, outputs, weights and states keep their names, activations theirs within the model. Sizes,
+    intermediates and the zeros of states get short ones: other tools, as AI Edge Quantizer, want
+    every tensor named, no two alike.
     """
     for name in _FOREIGN_METADATA:
         model.set_metadata(name, None)
@@ -42,6 +44,28 @@ def compact(model: Model) -> None:
             short = f"t{tensor.index}"
             if short not in taken:
                 tensor.name = short
+        _shorten_paths(subgraph)
+
+
+def _shorten_paths(subgraph: Subgraph) -> None:
+    """`model/dense/MatMul;model/dense/BiasAdd` is `dense/BiasAdd` where all is in that model.
+
+    The converter names a tensor after every operator that it took together.
+    """
+    # A layer is called as its states are.
+    layers = {i for op in subgraph.find(_LSTM) for i in (*op.inputs, *op.outputs)}
+    named = _named(subgraph) | layers
+    inner = [t for t in subgraph.tensors if t.index not in named and t.name.count("/") > 1]
+    if len({tensor.name.split("/")[0] for tensor in inner}) != 1:
+        return
+    taken = {tensor.name for tensor in subgraph.tensors}
+    for tensor in inner:
+        path = tensor.name.split(";")[-1].strip("/").split("/")
+        short = "/".join(path[1:])
+        free = next(name for n in count() if (name := f"{short}{n or ''}") not in taken)
+        if len(path) > 2 and len(free) < len(tensor.name):
+            tensor.name = free
+            taken.add(free)
 
 
 def _share_bounds(op: Op) -> None:
@@ -102,12 +126,9 @@ def _unnamed(subgraph: Subgraph) -> Iterator[Tensor]:
     filled = {tensor.index for tensor in _filled(subgraph)}
     inside = {index for op in subgraph.ops for index in op.intermediates}
     inside -= {index for op in subgraph.ops for index in (*op.inputs, *op.outputs)}
+    short = filled | inside | {tensor.index for tensor in _sizes(subgraph)}
     for tensor in subgraph.tensors:
-        if tensor.index not in named and (
-            (tensor.dtype in _SIZES and tensor.quantization is None)
-            or tensor.index in filled
-            or tensor.index in inside
-        ):
+        if tensor.index in short - named:
             yield tensor
 
 
@@ -121,7 +142,11 @@ def _named(subgraph: Subgraph) -> set[int]:
 
 
 def _sizes(subgraph: Subgraph) -> Iterator[Tensor]:
-    return (t for t in subgraph.tensors if t.dtype in _SIZES and t.quantization is None)
+    """Integers without a scale, but biases of integer layers."""
+    biases = {index for op in subgraph.find(_LSTM) for index in op.inputs}
+    for tensor in subgraph.tensors:
+        if tensor.dtype in _SIZES and tensor.quantization is None and tensor.index not in biases:
+            yield tensor
 
 
 def _filled(subgraph: Subgraph) -> Iterator[Tensor]:

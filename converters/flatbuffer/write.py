@@ -28,8 +28,9 @@ class BufferSharing(enum.Enum):
 class _AlignedBuffer:
     """Stands in for the generated buffer record while packing."""
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: Any, alignment: int = _ALIGNMENT) -> None:
         self.data = data
+        self._alignment = alignment
         self._place: int | None = None
 
     def Pack(self, builder: Any) -> int:  # noqa: N802
@@ -41,9 +42,7 @@ class _AlignedBuffer:
         vector = None
         if self.data is not None and len(self.data):
             content = np.ascontiguousarray(self.data)
-            small = content.nbytes <= _SMALL_BYTES
-            alignment = _SMALL_ALIGNMENT if small else _ALIGNMENT
-            builder.StartVector(1, content.nbytes, alignment)
+            builder.StartVector(1, content.nbytes, self._alignment)
             head = builder.Head() - content.nbytes
             builder.head = head
             builder.Bytes[head : head + content.nbytes] = content.data
@@ -71,7 +70,11 @@ def pack(raw: Any, sharing: BufferSharing = BufferSharing.SHARE) -> bytes:
     operators = [op for subgraph in raw.subgraphs for op in subgraph.operators]
     intermediates = [op.intermediates for op in operators]
     _drop_empty(raw)
-    raw.buffers = [_AlignedBuffer(buffer.data) for buffer in buffers]
+    aside = {entry.buffer for entry in raw.metadata}
+    raw.buffers = [
+        _AlignedBuffer(buffer.data, 1 if index in aside else _alignment(buffer.data))
+        for index, buffer in enumerate(buffers)
+    ]
     try:
         made = SharingBuilder if sharing is BufferSharing.SHARE else Builder
         builder = made(content_bytes + content_bytes // 64 + 65536)
@@ -85,6 +88,11 @@ def pack(raw: Any, sharing: BufferSharing = BufferSharing.SHARE) -> bytes:
         raw.buffers = buffers
         for op, held in zip(operators, intermediates, strict=True):
             op.intermediates = held
+
+
+def _alignment(data: Any) -> int:
+    small = data is None or len(data) <= _SMALL_BYTES
+    return _SMALL_ALIGNMENT if small else _ALIGNMENT
 
 
 def _write_beside(raw: Any, builder: Any) -> None:
@@ -106,12 +114,20 @@ def _write_beside(raw: Any, builder: Any) -> None:
 
 
 def _drop_empty(raw: Any) -> None:
-    """Leaves empty lists out where they may be absent: the packer writes them all the same."""
+    """Leaves out what says nothing: the packer writes it all the same.
+
+    Empty lists, options without fields, and that a tensor has a rank where its shape or content
+    tells.
+    """
     for subgraph in raw.subgraphs:
         for op in subgraph.operators:
             if not len(op.intermediates or ()):
                 op.intermediates = None
+            if op.builtinOptions is not None and not vars(op.builtinOptions):
+                op.builtinOptions, op.builtinOptionsType = None, 0
         for tensor in subgraph.tensors:
+            if len(tensor.shape) or tensor.buffer:
+                tensor.hasRank = False
             record = tensor.quantization
             if record is not None and not len(record.min or ()) and not len(record.max or ()):
                 record.min = record.max = None

@@ -34,6 +34,7 @@ from edgelstm.converters.quantize.input_form import (
     split_kernel,
 )
 from edgelstm.converters.quantize.integer import Affine
+from edgelstm.converters.quantize.integer.parameters import NORM_BIAS
 from edgelstm.converters.quantize.ranges import LayerRanges
 from edgelstm.converters.spec import Array, FloatArray, Precision
 
@@ -41,7 +42,7 @@ _GATES = 4
 _FILL_VERSION = 3
 _COPY_VERSION = 3
 _QUANTIZE_VERSION = 2
-_NORM_BIAS = 2.0**-10
+_BIASES = frozenset([*range(BIAS, BIAS + _GATES), PROJECTION_BIAS])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,8 +155,10 @@ def _write_weights(
             values = split_kernel(values, tensor.data(), affine.scale)
         name = tensor.name
         tensor.name = f"{name}_float32"  # it has no reader any more
+        # Kernels take a bias in the scale of the sums that it is added to, and read none of its own.
+        told = None if position in _BIASES else _per_tensor(affine)
         op.inputs[position] = op.subgraph.add_tensor(
-            name, values.shape, data=values, quantization=_per_tensor(affine)
+            name, values.shape, data=values, quantization=told
         )
 
     def largest(position: int) -> float:
@@ -167,7 +170,7 @@ def _write_weights(
     for gate in range(_GATES):
         kernel = rng.symmetric(largest(KERNEL + gate), 8)
         norm = rng.symmetric(largest(LAYER_NORM + gate), 16) if normalised else None
-        bias = acts.x.scale * kernel.scale if norm is None else norm.scale * _NORM_BIAS
+        bias = acts.x.scale * kernel.scale if norm is None else norm.scale * NORM_BIAS
         constant(BIAS + gate, Affine(float(np.float32(bias))), bias_type)
         constant(KERNEL + gate, kernel, "int8")
         constant(RECURRENT + gate, rng.symmetric(largest(RECURRENT + gate), 8), "int8")

@@ -23,6 +23,7 @@ from edgelstm.converters.spec import Array, Layout
 from edgelstm.errors import UnsupportedModelError
 
 GATE_SUM_SCALE = 2.0**-12
+NORM_BIAS = 2.0**-10  # a normalised layer's bias, in steps of the normalisation's scale
 INPUT = 0
 HIDDEN_INTERMEDIATE = 4
 INTERMEDIATES = 5
@@ -55,7 +56,7 @@ class IntegerLstm:
         x, h: input, and output with hidden state; int8, or int16 where `wide`.
         cell_exponent: the cell state's scale is 2^cell_exponent, int16.
         kernel: int8 [U, F]; recurrent: int8 [U, O]; None for the input gate under CIFG.
-        bias: int32 [U], int64 where `wide`.
+        bias: int32 [U], int64 where `wide`; in the scale of what it is added to.
         peephole: int16 [U]; None where a gate has none.
         layer_norm: int16 [U]; gate_scales: of what goes into the normalisation (2^-12 without it).
         hidden: of o * tanh(c), before the projection.
@@ -141,20 +142,28 @@ class IntegerLstm:
         if normalised:
             gate_scales = [_affine(tensor).scale for tensor in between[:HIDDEN_INTERMEDIATE]]
         peephole = _gates(op, PEEPHOLE, 3)
+        kernel, layer_norm = _gates(op, KERNEL), _gates(op, LAYER_NORM)
+        hidden = _affine(between[HIDDEN_INTERMEDIATE]) if between else _affine(h)
+        projection = _stored(op.input(PROJECTION))
+        own = [
+            norm.scale * NORM_BIAS if norm else weight.scale * _affine(x).scale if weight else 0.0
+            for norm, weight in zip(layer_norm, kernel, strict=True)
+        ]
+        behind = 0.0 if projection is None else projection.scale * hidden.scale
         return IntegerLstm(
             x=_affine(x),
             h=_affine(h),
             cell_exponent=_exponent(c),
-            kernel=_gates(op, KERNEL),
+            kernel=kernel,
             recurrent=_gates(op, RECURRENT),
-            bias=_gates(op, BIAS),
+            bias=tuple(_bias(op.input(BIAS + gate), scale) for gate, scale in enumerate(own)),
             peephole=(peephole[0], peephole[1], None, peephole[2]),
-            layer_norm=_gates(op, LAYER_NORM),
+            layer_norm=layer_norm,
             gate_scales=tuple(gate_scales),
-            hidden=_affine(between[HIDDEN_INTERMEDIATE]) if between else _affine(h),
+            hidden=hidden,
             output=_affine(output),
-            projection=_stored(op.input(PROJECTION)),
-            projection_bias=_stored(op.input(PROJECTION_BIAS)),
+            projection=projection,
+            projection_bias=_bias(op.input(PROJECTION_BIAS), behind),
             cell_clip=float(op.option("cell_clip")),
             projection_clip=float(op.option("proj_clip")),
             layout=Layout.TIME_MAJOR if op.option("time_major") else Layout.BATCH_MAJOR,
@@ -192,6 +201,11 @@ def _exponent(cell: Tensor) -> int:
 
 def _stored(tensor: Tensor | None) -> Stored | None:
     return None if tensor is None else Stored(tensor.data(), _affine(tensor).scale)
+
+
+def _bias(tensor: Tensor | None, scale: float) -> Stored | None:
+    """A bias, whose own scale no kernel reads and files need not hold."""
+    return None if tensor is None else Stored(tensor.data(), float(np.float32(scale)))
 
 
 def _gates(op: Op, first: int, count: int = 4) -> tuple[Stored | None, ...]:
