@@ -137,9 +137,30 @@ def _counting_down(tf: Any, x: Any, n: Any, step: Any) -> dict[str, Any]:
     return {"y": h}
 
 
-def test_a_loop_that_counts_down_is_refused_with_another_way_to_write_it(tmp_path: Path) -> None:
+def test_a_loop_that_counts_down_is_fused(tmp_path: Path) -> None:
+    """Over the turned sequence."""
+    report = _converted(_counting_down, tmp_path)
+    assert [r.lowering.value for r in report.recurrences] == ["fused"]
+
+
+def _ending_on_a_value(tf: Any, x: Any, n: Any, step: Any) -> dict[str, Any]:
+    rows, steps = tf.shape(x)[0], tf.shape(x)[1]
+    start = (0, *(tf.zeros([rows, UNITS]),) * 2)
+    written = tf.TensorArray(tf.float32, steps, element_shape=[None, UNITS])
+
+    def body(t: Any, h: Any, c: Any, written: Any) -> tuple[Any, Any, Any, Any]:
+        h, c = step(x[:, t], h, c)
+        return t + 1, h, c, written.write(t, h)
+
+    def goes_on(t: Any, h: Any, c: Any, written: Any) -> Any:
+        return tf.logical_and(t < steps, tf.reduce_max(h) < 0.9)
+
+    return {"y": tf.while_loop(goes_on, body, (*start, written))[3].stack()}
+
+
+def test_a_loop_that_ends_on_a_value_is_refused_with_what_can_be_converted(tmp_path: Path) -> None:
     """Not with what TensorFlow's converter says of tensor lists alone."""
-    with pytest.raises(UnsupportedModelError, match=r"tf\.scan\(reverse=True\)") as refused:
-        _converted(_counting_down, tmp_path)
-    assert "tf.reverse(x)" in str(refused.value.cure)
+    with pytest.raises(UnsupportedModelError, match="one that ends on a value") as refused:
+        _converted(_ending_on_a_value, tmp_path)
+    assert "convert its step alone" in str(refused.value.cure)
     assert not (tmp_path / "m.tflite").exists()

@@ -13,6 +13,8 @@ from graph_files import FEATURES, UNITS, choice, graph_def, weights, write
 from edgelstm.converters.options import ConvertOptions, TensorChoice
 from edgelstm.converters.pipeline import convert
 from edgelstm.converters.report import ConversionReport
+from edgelstm.converters.spec import StatePolicy
+from edgelstm.errors import UnsupportedModelError
 from edgelstm.runtime import Session
 
 
@@ -252,3 +254,75 @@ def test_both_directions_that_are_joined_step_by_step_are_fused(tmp_path: Path) 
         tf.stack(frames, 1, name="y")
 
     assert _written_as(_converted(write(tmp_path / "m.pb", build), "y")) == ["fused"] * 4
+
+
+def _from_the_end(tf: Any, way: str) -> None:
+    """One LSTM from the last step to the first, written in one of the ways that people write it."""
+    frames, cell = _sequence(tf), _cell(tf, FEATURES, 0)
+    steps = tf.shape(frames)[0]
+    zero = tf.zeros([tf.shape(frames)[1], UNITS])
+    if way == "scan":
+        h, _ = tf.scan(lambda state, x: cell(x, *state), frames, (zero, zero), reverse=True)
+        tf.identity(h, name="y")
+        return
+    down = way.startswith("down")
+    listed = tf.TensorArray(tf.float32, steps).unstack(frames)
+    x = tf.transpose(frames, [1, 0, 2])
+
+    def body(t: Any, h: Any, c: Any, written: Any) -> tuple[Any, Any, Any, Any]:
+        at = t if down else steps - 1 - t
+        frame = listed.read(at) if way.endswith("list") else x[:, at]
+        h, c = cell(frame, h, c)
+        place = t if way == "up, outputs as they come" else at
+        return t - 1 if down else t + 1, h, c, written.write(place, h)
+
+    start = (steps - 1 if down else 0, zero, zero, tf.TensorArray(tf.float32, steps))
+    loop = tf.while_loop(lambda t, *_: t >= 0 if down else t < steps, body, start)
+    tf.identity(loop[3].stack(), name="y")
+
+
+@pytest.mark.parametrize("control", ["v1", "v2"])
+@pytest.mark.parametrize(
+    "way", ["scan", "down", "down, list", "up", "up, list", "up, outputs as they come"]
+)
+def test_a_loop_that_goes_through_time_from_its_end_is_fused(
+    tmp_path: Path, way: str, control: str
+) -> None:
+    """And its state is not carried to a call that comes later."""
+
+    def build(tf: Any) -> None:
+        v1 = tf.compat.v1
+        kinds = {True: v1.enable_control_flow_v2, False: v1.disable_control_flow_v2}
+        before = v1.control_flow_v2_enabled()
+        kinds[control == "v2"]()
+        try:
+            _from_the_end(tf, way)
+        finally:
+            kinds[before]()
+
+    file = write(tmp_path / "m.pb", build)
+    assert _written_as(_converted(file, "y")) == ["fused"]
+    options = ConvertOptions(outputs=("y",), state=StatePolicy.CARRY, batch=1)
+    with pytest.raises(UnsupportedModelError, match="runs backwards in time"):
+        convert(file, tmp_path / "carried.tflite", options, progress=lambda _: None)
+
+
+def test_a_loop_from_the_end_of_a_longer_sequence_is_never_converted_wrongly(
+    tmp_path: Path,
+) -> None:
+    """It leaves the last frame out, whether its outputs have a place for it or not."""
+
+    def build(tf: Any) -> None:
+        frames, cell = _sequence(tf), _cell(tf, FEATURES, 0)
+        steps = tf.shape(frames)[0]
+        zero = tf.zeros([tf.shape(frames)[1], UNITS])
+
+        def body(t: Any, h: Any, c: Any, written: Any) -> tuple[Any, Any, Any, Any]:
+            h, c = cell(tf.gather(frames, t), h, c)
+            return t - 1, h, c, written.write(t, h)
+
+        start = (steps - 2, zero, zero, tf.TensorArray(tf.float32, steps - 1))
+        tf.identity(tf.while_loop(lambda t, *_: t >= 0, body, start)[3].stack(), name="y")
+
+    given = (TensorChoice("x", (None, 6, FEATURES)),)
+    assert _written_as(_converted(write(tmp_path / "m.pb", build), "y", inputs=given)) == ["fused"]

@@ -40,10 +40,11 @@ def stock_convert(function: Any, variables: Sequence[Any], precision: Precision)
             line = _first_line(error)
             if "TensorList" in line:
                 raise UnsupportedModelError(
-                    "A loop is left that is no recurrence from the first step to the last, such as "
-                    "tf.scan(reverse=True) or tf.map_fn, and TensorFlow's own converter cannot "
-                    f"take it either: {line}",
-                    cure="count up over tf.reverse(x), or write it as a layer of Keras",
+                    "A loop is left that is no recurrence over the steps of a sequence, such as one "
+                    "that ends on a value, and TensorFlow's own converter cannot take it either: "
+                    f"{line}",
+                    cure="count the steps in it, write it as a layer of Keras, or convert its step "
+                    "alone: --inputs and --outputs name the tensors around the cell",
                 ) from error
             raise UnsupportedModelError(
                 f"TensorFlow's own converter cannot take the rest of the model: {line}",

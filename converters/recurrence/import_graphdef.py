@@ -15,6 +15,7 @@ import numpy as np
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.recurrence.attributes import attributes_of
+from edgelstm.converters.recurrence.backwards import count_up
 from edgelstm.converters.recurrence.captures import closed
 from edgelstm.converters.recurrence.ir import (
     ARGUMENT,
@@ -93,6 +94,7 @@ def import_graphdef(
         inputs={name: _input(values, key) for name, key in arguments.items()},
         outputs={name: _looked_up(values, _tensor_key(t)) for name, t in outputs.items()},
     )
+    count_up(graph)
     return graph
 
 

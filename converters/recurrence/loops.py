@@ -6,7 +6,7 @@ Sources: tf.while_loop v1 and v2 as `dynamic_rnn`, `raw_rnn` and Keras write the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -114,7 +114,7 @@ class _Recovery:
         indexed = self._indexed_sequences(counters)
         bound = self._bound(counters, told=bool(sequences))
         sequences += [
-            (read, leaf, _first_steps(source, axis, bound)) for read, leaf, source, axis in indexed
+            (read, leaf, first_steps(source, axis, bound)) for read, leaf, source, axis in indexed
         ]
         writes: list[tuple[Value, Value, bool]] = []
         states: list[Value] = []
@@ -242,21 +242,7 @@ class _Recovery:
         """(the value in the body, its leaf, the sequence outside with time on axis 0)."""
         found = []
         for node in ordered([*self._loop.next]):
-            source: Value | None = None
-            if node.op == "TensorArrayReadV3" and node.inputs[1] in counters:
-                flow = self._outer.get(node.inputs[2], node.inputs[2])
-                if flow.op == "TensorArrayScatterV3":
-                    source = flow.inputs[2]
-                elif flow.op == "TensorArrayUnpack":
-                    source = flow.inputs[1]
-            elif node.op == "TensorListGetItem" and node.inputs[1] in counters:
-                made = self._outer.get(node.inputs[0], node.inputs[0])
-                if made.op == "TensorListFromTensor":
-                    source = made.inputs[0]
-            elif node.op in ("GatherV2", "Gather") and node.inputs[1] in counters:
-                axis = node.inputs[2].constant if node.op == "GatherV2" else np.asarray(0)
-                if axis is not None and int(axis.reshape(())) == 0:
-                    source = self._outer.get(node.inputs[0])
+            source = sequence_read(node, counters, self._outer)
             if source is not None:
                 leaf = argument(f"{self._node.name}/{node.name}")
                 found.append((node.out, leaf, source))
@@ -266,10 +252,10 @@ class _Recovery:
         """(x[:, t] in the body, its leaf, x outside, the axis of t) for what no step changes."""
         found = []
         for node in ordered([*self._loop.next]):
-            place = _index(node, counters)
+            place = index_place(node, counters)
             if place is None:
                 continue
-            whole, axis = place
+            whole, axis, _ = place
             if self._next.get(whole, whole) == whole and whole in self._outer:
                 leaf = argument(f"{self._node.name}/{node.name}")
                 found.append((node.out, leaf, self._outer[whole], axis))
@@ -335,11 +321,38 @@ def _read_of(value: Value, variables: set[Value]) -> list[Value]:
     return [v for v in read if v in variables]
 
 
-def _index(node: Node, counters: list[Value]) -> tuple[Value, int] | None:
-    """(x, axis) where a node is x[..., t, ...] with a counter t, everything else whole."""
+def sequence_read(node: Node, counters: list[Value], outer: Mapping[Value, Value]) -> Value | None:
+    """The sequence outside, time on axis 0, that a node of a body reads at one of the counters.
+
+    Args:
+        outer: what the loop's variables start from.
+    """
+    if len(node.inputs) < 2 or node.inputs[1] not in counters:
+        return None
+    if node.op == "TensorArrayReadV3":
+        flow = outer.get(node.inputs[2], node.inputs[2])
+        if flow.op == "TensorArrayScatterV3":
+            return flow.inputs[2]
+        if flow.op == "TensorArrayUnpack":
+            return flow.inputs[1]
+    elif node.op == "TensorListGetItem":
+        made = outer.get(node.inputs[0], node.inputs[0])
+        if made.op == "TensorListFromTensor":
+            return made.inputs[0]
+    elif node.op in ("GatherV2", "Gather"):
+        axis = node.inputs[2].constant if node.op == "GatherV2" else np.asarray(0)
+        if axis is not None and int(axis.reshape(())) == 0:
+            return outer.get(node.inputs[0])
+    return None
+
+
+def index_place(node: Node, counters: list[Value]) -> tuple[Value, int, Value] | None:
+    """(x, axis, t) where a node is x[..., t, ...] with a counter t, everything else whole."""
     if node.op == "GatherV2" and node.inputs[1] in counters and not node.attrs.get("batch_dims"):
         axis = node.inputs[2].constant
-        return None if axis is None or int(axis) < 1 else (node.inputs[0], int(axis))
+        if axis is None or int(axis) < 1:
+            return None
+        return node.inputs[0], int(axis), node.inputs[1]
     if node.op != "StridedSlice" or node.inputs[1].op != "Pack":
         return None
     masks, begin = node.attrs, node.inputs[1].inputs
@@ -354,10 +367,10 @@ def _index(node: Node, counters: list[Value]) -> tuple[Value, int] | None:
     strides = node.inputs[3].constant
     if strides is None or any(int(stride) != 1 for stride in strides):
         return None
-    return node.inputs[0], axes[0]
+    return node.inputs[0], axes[0], begin[axes[0]]
 
 
-def _first_steps(whole: Value, axis: int, steps: Value | None) -> Value:
+def first_steps(whole: Value, axis: int, steps: Value | None) -> Value:
     """A tensor with time in front, and no more of it than there are steps."""
     over = time_major(whole, axis)
     if steps is None or _is_size_of(steps, whole, axis):
