@@ -122,7 +122,9 @@ def read_file(path: Path) -> bytes:
         raise UnreadableModelError("the file does not exist", where=where, cure=_CURE) from None
     except OSError as error:
         raise UnreadableModelError(
-            f"the file cannot be read: {error.strerror}", where=where, cure=_CURE
+            f"the file cannot be read: {error.strerror}",
+            where=where,
+            cure="check the path and who may read it",
         ) from None
 
 

@@ -64,7 +64,11 @@ def _read(source: Path | io.BytesIO) -> dict[str, npt.NDArray[Any]]:
     with np.load(source, allow_pickle=False) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it holds a single array without a name")
-        return {name: archive[name] for name in archive.files}
+        found = {name: archive[name] for name in archive.files}
+    for name, values in found.items():
+        if not isinstance(values, np.ndarray):  # another kind of archive
+            raise ValueError(f"it is no .npz file, since it holds {name!r}, which is no array")
+    return found
 
 
 def _unreadable(error: Exception, where: str, cure: str) -> DataError:

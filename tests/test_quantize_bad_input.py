@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,15 @@ def generator(body: str, function: str = "samples") -> Make:
     return make
 
 
+def archive(name: str, member: str) -> Make:
+    def make(place: Path) -> str:
+        with zipfile.ZipFile(place / name, "w") as written:
+            written.writestr(member, "{}")
+        return name
+
+    return make
+
+
 def path(text: str) -> Make:
     return lambda place: text
 
@@ -196,6 +206,13 @@ CASES: dict[str, Case] = {
     "npy cut off": ("open", cut("d.npy", X), [], ("d.npy", "cannot be read")),
     "npy of nothing": ("open", raw("d.npy", b""), [], ("d.npy", "cannot be read")),
     "a table of text": ("open", raw("d.csv", b"1,2,3"), [], ("d.csv", "numpy.savez")),
+    "no regular file": ("open", path(os.devnull), [], ("no regular file", "give an .npz")),
+    "an archive of something else": (
+        "open",
+        archive("m.keras", "metadata.json"),
+        [],
+        ("m.keras", "no .npz file", "metadata.json", "numpy.savez"),
+    ),
     "a folder that is missing": ("open", path("d/e"), [], ("no such file or folder",)),
     "a folder of nothing": ("open", folder(), [], ("no .npz and no .npy",)),
     "a folder of text": ("open", folder(a__txt=b"x"), [], ("no .npz and no .npy",)),

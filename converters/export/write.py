@@ -87,6 +87,8 @@ def _write(folder: Path, files: Files) -> list[Path]:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
         raise OutputError(
-            f"The folder cannot be written: {error.strerror}.", where=str(folder)
+            f"The folder cannot be written: {error.strerror}.",
+            where=str(folder),
+            cure="give a folder that may be written, on a disk with room",
         ) from None
     return [folder / name for name in files]

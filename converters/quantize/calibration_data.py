@@ -83,8 +83,14 @@ class CalibrationData:
                 )
             return _of_files(text, files, continuity)
         if path.suffix in (".npz", ".npy") or (text and path.exists()):
-            if not path.is_file():
+            if not path.exists():
                 raise DataError("there is no such file", where=text, cure="check the path")
+            if not path.is_file():
+                raise DataError(
+                    "this is no regular file",
+                    where=text,
+                    cure="give an .npz or .npy file, a folder of them, or module:function",
+                )
             return _of_files(text, [path], continuity)
         module, separator, function = text.partition(":")
         if separator and module and function:

@@ -87,7 +87,9 @@ class State:
             content = path.read_bytes()
         except OSError as error:
             raise UnreadableModelError(
-                f"The state file cannot be read: {error.strerror}.", where=str(path)
+                f"The state file cannot be read: {error.strerror}.",
+                where=str(path),
+                cure="check the path and who may read it",
             ) from None
         return cls.from_bytes(content, where=str(path))
 

@@ -65,7 +65,9 @@ class LocalTarget:
             shutil.copyfile(remote, local)
         except OSError as error:
             raise OutputError(
-                f"cannot copy the file: {error.strerror}", where=f"{remote} -> {local}"
+                f"cannot copy the file: {error.strerror}",
+                where=f"{remote} -> {local}",
+                cure="check who may read the one and write the other, and the room on the disk",
             ) from error
 
     def overhead(self) -> Overhead:

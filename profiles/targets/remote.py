@@ -183,7 +183,9 @@ class RemoteTarget:
             local.open("wb").close()
         except OSError as error:
             raise OutputError(
-                f"cannot write the file: {error.strerror}", where=str(local)
+                f"cannot write the file: {error.strerror}",
+                where=str(local),
+                cure="give a path that may be written, on a disk with room",
             ) from error
         self.call(f"cat < {shlex.quote(remote)}", stdout=local, time_limit_s=COPY_LIMIT_S)
 

@@ -89,7 +89,9 @@ def _parse(message: Any, path: Path) -> None:
         message.ParseFromString(path.read_bytes())
     except OSError as error:
         raise UnreadableModelError(
-            f"The file cannot be read: {error.strerror or error}.", where=str(path)
+            f"The file cannot be read: {error.strerror or error}.",
+            where=str(path),
+            cure="check the path and who may read it",
         ) from None
     except Exception as error:
         if isinstance(error, UnreadableModelError):

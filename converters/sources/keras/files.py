@@ -141,7 +141,9 @@ def _bytes(path: Path, limit: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UnreadableModelError(
-            f"The file cannot be read: {error.strerror}.", where=str(path)
+            f"The file cannot be read: {error.strerror}.",
+            where=str(path),
+            cure="check the path and who may read it",
         ) from None
 
 

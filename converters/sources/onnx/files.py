@@ -130,7 +130,9 @@ def _parsed(path: Path) -> tuple[Any, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise UnreadableModelError(
-            f"The file cannot be read: {error.strerror or error}.", where=str(path)
+            f"The file cannot be read: {error.strerror or error}.",
+            where=str(path),
+            cure="check the path and who may read it",
         ) from None
     digest.update(content)
     try:

@@ -166,7 +166,9 @@ def _ask(request: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any]
         )  # fmt: skip
     except OSError as error:
         raise OptionError(
-            f"{python} cannot be run: {error.strerror}.", where=PYTHON_VARIABLE
+            f"{python} cannot be run: {error.strerror}.",
+            where=PYTHON_VARIABLE,
+            cure="give the path of a Python that has torch",
         ) from None
     except subprocess.TimeoutExpired:
         raise UnsupportedModelError(
