@@ -130,3 +130,22 @@ def test_a_fused_file_of_the_corpus_becomes_int8(tmp_path: Path) -> None:
     (found,) = answers(output.read_bytes(), Precision.INT8, images[16:]).values()
     assert float(np.sqrt(np.mean((found - wanted) ** 2))) <= 0.01 * float(np.ptp(wanted))
     assert output.stat().st_size < 0.4 * source.stat().st_size
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"the corpus is not at {CORPUS}")
+def test_steps_left_as_they_are_are_told_in_the_precision_that_they_got(tmp_path: Path) -> None:
+    """Their products are integers, but for those that notes name as kept in float32."""
+    folder = CORPUS / "models" / "tflite_dtln_1_f32"
+    (source,) = folder.glob("*.tflite")
+    output = tmp_path / "out.tflite"
+    (frames,) = drawn(folder, 0).values()
+    states = np.random.default_rng(0).uniform(-1, 1, (8, 1, 2, 128, 2)).astype(np.float32)
+    samples = [{"input_2": frames[n], "input_3": states[n]} for n in range(8)]
+    data = CalibrationData("the test", lambda: iter(samples))
+    options = ConvertOptions(precision=Precision.INT8, calibration=data, tolerance=1.0)
+    pipeline.convert(source, output, options, progress=lambda _: None)
+    written = Model.read(output.read_bytes())
+    products = [op.input(1) for op in written.main.find("FULLY_CONNECTED")]
+    assert "int8" in {weight.dtype for weight in products if weight is not None}
+    told = inspect_model(output)["recurrences"]
+    assert [(r["lowering"], r["precision"]) for r in told] == [("step", "int8")] * 2

@@ -14,12 +14,12 @@ from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.quantize.calibration_data import Continuity
 from edgelstm.converters.quantize.outcome import check_fit, outcomes
-from edgelstm.converters.quantize.plan import LayerChoice, check_layers
+from edgelstm.converters.quantize.plan import LayerChoice, Plan, check_layers
 from edgelstm.converters.quantize.result import QuantizedOp, left_as_they_were
 from edgelstm.converters.quantize.surroundings import check_rules, quantize_weights
 from edgelstm.converters.quantize.with_data import quantize_with_data
 from edgelstm.converters.sources.source import Finished, FinishedSource
-from edgelstm.converters.spec import Lowering, Precision, StatePolicy
+from edgelstm.converters.spec import Lowering, Precision, Recurrence, StatePolicy
 from edgelstm.errors import OptionError, UnsupportedModelError
 
 # Operators with weights at input 1; below this many elements a record costs what they save.
@@ -51,8 +51,9 @@ def quantize_finished(
     check_layers(plan, fused, {name: r.lowering.value for name, r in others.items()})
     check_rules(model, plan)
     check_fit(model, plan)
+    left = {name: _unfused(r, plan) for name, r in others.items()}
     notes = [
-        f"{name} stays float32: it is no fused op ({r.reason or r.lowering.value})."
+        f"{name} is no fused op ({r.reason or r.lowering.value}): {left[name].reason}."
         for name, r in others.items()
     ]
     records: list[QuantizedOp] = []
@@ -79,7 +80,6 @@ def quantize_finished(
         model = quantize_weights(model, _WEIGHTED, _SMALLEST)
     records += quantize_fused(model, plan, options.rows)
     choices = outcomes(finished.recurrences, plan, records)
-    kept = {name: LayerChoice(Precision.FLOAT32, "it is no fused op") for name, r in others.items()}
     return dataclasses.replace(
         finished,
         model=model,
@@ -87,10 +87,18 @@ def quantize_finished(
         verified_as=options.precision,
         notes=(*finished.notes, *notes, *left_as_they_were(records)),
         samples=samples,
-        choices={**choices, **kept},
+        choices={**choices, **left},
         pair=measured.pair_of(plain, model, source, {}, options.precision),
         static=made,
     )
+
+
+def _unfused(recurrence: Recurrence, plan: Plan) -> LayerChoice:
+    """What a recurrence becomes that is no fused op: a loop's body is not quantized, steps are."""
+    if recurrence.lowering is Lowering.LOOP:
+        return LayerChoice(Precision.FLOAT32, "it stays float32")
+    reason = f"its operators are {plan.surroundings.value} as far as those around it are"
+    return LayerChoice(plan.surroundings, reason)
 
 
 def _require_float(finished: Finished) -> None:
