@@ -24,11 +24,11 @@ WORTH = 0.9
 # A kernel of half of its recurrent kernel's size adds a third to both.
 LARGEST_GROWTH = 4 / 3
 # What int8 promises of files above this size: at most this share of float32. Small records keep
-# single layers from it up to 175 kB; these may be split.
+# single layers from it up to 170 kB; these may be split.
 LARGEST_SHARE = 0.27
 SMALL_BYTES = 100_000
-# Metadata, which the finished file has besides.
-_ROOM_BYTES = 500
+# When files are written, metadata come and records that no interpreter reads go.
+_ROOM_BYTES = 2_000
 
 
 def choose_forms(
