@@ -166,8 +166,13 @@ void Batches(const std::string& kernels) {
   }
 }
 
-// Recurrent weights beyond a second cache of every thread; 16x8 whose sums may exceed 32 bits.
+// Weights beyond a second cache of every thread; 16x8 whose sums may exceed 32 bits.
 void Large(const std::string& kernels) {
+  for (const Arithmetic& arithmetic : kArithmetics) {
+    if (arithmetic.arithmetic != EDGELSTM_INTEGER) continue;
+    Compare(kernels, arithmetic, 2, {1500, 190, 0, false, false, false, false}, 1, 60);
+    Compare(kernels, arithmetic, 2, {1500, 190, 0, false, false, false, false}, 17, 3);
+  }
   Compare(kernels, kArithmetics[5], 4, {1500, 35, 0, false, false, false, false}, 2, 5);
   Compare(kernels, kArithmetics[5], 5, {60, 1100, 0, false, false, false, false}, 1, 2);
   for (int32_t batch : {1, 3, 6}) {

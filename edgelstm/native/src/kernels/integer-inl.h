@@ -187,11 +187,11 @@ class IntegerLstm {
   template <int kGates>
   void Project(int64_t first, int64_t count, int64_t start, int64_t steps) {
     const int64_t total = steps * count;
-    const int64_t most = tiles_ != nullptr ? TileFunctions::kRows : kMaxRows;
+    const int64_t most = sizes_.product_rows;
     if (tiles_ != nullptr) tiles_->begin(sizes_.input_depth);
     for (int64_t i = 0; i < total; i += most) {
-      const int8_t* rows[kMaxRows];
-      int32_t corrections[kMaxRows];
+      const int8_t* rows[IntegerPacking<V>::kMostProductRows];
+      int32_t corrections[IntegerPacking<V>::kMostProductRows];
       const int64_t some = Smaller(most, total - i);
       for (int64_t r = 0; r < some; ++r) {
         int8_t* x = reinterpret_cast<int8_t*>(x_) + r * sizes_.input_depth;
@@ -202,13 +202,14 @@ class IntegerLstm {
       }
       for (int64_t block = first_block_; block < end_block_; ++block) {
         if constexpr (kGates == 4 && kTiles) {
-          if (tiles_ != nullptr) {
-            EachOfTile(sizes_.kernel, sizes_.kernel_offsets, sizes_.input_depth, block, rows[0],
-                       sizes_.input_depth, some, [&](int64_t r, const Int* sum) EDGELSTM_ALWAYS {
-                         StoreProjected<kGates>(sum, block, i + r);
+          for (int64_t r = 0; tiles_ != nullptr && r < some; r += TileFunctions::kRows) {
+            EachOfTile(sizes_.kernel, sizes_.kernel_offsets, sizes_.input_depth, block, rows[r],
+                       sizes_.input_depth, Smaller(TileFunctions::kRows, some - r),
+                       [&](int64_t row, const Int* sum) EDGELSTM_ALWAYS {
+                         StoreProjected<kGates>(sum, block, i + r + row);
                        });
-            continue;
           }
+          if (tiles_ != nullptr) continue;
         }
         ForTiles<V::kIntegerRows>(some, [&](auto tile, int64_t r) {
           ProjectTile<tile.kRows, kGates>(block, rows + r, corrections + r, i + r);

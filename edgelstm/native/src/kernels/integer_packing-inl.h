@@ -21,7 +21,13 @@ class IntegerPacking {
   static constexpr int64_t kLanes = V::kLanes;
   static constexpr int64_t kWords = 2 * V::kLanes;
 
+  // Larger kernels leave the second cache from chunk to chunk: the more rows in one, the better.
+  static constexpr int64_t kNearBytes = 1 << 20;
+
  public:
+  // Of the input, for which a kernel is read once: whole tiles.
+  static constexpr int64_t kProductRows = 2 * TileFunctions::kRows;
+  static constexpr int64_t kMostProductRows = 3 * TileFunctions::kRows;
   // Offsets and sizes in bytes; `units`, `outputs` and depths in padded elements.
   struct Sizes {
     explicit Sizes(const EdgeLstmLayer& layer) {
@@ -49,9 +55,11 @@ class IntegerPacking {
 
       Layout memory;
       sums_row = units * gates;
-      chunk_rows = Larger(kMaxRows, kChunkBytes / (2 * sums_row));
+      product_rows =
+          units * gates * input_depth > kNearBytes ? kMostProductRows : kProductRows;
+      chunk_rows = Larger(product_rows, kChunkBytes / (2 * sums_row));
       sums = memory.Place(2 * sums_row * chunk_rows);
-      x = memory.Place(kMaxRows * input_depth);
+      x = memory.Place(product_rows * input_depth);
       h_row = RoundUp(outputs + kWords, kAlignment);
       // Tiles read as many rows as they have.
       h = memory.Place((kMaxRows + RoundUp(kMaxRows, TileFunctions::kRows)) * h_row);
@@ -65,7 +73,7 @@ class IntegerPacking {
     int64_t units, outputs, input_depth, output_depth, unit_depth;
     int64_t dots, bounds, streams, kernel, recurrent, kernel_offsets, recurrent_offsets, peephole, layer_norm, bias;
     int64_t projection, projection_offsets, packed;
-    int64_t sums_row, chunk_rows, sums, x, h_row, h, c, hidden, scratch;
+    int64_t sums_row, product_rows, chunk_rows, sums, x, h_row, h, c, hidden, scratch;
   };
 
   EDGELSTM_COLD static size_t PackedBytes(const EdgeLstmLayer& layer) {

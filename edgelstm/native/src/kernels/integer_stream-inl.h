@@ -277,10 +277,10 @@ class IntegerStream {
   // The products of some steps with the kernel, cut to 16 bits as the stock kernel does.
   EDGELSTM_NOINLINE void Project(int64_t start, int64_t steps) {
     const bool tiled = tiles_ != nullptr && steps >= kStepsForTiles && layer_.inputs >= kInputsForTiles;
-    const int64_t most = tiled ? TileFunctions::kRows : kMaxRows;
+    const int64_t most = sizes_.product_rows;
     if (tiled) tiles_->begin(sizes_.input_depth);
     for (int64_t i = 0; i < steps; i += most) {
-      const int8_t* rows[kMaxRows];
+      const int8_t* rows[IntegerPacking<V>::kMostProductRows];
       const int64_t some = Smaller(most, steps - i);
       for (int64_t r = 0; r < some; ++r) {
         int8_t* x = x_ + r * sizes_.input_depth;
@@ -290,10 +290,11 @@ class IntegerStream {
         rows[r] = x;
       }
       for (int64_t block = 0; block < blocks_; ++block) {
-        if (tiled) {
-          ProjectTiled(block, some, sums_ + i * sizes_.sums_row);
-          continue;
+        for (int64_t r = 0; tiled && r < some; r += TileFunctions::kRows) {
+          ProjectTiled(block, r, Smaller(TileFunctions::kRows, some - r),
+                       sums_ + (i + r) * sizes_.sums_row);
         }
+        if (tiled) continue;
         ForTiles<V::kIntegerRows>(some, [&](auto tile, int64_t r) {
           ProjectTile<tile.kRows>(block, rows + r, sums_ + (i + r) * sizes_.sums_row);
         });
@@ -302,24 +303,25 @@ class IntegerStream {
     if (tiled) tiles_->end();
   }
 
-  // As ProjectTile, of up to TileFunctions::kRows rows.
-  void ProjectTiled(int64_t block, int64_t rows, int16_t* sums) const {
+  // As ProjectTile, of up to TileFunctions::kRows rows from `first` on.
+  void ProjectTiled(int64_t block, int64_t first, int64_t rows, int16_t* sums) const {
     constexpr int kTileSums = TileFunctions::kRows * TileFunctions::kLanes;
     static_assert(V::kLanes == TileFunctions::kLanes && kParts == TileFunctions::kParts, "tiles");
     alignas(kAlignment) int32_t products[kParts * kTileSums];
     tiles_->multiply(Packed<int8_t>(sizes_.kernel) + block * kParts * V::kLanes * sizes_.input_depth,
-                     sizes_.input_depth, x_, sizes_.input_depth, products);
+                     sizes_.input_depth, x_ + first * sizes_.input_depth, sizes_.input_depth,
+                     products);
     const int32_t* offset = Packed<int32_t>(sizes_.kernel_offsets) + block * kParts * V::kLanes;
     for (int gate = 0; gate < 4; ++gate) {
       const Scaling scaling = kernel_scaling_[gate];
-      const Int first = V::LoadInt(offset + 2 * gate * V::kLanes);
-      const Int second = V::LoadInt(offset + (2 * gate + 1) * V::kLanes);
+      const Int low = V::LoadInt(offset + 2 * gate * V::kLanes);
+      const Int high = V::LoadInt(offset + (2 * gate + 1) * V::kLanes);
       const int32_t* from = products + 2 * gate * kTileSums;
       int16_t* to = sums + (block * 4 + gate) * kWords;
       for (int64_t r = 0; r < rows; ++r, from += V::kLanes, to += sizes_.sums_row) {
-        V::StoreWords(to, V::Narrow({V::ScaledRight(V::AddInt(first, V::LoadInt(from)), scaling),
+        V::StoreWords(to, V::Narrow({V::ScaledRight(V::AddInt(low, V::LoadInt(from)), scaling),
                                      V::ScaledRight(
-                                         V::AddInt(second, V::LoadInt(from + kTileSums)), scaling)}));
+                                         V::AddInt(high, V::LoadInt(from + kTileSums)), scaling)}));
       }
     }
   }
