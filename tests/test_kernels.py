@@ -109,23 +109,35 @@ def test_more_rows_and_steps_than_fit_at_once(
     check(spec, kernels, batch, time)
 
 
+@pytest.mark.parametrize("units", [111, 112, 113, 127, 128, 129, 144, 145, 160])
+def test_one_row_of_a_plain_layer_at_sizes_around_pairs_of_blocks(kernels: str, units: int) -> None:
+    """Kernels may compute gates among the next products: odd and part blocks, few steps and many."""
+    for time, clip in ((1, 0.0), (2, 0.3), (3, 0.0), (24, 0.0), (53, 0.1)):
+        spec = scaled(
+            random_spec(units + time, units=units, features=7, layout=list(Layout)[time % 2])
+        )
+        spec = dataclasses.replace(spec, cell_clip=clip)
+        check(spec, kernels, 1, time, padding=13, offset=time % 4)
+
+
 def test_nothing_to_do_changes_nothing(kernels: str) -> None:
     """No rows or no steps: the states stay."""
-    spec = random_spec(1)
-    for batch, time in ((0, 3), (2, 0)):
-        h, c = states(spec, batch)
-        before = h.copy(), c.copy()
-        with NativeLstm(spec, kernels) as native:
-            native.run(np.zeros((batch, time, spec.input_size), np.float32), h, c)
-        np.testing.assert_array_equal(h, before[0])
-        np.testing.assert_array_equal(c, before[1])
+    for spec in (random_spec(1), random_spec(1, units=128)):
+        for batch, time in ((0, 3), (2, 0), (1, 0)):
+            h, c = states(spec, batch)
+            before = h.copy(), c.copy()
+            with NativeLstm(spec, kernels) as native:
+                native.run(np.zeros((batch, time, spec.input_size), np.float32), h, c)
+            np.testing.assert_array_equal(h, before[0])
+            np.testing.assert_array_equal(c, before[1])
 
 
-def test_ten_thousand_steps_stay_within_the_tolerance(kernels: str) -> None:
+@pytest.mark.parametrize("units", [12, pytest.param(120, marks=pytest.mark.slow)])
+def test_ten_thousand_steps_stay_within_the_tolerance(kernels: str, units: int) -> None:
     """Rounding does not add up."""
-    spec = scaled(random_spec(2, units=12, features=4))
+    spec = scaled(random_spec(2, units=units, features=4))
     (x,) = inputs_for(spec, 1, 10_000, 3, initial=False)
-    h, c = np.zeros((1, 12), np.float32), np.zeros((1, 12), np.float32)
+    h, c = np.zeros((1, units), np.float32), np.zeros((1, units), np.float32)
     with NativeLstm(spec, kernels) as native:
         got = native.run(x, h, c)
     np.testing.assert_allclose(got, lstm(spec, x)[0], atol=TOLERANCE)

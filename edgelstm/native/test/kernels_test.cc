@@ -104,6 +104,7 @@ void Layers(const std::string& kernels) {
     }
     for (int32_t steps : {1, 150}) {
       Compare(kernels, arithmetic, 1000, {40, 96, 0, false, false, false, false}, 1, steps);
+      Compare(kernels, arithmetic, 1002, {9, 130, 0, false, false, false, false}, 1, steps / 3 + 1);
       Compare(kernels, arithmetic, 1001, {5, 50, 20, true, true, true, false}, 26, steps / 9 + 1);
     }
   }

@@ -11,6 +11,7 @@
 
 #include "kernels/cell-inl.h"
 #include "kernels/compact-inl.h"
+#include "kernels/float_stream-inl.h"
 #include "kernels/hybrid-inl.h"
 #include "kernels/lstm.h"
 #include "kernels/memory.h"
@@ -83,6 +84,12 @@ class Lstm {
 
   // The whole sequence of rows [first, first + count).
   void RunRows(int64_t first, int64_t count) {
+    if constexpr (V::kStreamsFloat) {
+      if (count == 1 && Streams()) {
+        Stream(first);
+        return;
+      }
+    }
     const int64_t chunk = Larger(1, sizes_.chunk_rows / count);
     for (int64_t start = 0; start < call_.steps; start += chunk) {
       const int64_t steps = Smaller(chunk, call_.steps - start);
@@ -107,6 +114,27 @@ class Lstm {
           has_projection_ ? layer_.outputs : Smaller(end_block_ * kLanes, layer_.outputs);
       for (int64_t i = begin; i < end; ++i) h[i] = last[i];
     }
+  }
+
+  // Whether FloatStream takes a row; it computes all units.
+  bool Streams() const {
+    return sizes_.streams && !compact_ && first_block_ == 0 && end_block_ == sizes_.units / kLanes;
+  }
+
+  void Stream(int64_t row) {
+    FloatStream<V> stream(reinterpret_cast<const float*>(packed_ + sizes_.recurrent),
+                          layer_.cell_clip, layer_.units, call_.steps, static_cast<float*>(call_.h) + row * layer_.outputs,
+                          static_cast<float*>(call_.c) + row * layer_.units, Output(row, 0),
+                          call_.output_step);
+    const int64_t chunk = Smaller(sizes_.chunk_rows, FloatStream<V>::kChunk);
+    for (int64_t start = 0; start < call_.steps; start += chunk) {
+      const int64_t end = Smaller(start + chunk, call_.steps);
+      Project(row, 1, start, end - start);
+      for (int64_t step = start; step < end; ++step) {
+        stream.Step(step, sums_ + (step - start) * sizes_.sums_row);
+      }
+    }
+    stream.End();
   }
 
   const float* Input(int64_t row, int64_t step) const {

@@ -19,6 +19,9 @@ namespace {
 // Weights that as float32 exceed the first cache are kept as float16 if they are stored so. Smaller
 // ones are not: widening them in every step made 16 -> 32 1.8 times slower.
 constexpr int64_t kHalfFromBytes = 32 * 1024;
+// What FloatStream takes at least, and up to where it reads float32 faster than float16 is widened.
+constexpr int64_t kLeastStreamedUnits = 112;
+constexpr int64_t kHalfOfStreamedFromBytes = 512 * 1024;
 // Recurrent weights that as float32 fit a second cache are kept half and half where V::kMixesHalf:
 // widening all of them takes as many instructions as reading float32 takes time, and more.
 constexpr int64_t kMixedUpToBytes = 1024 * 1024;
@@ -69,7 +72,12 @@ class LstmPacking {
       output_depth = RoundUp(layer.outputs, group);
       unit_depth = RoundUp(layer.units, group);
       const int64_t multiplied = units * gates * (input_depth + output_depth);
-      half = V::kHasHalf && 4 * multiplied > kHalfFromBytes && AllHalf(layer);
+      const bool plain = V::kStreamsFloat && !hybrid && gates == 4 && !layer.diagonal &&
+                         !HasPeephole(layer) && !HasLayerNorm(layer) && !HasProjection(layer) &&
+                         layer.activation == EDGELSTM_TANH && layer.units >= kLeastStreamedUnits;
+      half = V::kHasHalf && AllHalf(layer) &&
+             4 * multiplied > (plain ? kHalfOfStreamedFromBytes : kHalfFromBytes);
+      streams = plain && !half;
       mixed = V::kMixesHalf && half && gates == kMixedGates && !layer.diagonal && !HasLayerNorm(layer) &&
               RecurrentBytes() <= kMixedUpToBytes;
       compact = V::kHasCompact && !hybrid && !half && gates == 4 && !layer.diagonal &&
@@ -115,8 +123,9 @@ class LstmPacking {
     int64_t RecurrentBytes() const { return 4 * units * gates * output_depth; }
 
     int gates;
-    // `mixed`, `compact`: the recurrent weights; compact only if their header says so too.
-    bool half, mixed, compact;
+    // `streams`: what FloatStream takes unless compact. `mixed`, `compact`: the recurrent weights;
+    // compact only if their header says so too.
+    bool half, streams, mixed, compact;
     int64_t units, outputs, input_depth, output_depth, unit_depth;
     int64_t kernel, recurrent, bias, peephole, layer_norm, projection, projection_bias, scales;
     int64_t kernel_row_sums, recurrent_row_sums, projection_row_sums, dots, packed;

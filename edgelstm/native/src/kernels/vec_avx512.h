@@ -24,6 +24,7 @@ struct Avx512 : ComposedWords<Avx512> {
   // Blocks of one row: with two, 64 -> 128 and 128 -> 256 took 1.06 times as long.
   static constexpr int kFloatBlocks = 4;
   static constexpr bool kReadsAhead = true;
+  static constexpr bool kStreamsFloat = true;
   static constexpr int kInt8Rows = 4;
   static constexpr int kIntegerRows = 2;
   static constexpr int kTogether = 4;

@@ -35,6 +35,7 @@ struct Generic : ComposedWords<Generic> {
   static constexpr bool kMixesHalf = false;
   static constexpr bool kHasCompact = false;
   static constexpr bool kReadsAhead = false;
+  static constexpr bool kStreamsFloat = false;
   static Float Load(const uint16_t*) { return Set(0); }
   static Float LoadPart(const float* from, int n) {
     Float value = {0, 0, 0, 0};
