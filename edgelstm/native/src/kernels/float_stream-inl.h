@@ -29,8 +29,7 @@ class FloatStream {
   static_assert(kAmongGates + kUnits <= kLeastStreamedUnits, "values of h known before a step ends");
 
  public:
-  // Steps whose input is projected at a time: sums of 48 at 128 -> 256 leave too little of a second
-  // cache to the weights, 3 % of the time.
+  // Steps whose input is projected at a time.
   static constexpr int64_t kChunk = 24;
 
   // Of `steps` steps from h and c, which it leaves in `output`, whose rows stand `output_step` apart,
