@@ -24,6 +24,7 @@ def _written(folder: Path, units: Sequence[int], features: int, batch: int | Non
     """Bytes of the float32 and the int8 file of stacked layers whose biases all differ."""
     import keras
 
+    keras.utils.set_random_seed(0)
     x = keras.Input((None, features), name="x")
     layers = [
         keras.layers.LSTM(u, return_sequences=True, name=f"lstm_{n}") for n, u in enumerate(units)
@@ -36,7 +37,8 @@ def _written(folder: Path, units: Sequence[int], features: int, batch: int | Non
         *kernels, bias = layer.get_weights()
         layer.set_weights([*kernels, bias + 0.1 * rng.standard_normal(bias.shape)])
     source = folder / "model.keras"
-    keras.Model(x, y).save(source)
+    # By default its name counts the models of the process, and the file holds it.
+    keras.Model(x, y, name="stack").save(source)
     rows: Array = rng.standard_normal((4, 20, features)).astype(np.float32)
     data = CalibrationData("the test", lambda: iter([{"x": rows}]))
     sizes = []
@@ -58,7 +60,7 @@ def _written(folder: Path, units: Sequence[int], features: int, batch: int | Non
     [
         pytest.param((88,), 32, None, 170_000),
         pytest.param((84,), 32, 1, 155_000, marks=pytest.mark.slow),
-        pytest.param((70, 70), 16, None, 255_000, marks=pytest.mark.slow),
+        pytest.param((71, 71), 16, None, 260_000, marks=pytest.mark.slow),
     ],
 )
 def test_int8_is_at_most_27_percent_of_float32_from_the_sizes_told(
