@@ -16,8 +16,9 @@ _TURNS = 25
 
 
 def gates_ns() -> float:
-    """Of one unit in one step in float32: three sigmoids and two tanh, as the kernels compute vectors of them
-    from the nearest cache; the five multiplications that join them are too few to count.
+    """Of one unit in one step in float32: three sigmoids and two tanh, as the kernels compute
+    vectors of them from the nearest cache; the five multiplications that join them are too few to
+    count.
 
     Raises:
         MissingPackageError: there is no native library.

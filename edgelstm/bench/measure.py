@@ -52,9 +52,10 @@ def bench(
     Each round times every runtime once, right after each other, so that a busy machine slows all
     alike; what counts is the median of the rounds' ratios. A sample is the mean time of one call,
     in ns, over a turn of about a millisecond, after calls that fill the caches unless `caches` says
-    otherwise; a case has fewer rounds, seven at least, where they would take more than 20 s. Outputs are compared with the equations before anything is
-    timed; a runtime that computes something else is named and not timed. An interrupt ends the
-    measurement: the result has the cases until then, and says so by `interrupted`.
+    otherwise; a case has fewer rounds, seven at least, where they would take more than 20 s.
+    Outputs are compared with the equations before anything is timed; a runtime that computes
+    something else is named and not timed. An interrupt ends the measurement: the result has the
+    cases until then, and says so by `interrupted`.
 
     Args:
         peers: names as `peer_names` gives them; those that are not installed are named in the
