@@ -16,8 +16,8 @@ from edgelstm.converters import pipeline
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.inspect import inspect_model
 from edgelstm.converters.lowering.fused import FUSED_OP
-from edgelstm.converters.options import ConvertOptions
-from edgelstm.converters.quantize.calibration_data import CalibrationData
+from edgelstm.converters.options import ConvertOptions, MeasurePolicy
+from edgelstm.converters.quantize.calibration_data import CalibrationData, Continuity
 from edgelstm.converters.quantize.emulate import EmulatedSession
 from edgelstm.converters.quantize.graph_io import GraphIo
 from edgelstm.converters.spec import Array, Precision
@@ -149,3 +149,21 @@ def test_steps_left_as_they_are_are_told_in_the_precision_that_they_got(tmp_path
     assert "int8" in {weight.dtype for weight in products if weight is not None}
     told = inspect_model(output)["recurrences"]
     assert [(r["lowering"], r["precision"]) for r in told] == [("step", "int8")] * 2
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"the corpus is not at {CORPUS}")
+def test_what_integers_cost_is_measured_with_states_that_the_caller_carries(tmp_path: Path) -> None:
+    folder = CORPUS / "models" / "tflite_dtln_1_f32"
+    (source,) = folder.glob("*.tflite")
+    (frames,) = drawn(folder, 0).values()
+    recording = {"input_2": frames.reshape(1, -1, 257)}
+    data = CalibrationData("the test", lambda: iter([recording]), Continuity.STREAM)
+    options = ConvertOptions(
+        precision=Precision.INT8,
+        calibration=data,
+        tolerance=1.0,
+        measure=MeasurePolicy.REQUIRE,
+    )
+    report = pipeline.convert(source, tmp_path / "out.tflite", options, progress=lambda _: None)
+    assert report.quantization is not None
+    assert [output.name for output in report.quantization.outputs] == ["Identity"]

@@ -58,14 +58,16 @@ def quantize_finished(
     ]
     records: list[QuantizedOp] = []
     made = samples = None
+    carried: dict[str, str] = {}
     if plan.calibrated:
         data = options.calibration
         assert data is not None
-        streams = data.continuity is Continuity.STREAM
+        if data.continuity is Continuity.STREAM:
+            carried = {pair.input: pair.output for pair in finished.states}
         made = quantize_with_data(
             model,
             source,
-            {pair.input: pair.output for pair in finished.states} if streams else {},
+            carried,
             policy,
             plan,
             data,
@@ -88,7 +90,7 @@ def quantize_finished(
         notes=(*finished.notes, *notes, *left_as_they_were(records)),
         samples=samples,
         choices={**choices, **left},
-        pair=measured.pair_of(plain, model, source, {}, options.precision),
+        pair=measured.pair_of(plain, model, source, carried, options.precision),
         static=made,
     )
 
