@@ -120,6 +120,24 @@ def test_one_row_of_a_plain_layer_at_sizes_around_pairs_of_blocks(kernels: str, 
         check(spec, kernels, 1, time, padding=13, offset=time % 4)
 
 
+@pytest.mark.parametrize("units", [12, 120, 128, 200])
+def test_results_do_not_depend_on_how_steps_are_cut_into_calls(kernels: str, units: int) -> None:
+    """Bit for bit: a stream that is saved and goes on in other chunks says the same."""
+    # The reference keeps c in double within a call.
+    tolerance = TOLERANCE if kernels == "scalar" else 0.0
+    spec = scaled(random_spec(units, units=units, features=7))
+    (x,) = inputs_for(spec, 1, 60, 3, initial=False)
+    found = []
+    for chunk in (60, 1, 7, 25):
+        h, c = states(spec, 1)
+        with NativeLstm(spec, kernels) as native:
+            parts = [native.run(x[:, at : at + chunk], h, c) for at in range(0, 60, chunk)]
+        found.append((np.concatenate(parts, axis=1), h, c))
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            np.testing.assert_allclose(one, same, rtol=0, atol=tolerance)
+
+
 def test_nothing_to_do_changes_nothing(kernels: str) -> None:
     """No rows or no steps: the states stay."""
     for spec in (random_spec(1), random_spec(1, units=128)):

@@ -12,9 +12,10 @@
 namespace edgelstm {
 namespace {
 
-// A step takes its pairs of blocks in order, every second step from the end. The gates, c and h of
-// pair i - 1 are computed among the products of pair i; those of a step's last pair among products of
-// the next step with what is known of h.
+// A step takes its pairs of blocks in order. The gates, c and h of pair i - 1 are computed among the
+// products of pair i; those of a step's last pair among products of the next step with what is known
+// of h. Every sum is made in the order of h, so that results do not depend on how steps are cut into
+// calls; every second step from the end, both, would find 32 KiB more in the first cache.
 template <class V>
 class FloatStream {
   using Float = typename V::Float;
@@ -47,7 +48,7 @@ class FloatStream {
         output_(output),
         output_step_(output_step) {
     if (steps == 0) return;
-    Products first = Begin(0, 0, h);
+    Products first = Begin(0, h);
     Keep(&first);
   }
 
@@ -59,8 +60,8 @@ class FloatStream {
     for (int64_t index = 0; index < pairs_; ++index) {
       // Those behind the last step are of no use, and read nothing that is not there.
       const bool same_step = index + 1 < pairs_;
-      Products products = same_step ? Begin(step, index + 1, before) : Begin(step + 1, 0, after);
-      Finish(own, PairOf(step, index) * kBlocks, after, [&]() EDGELSTM_ALWAYS { products.Piece(); });
+      Products products = same_step ? Begin(index + 1, before) : Begin(0, after);
+      Finish(own, index * kBlocks, after, [&]() EDGELSTM_ALWAYS { products.Piece(); });
       Keep(&products);
     }
   }
@@ -76,8 +77,7 @@ class FloatStream {
   // The products of one pair, made piece by piece.
   struct Products {
     const float *weights, *second;
-    const float *h, *last;
-    int64_t weights_step, h_step;
+    const float *h, *end;
     Float sum[kParts];
 
     EDGELSTM_INLINE void One() {
@@ -90,9 +90,9 @@ class FloatStream {
       for (int gate = 0; gate < kGates; ++gate) {
         sum[kGates + gate] = V::MulAdd(V::Load(second + gate * kLanes), x, sum[kGates + gate]);
       }
-      weights += weights_step;
-      second += weights_step;
-      h += h_step;
+      weights += kRow;
+      second += kRow;
+      ++h;
       asm("" : "+r"(weights), "+r"(second), "+r"(h));
     }
     EDGELSTM_INLINE void Piece() {
@@ -101,32 +101,23 @@ class FloatStream {
     }
   };
 
-  // Of the index-th pair of a step, in its order, with what lies at `h`.
-  EDGELSTM_INLINE Products Begin(int64_t step, int64_t index, const float* h) const {
-    // The step before ended at the other side.
-    const bool back = (step & 1) == 0;
-    const int64_t first = back ? units_ - 1 : 0, block = PairOf(step, index) * kBlocks;
+  // Of a pair with what lies at `h`.
+  EDGELSTM_INLINE Products Begin(int64_t pair, const float* h) const {
+    const int64_t block = pair * kBlocks;
     Products products;
-    products.weights = weights_ + (block * units_ + first) * kRow;
+    products.weights = weights_ + block * units_ * kRow;
     // Without a second block the first counts twice.
     products.second = products.weights + (block + 1 < blocks_ ? units_ * kRow : 0);
-    products.h = h + first;
-    products.last = back ? h - 1 : h + units_;
-    products.weights_step = back ? -kRow : kRow;
-    products.h_step = back ? -1 : 1;
+    products.h = h;
+    products.end = h + units_;
     EDGELSTM_UNROLL
     for (int i = 0; i < kParts; ++i) products.sum[i] = V::Set(0.0f);
     return products;
   }
   EDGELSTM_INLINE void Keep(Products* products) {
-    const float* end = products->last;
-    while (products->h != end) products->One();
+    while (products->h != products->end) products->One();
     EDGELSTM_UNROLL
     for (int i = 0; i < kParts; ++i) V::Store(products_ + i * kLanes, products->sum[i]);
-  }
-
-  int64_t PairOf(int64_t step, int64_t index) const {
-    return (step & 1) == 0 ? index : pairs_ - 1 - index;
   }
 
   // Gates, c and h of a pair from `block` on; `between` is called among their steps.

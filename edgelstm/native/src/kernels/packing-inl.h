@@ -19,8 +19,8 @@ namespace {
 // Weights that as float32 exceed the first cache are kept as float16 if they are stored so. Smaller
 // ones are not: widening them in every step made 16 -> 32 1.8 times slower.
 constexpr int64_t kHalfFromBytes = 32 * 1024;
-// What FloatStream takes, of weights as float32: beyond them it took up to 1.13 times as long as gates
-// after the products (128 -> 256), and float16 less time than float32.
+// What FloatStream takes: beyond them it took up to 1.13 times as long as gates after the products
+// (128 -> 256).
 constexpr int64_t kLeastStreamedUnits = 112;
 constexpr int64_t kMostStreamedBytes = 512 * 1024;
 // Recurrent weights that as float32 fit a second cache are kept half and half where V::kMixesHalf:
@@ -73,11 +73,11 @@ class LstmPacking {
       output_depth = RoundUp(layer.outputs, group);
       unit_depth = RoundUp(layer.units, group);
       const int64_t multiplied = units * gates * (input_depth + output_depth);
-      const bool plain = V::kStreamsFloat && !hybrid && gates == 4 && !layer.diagonal &&
+      half = V::kHasHalf && 4 * multiplied > kHalfFromBytes && AllHalf(layer);
+      const bool plain = V::kStreamsFloat && !half && !hybrid && gates == 4 && !layer.diagonal &&
                          !HasPeephole(layer) && !HasLayerNorm(layer) && !HasProjection(layer) &&
                          layer.activation == EDGELSTM_TANH;
       streams = plain && layer.units >= kLeastStreamedUnits && 4 * multiplied <= kMostStreamedBytes;
-      half = V::kHasHalf && AllHalf(layer) && !streams && 4 * multiplied > kHalfFromBytes;
       mixed = V::kMixesHalf && half && gates == kMixedGates && !layer.diagonal && !HasLayerNorm(layer) &&
               RecurrentBytes() <= kMixedUpToBytes;
       compact = V::kHasCompact && !hybrid && !half && gates == 4 && !layer.diagonal &&
