@@ -120,7 +120,7 @@ def test_one_row_of_a_plain_layer_at_sizes_around_pairs_of_blocks(kernels: str, 
         check(spec, kernels, 1, time, padding=13, offset=time % 4)
 
 
-@pytest.mark.parametrize("units", [12, 120, 128, 200])
+@pytest.mark.parametrize("units", [12, 120, 128, 200, 400])
 def test_results_do_not_depend_on_how_steps_are_cut_into_calls(kernels: str, units: int) -> None:
     """Bit for bit: a stream that is saved and goes on in other chunks says the same."""
     # The reference keeps c in double within a call.
