@@ -22,12 +22,19 @@ import numpy as np
 from edgelstm import files
 from edgelstm.converters import pipeline
 from edgelstm.converters.flatbuffer import Model
-from edgelstm.converters.lowering.fused import C_STATE, FUSED_OP, H_STATE
+from edgelstm.converters.lowering.fused import (
+    BIAS,
+    C_STATE,
+    FUSED_OP,
+    H_STATE,
+    PROJECTION_BIAS,
+)
 from edgelstm.converters.options import ConvertOptions, OverwritePolicy, TensorChoice
 from edgelstm.converters.quantize.calibration_data import CalibrationData, Continuity
 from edgelstm.converters.quantize.compare.recorded import Call, RecordedModel, Recording
 from edgelstm.converters.quantize.compare.stock import StockQuantizer, from_float32, from_keras
 from edgelstm.converters.quantize.emulate import EmulatedSession
+from edgelstm.converters.quantize.integer import IntegerLstm
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.sources.keras.load import KERAS_KINDS
 from edgelstm.converters.sources.sniff import sniff
@@ -345,11 +352,23 @@ def _with_weights_of(plain: bytes, wide: bytes) -> bytes:
     """The float32 file, its fused ops with the numbers that the other file's weights stand for."""
     model, other = Model.read(plain), Model.read(wide)
     for op, integer in zip(model.main.find(FUSED_OP), other.main.find(FUSED_OP), strict=True):
+        x = integer.input(0)
+        if x is None or x.dtype != "int16":  # a layer that stays float32
+            continue
+        lstm = IntegerLstm.of(integer)
+        # The operator derives the scales of its biases.
+        biases = {BIAS + gate: bias for gate, bias in enumerate(lstm.bias)}
+        biases[PROJECTION_BIAS] = lstm.projection_bias
         for position in (*range(1, H_STATE), *range(C_STATE + 1, len(op.inputs))):
             stored, tensor = integer.input(position), op.input(position)
-            if stored is None or tensor is None or stored.quantization is None:
+            if stored is None or tensor is None:
                 continue
-            numbers = (stored.data() * stored.quantization.scale[0]).astype(np.float32)
+            if bias := biases.get(position):
+                scale = bias.scale
+            else:
+                assert stored.quantization is not None
+                scale = stored.quantization.scale[0]
+            numbers = (stored.data() * scale).astype(np.float32)
             op.inputs[position] = model.main.add_constant(f"{tensor.name}_rounded", numbers)
     return model.to_bytes()
 
