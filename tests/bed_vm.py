@@ -223,14 +223,14 @@ class Machine:
         if self.kind == "phone":
             subprocess.run(["adb", "disconnect", self.serial], capture_output=True, timeout=30)
 
-    def shell(self, command: str) -> str:
+    def shell(self, command: str, time_limit_s: float = 60) -> str:
         """What a command on the machine prints, as root on the phone and as pi on the Pi."""
         argv = (
             ["ssh", "-F", str(self.folder / "ssh_config"), "bed", command]
             if self.kind == "pi"
             else ["adb", "-s", self.serial, "shell", command]
         )
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(argv, capture_output=True, text=True, timeout=time_limit_s).stdout
 
     def write_profile(self, devices: Path, **lines: str) -> None:
         """A device profile `pi-bed` or `phone-bed`; values of `lines` are TOML."""

@@ -84,7 +84,7 @@ def test_every_set_of_kernels_equals_the_reference(name: str, tmp_path: Path) ->
         if build.emulator:
             path = f"LD_LIBRARY_PATH={tmp_path}"
             command = [build.emulator, "-cpu", cpu, "-L", build.root, "-E", path, *command]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         ran = re.findall(r"^(\w+): (\d+) layers, 0 failures$", done.stdout, re.MULTILINE)
         assert {"generic", "scalar"} < {kernels for kernels, _ in ran}
@@ -106,7 +106,7 @@ def test_programs_in_c_link_the_static_library_with_a_shared_c_library_and_with_
     configure = ("cmake", "-S", str(NATIVE), "-B", str(tmp_path), *compilers)
     build = ("cmake", "--build", str(tmp_path), "-j2", "--target", *programs)
     for command in (configure, build, *((str(tmp_path / name),) for name in programs)):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.startswith("static: ")
 
@@ -118,7 +118,7 @@ def test_arm_kernels_execute_as_few_instructions_as_is_claimed(tmp_path: Path) -
             pytest.skip(f"there is no {tool} here")
     script = Path(__file__).with_name("arm_instructions.py")
     command = [sys.executable, str(script), "--build", str(tmp_path), "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ABOVE" not in done.stdout and "neoni8mm" in done.stdout
 
@@ -130,7 +130,7 @@ def test_the_inner_loops_for_arm_cores_are_found_and_costed(tmp_path: Path) -> N
             pytest.skip(f"there is no {tool} here")
     script = Path(__file__).with_name("arm_inner_loops.py")
     command = [sys.executable, str(script), "--build", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines()[1:]]
     assert len(rows) == 17
