@@ -17,7 +17,7 @@ from edgelstm import cli
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.quantize.calibrate import calibrate
-from edgelstm.converters.quantize.choose import choose
+from edgelstm.converters.quantize.choose import choose, first_calls
 from edgelstm.converters.quantize.fidelity import Pair
 from edgelstm.converters.quantize.input_form import InputForm, is_split
 from edgelstm.converters.quantize.integer import IntegerLstm
@@ -311,7 +311,7 @@ def test_states_beside_a_split_input_are_clipped_only_for_a_tenth_of_the_error()
     seen = calibrate(plain, data, axes_of(spec), {})
     (layer,) = seen.layers.values()
     layer.form = SPLIT
-    best, errors = choose(plain, seen, data, axes_of(spec), {})
+    best, errors = choose(plain, seen, first_calls(data, axes_of(spec)), {})
     extremes = Observers()
     clipped = Observers(states=ObserverKind.MSE)
     assert {one.states for one in errors} == {ObserverKind.MINMAX, ObserverKind.MSE}

@@ -19,7 +19,7 @@ from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.fused import FUSED_OP, lower_markers
 from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate
-from edgelstm.converters.quantize.choose import CANDIDATES, choose, surest
+from edgelstm.converters.quantize.choose import CANDIDATES, choose, first_calls, surest
 from edgelstm.converters.quantize.emulate import EmulatedSession
 from edgelstm.converters.quantize.integer import IntegerLstm
 from edgelstm.converters.quantize.observer import ObserverKind
@@ -419,7 +419,8 @@ def test_the_way_to_choose_ranges_is_the_one_nearest_to_float() -> None:
     x[150, 0, 0] = 60.0  # one outlier, which would take the whole range
     model, calibration = one_layer(spec, x)
     axes = ModelAxes((InputAxes(TensorSpec("x", (None, None, 8), "float32"), 1, None),))
-    best, errors = choose(model, calibration, data_of([{"x": x}]), axes, {})
+    taken = first_calls(data_of([{"x": x}]), axes)
+    best, errors = choose(model, calibration, taken, {})
     assert set(errors) == set(CANDIDATES) and errors[best] == min(errors.values())
     assert best.inputs is not ObserverKind.MINMAX
     assert errors[best] < 0.5 * errors[Observers()]

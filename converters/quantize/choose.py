@@ -48,14 +48,13 @@ _WORTH = 0.9
 def choose(
     model: Model,
     calibration: Calibration,
-    data: CalibrationData,
-    axes: ModelAxes,
+    taken: Sequence[Call],
     pairs: Mapping[str, str],
     precision: Precision | Plan = Precision.INT8,
 ) -> tuple[Observers, dict[Observers, float]]:
     """The best of `CANDIDATES`, and the rms error of each, relative to the outputs' ranges.
 
-    Measured on the first calibration data, in the interpreter. Clipping is chosen only where it is
+    Measured on `taken`, the first calibration data, in the interpreter. Clipping is chosen only where it is
     better row by row: where few rows say so, new data are as likely to be clipped in turn. With
     inputs in two integers, states are clipped only where that leaves `_WORTH` of the error.
 
@@ -63,7 +62,6 @@ def choose(
         pairs: explicit states, input to output by name; their outputs do not count.
         precision: of everything, or of each layer.
     """
-    taken = first_calls(data, axes)
     expected = run_calls(model, taken, pairs)
     squares: dict[Observers, Wide] = {}
     known: dict[bytes, Wide] = {}  # many ways write the same file where nothing is around the layer

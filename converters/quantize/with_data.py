@@ -134,7 +134,7 @@ def quantize_with_data(
     notes += choose_forms(model, calibration, taken, pairs, plan, observers, progress)
     if observer is ObserverKind.AUTO and plan.coarsest is Precision.INT8:
         progress("choosing ranges")
-        observers, errors = choose(model, calibration, data, axes, pairs, plan)
+        observers, errors = choose(model, calibration, taken, pairs, plan)
         notes.append(
             f"Ranges: {observers.inputs.value}, of states {observers.states.value}; chosen of "
             f"{len(errors)} ways tried, rms {errors[observers]:.2g} of the outputs' range."

@@ -22,6 +22,7 @@ from edgelstm.converters.recurrence.ir import (
 from edgelstm.converters.recurrence.ir import topological as ordered
 from edgelstm.converters.recurrence.loops import first_steps, index_place, sequence_read
 from edgelstm.converters.recurrence.scan import replace_in
+from edgelstm.converters.recurrence.series import from_the_end
 
 _ADDS = ("Add", "AddV2")
 _WRITES: Mapping[str, tuple[int, int]] = {"TensorListSetItem": (0, 1), "TensorArrayWriteV3": (3, 1)}
@@ -82,7 +83,7 @@ class _Turn:
             stacks = self._stacks(variable, last)
             if stacks is None:
                 return {}
-            turned |= {stack: _reversed(stack) for stack in stacks}
+            turned |= {stack: from_the_end(stack) for stack in stacks}
         if any(self._read_outside(v) for v in self._down):
             return {}
         self._rewrite(reads, writes, ends)
@@ -99,7 +100,7 @@ class _Turn:
         replace: dict[Value, Value] = {}
         for node, source, axis, last in reads:
             name = f"{source.node.name}/from_the_end"
-            whole = _reversed(first_steps(source, axis, _after(last)))
+            whole = from_the_end(first_steps(source, axis, _after(last)))
             kind = {"element_dtype": "float32", "shape_type": "int32"}
             made = Node("TensorListFromTensor", name, [whole, shape], kind).out
             steps = self._captured(made, f"{node.name}/steps", "variant")
@@ -256,8 +257,3 @@ def _same(one: Value, other: Value) -> bool:
 def _is_number(value: Value, number: int) -> bool:
     found = value.constant
     return found is not None and found.size == 1 and int(found.reshape(())) == number
-
-
-def _reversed(value: Value) -> Value:
-    axis = constant(np.asarray([0], np.int32))
-    return Node("ReverseV2", f"{value.node.name}/reversed", [value, axis], {}).out

@@ -44,8 +44,11 @@ def _packed(values: Sequence[Value]) -> Value:
 
 def _reversed(values: Sequence[Value]) -> Value | None:
     source = _cut_from(list(reversed(values)))
-    if source is None:
-        return None
+    return None if source is None else from_the_end(source)
+
+
+def from_the_end(source: Value) -> Value:
+    """A sequence, time on axis 0, from its last step to its first."""
     axis = constant(np.asarray([0], np.int32))
     return Node("ReverseV2", f"{source.node.name}/reversed", [source, axis], {}).out
 

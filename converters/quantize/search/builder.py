@@ -11,7 +11,7 @@ from edgelstm.converters.options import ConvertOptions
 from edgelstm.converters.quantize import quantize_fused
 from edgelstm.converters.quantize.calibrate import Calibration, calibrate
 from edgelstm.converters.quantize.calibration_data import CalibrationData
-from edgelstm.converters.quantize.choose import choose
+from edgelstm.converters.quantize.choose import choose, first_calls
 from edgelstm.converters.quantize.input_form import InputForm
 from edgelstm.converters.quantize.observer import ObserverKind
 from edgelstm.converters.quantize.plan import WEIGHTS_ONLY, LayerChoice, Plan
@@ -113,5 +113,5 @@ def prepare(
     observers = Observers.all(options.observer)
     if options.observer is ObserverKind.AUTO:
         progress("choosing ranges")
-        observers, _ = choose(model, calibration, data, axes, pairs)
+        observers, _ = choose(model, calibration, first_calls(data, axes), pairs)
     return Builder(models, calibration, observers, choices, refused)

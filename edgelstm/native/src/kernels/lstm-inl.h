@@ -118,7 +118,7 @@ class Lstm {
 
   // Whether FloatStream takes a row; it computes all units.
   bool Streams() const {
-    return sizes_.streams && !compact_ && first_block_ == 0 && end_block_ == sizes_.units / kLanes;
+    return sizes_.streams && first_block_ == 0 && end_block_ == sizes_.units / kLanes;
   }
 
   void Stream(int64_t row) {

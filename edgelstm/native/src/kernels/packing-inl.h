@@ -30,6 +30,7 @@ constexpr int64_t kMixedUpToBytes = 1024 * 1024;
 // Recurrent weights of which a thread's part exceeds a second cache are kept compact where
 // V::kHasCompact; from that cache, unpacking takes longer than reading.
 constexpr int64_t kCompactFromBytes = 2 * 1024 * 1024;
+static_assert(kMostStreamedBytes <= kCompactFromBytes, "FloatStream reads no compact weights");
 // Padding to an even number takes no more than that saves.
 constexpr int32_t kCompactFromOutputs = 8;
 
@@ -74,10 +75,10 @@ class LstmPacking {
       unit_depth = RoundUp(layer.units, group);
       const int64_t multiplied = units * gates * (input_depth + output_depth);
       half = V::kHasHalf && 4 * multiplied > kHalfFromBytes && AllHalf(layer);
-      const bool plain = V::kStreamsFloat && !half && !hybrid && gates == 4 && !layer.diagonal &&
-                         !HasPeephole(layer) && !HasLayerNorm(layer) && !HasProjection(layer) &&
-                         layer.activation == EDGELSTM_TANH;
-      streams = plain && layer.units >= kLeastStreamedUnits && 4 * multiplied <= kMostStreamedBytes;
+      streams = V::kStreamsFloat && !half && !hybrid && gates == 4 && !layer.diagonal &&
+                !HasPeephole(layer) && !HasLayerNorm(layer) && !HasProjection(layer) &&
+                layer.activation == EDGELSTM_TANH && layer.units >= kLeastStreamedUnits &&
+                4 * multiplied <= kMostStreamedBytes;
       mixed = V::kMixesHalf && half && gates == kMixedGates && !layer.diagonal && !HasLayerNorm(layer) &&
               RecurrentBytes() <= kMixedUpToBytes;
       compact = V::kHasCompact && !hybrid && !half && gates == 4 && !layer.diagonal &&
@@ -123,8 +124,8 @@ class LstmPacking {
     int64_t RecurrentBytes() const { return 4 * units * gates * output_depth; }
 
     int gates;
-    // `streams`: what FloatStream takes unless compact. `mixed`, `compact`: the recurrent weights;
-    // compact only if their header says so too.
+    // `streams`: what FloatStream takes. `mixed`, `compact`: the recurrent weights; compact only if
+    // their header says so too.
     bool half, streams, mixed, compact;
     int64_t units, outputs, input_depth, output_depth, unit_depth;
     int64_t kernel, recurrent, bias, peephole, layer_norm, projection, projection_bias, scales;
