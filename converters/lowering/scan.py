@@ -101,6 +101,13 @@ class ScanWriter:
             return self._mask.zeroed(tensor)
         if value in self._repeating:
             return tensor
+        starts = [
+            initial
+            for state, initial in zip(self._scan.states, self._initials, strict=True)
+            if state.next == value
+        ]
+        if len(starts) == 1:
+            return self._mask.held(tensor, starts[0])
         raise NotTimewise(f"what a masked step repeats of {value.node.name}")
 
     # Values over time

@@ -20,6 +20,7 @@ from edgelstm.converters.recurrence.ir import topological as ordered
 from edgelstm.converters.recurrence.loops import recover_loops
 from edgelstm.converters.recurrence.macros import MACROS
 from edgelstm.converters.recurrence.shared import share
+from edgelstm.converters.recurrence.stacked_states import separate_states
 from edgelstm.converters.recurrence.unroll import roll_up
 from edgelstm.converters.sources.graph.frozen import FrozenGraph, GraphTensor, MutableVariable
 from edgelstm.converters.sources.graph.loop_states import (
@@ -176,6 +177,7 @@ def recover(frozen: FrozenGraph) -> tuple[Graph, list[Left]]:
             graph.outputs.update({_written_key(name): value for name, value in finals.items()})
     share(graph)
     failures = recover_loops(graph)
+    separate_states(graph)
     read_finals(graph)
     left = [Left(f.loop.name, "loop", f.reason, f.node.name) for f in failures]
     for failure, item in zip(failures, left, strict=True):

@@ -84,6 +84,26 @@ def measure(session: Session, inputs: Sequence[GraphTensor], axes: Axes, where: 
     return Measured(tuple(inputs), outputs, output_time, output_batch, tuple(notes))
 
 
+def with_rows_of_states(session: Session, inputs: Sequence[GraphTensor], axes: Axes) -> Axes:
+    """The axes, the open one of an input such as a state [2, B, U] told as rows.
+
+    Its place is that of time; the graph runs only where its size is the batch's.
+    """
+    doubtful = {
+        i.name: axes.time[i.name]
+        for i in inputs
+        if i.name in axes.time
+        and _size(i, axes.time) is None
+        and i.name in axes.batch
+        and _size(i, axes.batch) is not None
+    }
+    rest = {name: axis for name, axis in axes.time.items() if name not in doubtful}
+    if not doubtful or not rest or _Probe(session, axes).shapes(inputs, *FIRST) is not None:
+        return axes
+    other = dataclasses.replace(axes, time=rest, batch={**axes.batch, **doubtful})
+    return axes if _Probe(session, other).shapes(inputs, *FIRST) is None else other
+
+
 def runs(session: Session, inputs: Sequence[GraphTensor], axes: Axes, batch: int) -> bool:
     """Whether the graph takes a batch size with some number of steps."""
     probe = _Probe(session, axes)

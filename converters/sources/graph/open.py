@@ -25,7 +25,7 @@ from edgelstm.converters.sources.graph.frozen import (
     MutableVariable,
     Original,
 )
-from edgelstm.converters.sources.graph.measure import Session, measure
+from edgelstm.converters.sources.graph.measure import Session, measure, with_rows_of_states
 from edgelstm.converters.sources.graph.nodes import Nodes, attr, data_inputs, parse_ref, ref_text
 from edgelstm.converters.sources.graph.normal import WIDE, apply_defaults, cast_to_float32
 from edgelstm.converters.sources.graph.reference import OriginalSession
@@ -322,6 +322,7 @@ def laid_out(
     kind = tensorflow().compat.v1.GraphDef
     axes = find_axes(nodes.graph_def(kind), nodes, unlaid.inputs, symbols)
     axes = dataclasses.replace(axes, other_sizes=other_sizes or {})
+    axes = with_rows_of_states(session, unlaid.inputs, axes)
     if options.time is not Size.SOURCE and not axes.time:
         raise OptionError(
             "No input of the graph was seen to be a sequence, so there is no time size to set.",
