@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from edgelstm.bench.turns import Caches, samples
+from edgelstm.bench.parts import LimitPlan, Part
+from edgelstm.bench.probes import open_probes
+from edgelstm.bench.shares import beside_limit, median_of_ratios
+from edgelstm.bench.turns import Caches, WarmsItself, samples
 from edgelstm.errors import EdgeLstmError, MeasurementFailed
 from edgelstm.profiles.peers import Array, Peer, PeerLayer, Running
-from edgelstm.profiles.statistics import median_interval
 
 OURS = "edgelstm"
 # The same kernels without an interpreter and without Python.
@@ -27,14 +29,17 @@ def measure_case(
     truth: Array,
     precision: str,
     *,
+    plan: LimitPlan | None,
     threads: int,
     rounds: int,
     caches: Caches,
 ) -> dict[str, Any]:
-    """All samples, the ratios, and how far each runtime is from the equations.
+    """All samples, the ratios, how far each runtime is from the equations and from the limit.
 
     Args:
         truth: [B, T, U], what the equations give from states of zero.
+        plan: what the limit is made of; it takes its turns in every round, and the result has
+            `limit`.
 
     Raises:
         MeasurementFailed: our own delegate does not run, or is wrong.
@@ -53,13 +58,24 @@ def measure_case(
         failed[name] = f"computes something else: its error is {errors[name]:.2g} of the output"
     if OURS in wrong:
         raise MeasurementFailed(f"The delegate {failed[OURS]}", where=precision)
-    found = samples(running, rounds, threads=threads, caches=caches)
+    probes = {} if plan is None else open_probes(plan)
+    # Ours stands next to the limit: what disturbs for a few milliseconds disturbs both.
+    entrants: dict[str | Part, Running | WarmsItself]
+    entrants = dict([*probes.items(), (OURS, running[OURS]), *running.items()])
+    timed = samples(entrants, rounds, threads=threads, caches=caches)
+    found = {name: timed[name] for name in running}
+    limit = {}
+    if plan is not None:
+        parts_ns = {part: timed[part] for part in plan.parts}
+        limit = {"limit": beside_limit(plan, parts_ns, found)}
     return {
         "samples_ns": found,
         "median_ns": {name: float(np.median(values)) for name, values in found.items()},
-        "ratio": {name: _ratio(found[name], found[OURS]) for name in running if name != OURS},
+        "ratio": {
+            name: median_of_ratios(found[name], found[OURS]) for name in running if name != OURS
+        },
         "ratio_to_c": {
-            name: _ratio(values, found[OURS_IN_C])
+            name: median_of_ratios(values, found[OURS_IN_C])
             for name, values in found.items()
             if OURS_IN_C in found and name != OURS_IN_C
         },
@@ -70,7 +86,7 @@ def measure_case(
         },
         "relative_error": errors,
         "failed": failed,
-    }
+    } | limit
 
 
 def _opened(
@@ -98,14 +114,3 @@ def _error(output: Array, truth: Array) -> float:
     if output.shape != truth.shape or not np.isfinite(output).all():
         return float("inf")
     return float(np.sqrt(np.mean(np.square(output - truth)) / np.mean(np.square(truth))))
-
-
-def _ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float | None]:
-    """How many times as long they take: the median of the rounds' ratios, 95 % interval."""
-    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
-    interval = median_interval([np.array([ratio]) for ratio in ratios])
-    return {
-        "median": float(np.median(ratios)),
-        "low": None if interval is None else interval.low,
-        "high": None if interval is None else interval.high,
-    }

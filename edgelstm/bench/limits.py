@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgelstm.bench.gates import gates_ns
-from edgelstm.runtime import native
+from edgelstm.bench.parts import Kind, Least, LimitPlan, Part
+from edgelstm.bench.probes import ones, rounds_of, timed_native
 
-_FLOAT, _INT8, _READ, _TILES, _INTEGER_UNITS = range(5)
 _TURNS = 7
-_TURN_S = 0.01
+_TURN_NS = 10_000_000
+# The least that `edgelstm_probe` takes; what needs no more is in the nearest cache.
+_SMALL_BYTES = 4096
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 # Where the system does not tell.
 _ASSUMED = {"L1": 32 << 10, "L2": 512 << 10, "L3": 8 << 20}
 _MOST_BYTES = 256 << 20
 _BYTES_OF_WEIGHT = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
-# A vector that straddles two cache lines is read twice: from numpy's own 16 bytes the second cache
-# gave 85 GB/s instead of 160.
-_ALIGNMENT = 64
 # Rows that the kernels compute with one reading of the weights.
 _ROWS = 24
 # Fewer rows that share their weights are multiplied by vectors: reading a tile of weights takes as long
 # as sixteen vector products.
 _ROWS_FOR_TILES = 3
-_Probe = Callable[[int, Any, int, int], int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """A cache, or memory; reading half of what it holds or four times the cache before, whichever is
-    less, or four times the largest cache."""
+    """A cache, or memory.
+
+    Attributes:
+        bytes: what it holds.
+        bytes_per_s: of reading `read_bytes` again and again.
+        read_bytes: half of what it holds or four times the cache before, whichever is less; of
+            memory, four times the largest cache.
+    """
 
     name: str
     bytes: int
     bytes_per_s: float
+    read_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,63 +64,80 @@ class Limits:
     tile_multiply_adds_per_s: float | None = None
     int8_gates_ns: float | None = None
 
-    def least_ns(
+    def plan(
         self, precision: str, features: int, units: int, *, batch: int, steps: int
-    ) -> tuple[float, str]:
-        """The least time of a call, and what binds: `compute` or the name of a level.
+    ) -> LimitPlan:
+        """What the least times of a call are made of, without and with the gates.
 
         Counted are all multiplications, and reading the recurrent weights once a step for every
         24 rows from the nearest level that holds them; beyond the second cache, as much as that
         holds is read from it, where it can stay from step to step. The first is too small to count.
+        Gates take turns with the products in the same arithmetic units, so that their times add up;
+        reading may go on beside both.
         """
-        compute = max(self._products_ns(precision, features, units, batch=batch, steps=steps))
-        reading, level = self._reading_ns(precision, units, batch)
-        reading *= steps
-        return (compute, "compute") if compute >= reading else (reading, level)
+        vectors, tiles = self._products(precision, features, units, batch=batch, steps=steps)
+        reading = self._reading(precision, units, batch=batch, steps=steps)
+        gates = self._gates(precision, units * batch * steps)
+        return LimitPlan(
+            _longer(_compute(vectors, tiles), reading),
+            None if gates is None else _longer(_compute((*vectors, gates), tiles), reading),
+        )
 
-    def least_with_gates_ns(
+    def _products(
         self, precision: str, features: int, units: int, *, batch: int, steps: int
-    ) -> tuple[float, str] | None:
-        """The same with the gates, which take turns with the products in the same arithmetic units,
-        so that their times add up; reading may go on beside both.
-
-        None for full int8 where its gates alone cannot be measured.
-        """
-        gates_ns = self.int8_gates_ns if precision == "int8" else self.gates_ns
-        if gates_ns is None:
-            return None
-        vectors, tiles = self._products_ns(precision, features, units, batch=batch, steps=steps)
-        compute = max(vectors + gates_ns * units * batch * steps, tiles)
-        reading, level = self._reading_ns(precision, units, batch)
-        reading *= steps
-        return (compute, "compute") if compute >= reading else (reading, level)
-
-    def _products_ns(
-        self, precision: str, features: int, units: int, *, batch: int, steps: int
-    ) -> tuple[float, float]:
-        """Of a call: in vectors, and in tiles, which have arithmetic of their own beside them."""
+    ) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+        """In vectors, and in tiles, which have arithmetic of their own beside them."""
         whole = precision in ("dynamic", "int8")
+        kind = Kind.INT8_PRODUCTS if whole else Kind.FLOAT_PRODUCTS
         peak = self.int8_multiply_adds_per_s if whole else self.multiply_adds_per_s
         tile_peak = self.tile_multiply_adds_per_s if whole else None
-        vectors = tiles = 0.0
+        vectors = tiles = 0
         # The input of all steps shares its weights, h that of a step alone.
         for columns, rows in ((features, batch * steps), (units, batch)):
             products = 4 * units * columns * batch * steps
             if tile_peak is not None and rows >= _ROWS_FOR_TILES:
-                tiles += products / tile_peak * 1e9
+                tiles += products
             else:
-                vectors += products / peak * 1e9
-        return vectors, tiles
+                vectors += products
+        return _part(kind, vectors, peak), _part(Kind.INT8_TILES, tiles, tile_peak or 1.0)
 
-    def _reading_ns(self, precision: str, units: int, batch: int) -> tuple[float, str]:
-        """Of one step, and from where."""
+    def _gates(self, precision: str, count: int) -> Part | None:
+        whole = precision == "int8"
+        kind = Kind.INT8_GATES if whole else Kind.FLOAT_GATES
+        gates_ns = self.int8_gates_ns if whole else self.gates_ns
+        return None if gates_ns is None else Part(kind, _SMALL_BYTES, count, gates_ns * count)
+
+    def _reading(self, precision: str, units: int, *, batch: int, steps: int) -> Least:
         weights = 4 * units * units * _BYTES_OF_WEIGHT[precision]
+        times = -(-batch // _ROWS) * steps
         last = len(self.levels) - 1
         at = next((i for i, each in enumerate(self.levels) if weights <= each.bytes), last)
         level, before = self.levels[at], self.levels[at - 1]
-        near = before.bytes if at > 1 else 0
-        seconds = near / before.bytes_per_s + (weights - near) / level.bytes_per_s
-        return seconds * -(-batch // _ROWS) * 1e9, level.name
+        if at <= 1:
+            # The second cache gives the less, the more of it is read: 64 KiB at 155 GB/s, 1.5 MiB
+            # at 100.
+            return Least(level.name, ((_read(level, weights * times, weights),),))
+        near = _read(before, before.bytes * times, before.read_bytes)
+        far = _read(level, (weights - before.bytes) * times, level.read_bytes)
+        return Least(level.name, ((near, far),))
+
+
+def _part(kind: Kind, work: int, per_s: float) -> tuple[Part, ...]:
+    """None of no work."""
+    return (Part(kind, _SMALL_BYTES, work, work / per_s * 1e9),) if work else ()
+
+
+def _read(level: Level, work: int, memory_bytes: int) -> Part:
+    least_ns = work / level.bytes_per_s * 1e9
+    return Part(Kind.READING, max(memory_bytes, _SMALL_BYTES), work, least_ns)
+
+
+def _compute(*lanes: tuple[Part, ...]) -> Least:
+    return Least("compute", tuple(lane for lane in lanes if lane))
+
+
+def _longer(compute: Least, reading: Least) -> Least:
+    return compute if compute.ns >= reading.ns else reading
 
 
 def measure_limits() -> Limits | None:
@@ -129,9 +148,8 @@ def measure_limits() -> Limits | None:
     """
     caches = _caches()
     # Neither zeros nor anything that arithmetic is slow with.
-    memory = _ones(min(4 * max(caches.values()), _MOST_BYTES))
-    probe = native.probe()
-    float_rate = _rate(probe, _FLOAT, memory, 4096)
+    memory = ones(min(4 * max(caches.values()), _MOST_BYTES))
+    float_rate = _rate(Kind.FLOAT_PRODUCTS, memory, _SMALL_BYTES)
     if float_rate is None:
         return None
     levels, most = [], memory.nbytes
@@ -140,43 +158,28 @@ def measure_limits() -> Limits | None:
         # Half of a cache that many share may be more than it gives to one.
         most = min(4 * size, memory.nbytes)
     levels.append(("memory", 1 << 62, memory.nbytes))
-    units_per_s = _rate(probe, _INTEGER_UNITS, _ones(4096), 4096)
+    small = ones(_SMALL_BYTES)
+    units_per_s = _rate(Kind.INT8_GATES, small, _SMALL_BYTES)
     return Limits(
         float_rate,
-        _rate(probe, _INT8, _ones(4096), 4096) or 0.0,
+        _rate(Kind.INT8_PRODUCTS, small, _SMALL_BYTES) or 0.0,
         tuple(
-            Level(name, size, _rate(probe, _READ, memory, half) or 0.0)
-            for name, size, half in levels
+            Level(name, size, _rate(Kind.READING, memory, read) or 0.0, read)
+            for name, size, read in levels
         ),
         gates_ns(),
-        _rate(probe, _TILES, _ones(4096), 4096),
+        _rate(Kind.INT8_TILES, small, _SMALL_BYTES),
         None if units_per_s is None else 1e9 / units_per_s,
     )
 
 
-def _ones(size_bytes: int) -> np.ndarray:
-    """Float32 that begin where a cache line does, as packed weights do."""
-    room = np.ones((size_bytes + _ALIGNMENT) // 4, np.float32)
-    start = -room.ctypes.data % _ALIGNMENT // 4
-    return room[start : start + size_bytes // 4]
-
-
-def _rate(probe: _Probe, kind: int, memory: np.ndarray, size: int) -> float | None:
+def _rate(kind: Kind, memory: np.ndarray, size_bytes: int) -> float | None:
     """The best of some turns, per second: others that use the machine only slow it down."""
-
-    def turn() -> tuple[int, float]:
-        started = time.perf_counter()
-        work = probe(kind, memory, size, rounds)
-        return work, time.perf_counter() - started
-
-    rounds = 1
-    work, took = turn()
-    while work >= 0 and took < _TURN_S:
-        rounds *= 2
-        work, took = turn()
-    if work < 0:
+    timed = timed_native(kind, memory, size_bytes)
+    rounds = rounds_of(timed, _TURN_NS)
+    if rounds is None:
         return None
-    return max(done / seconds for done, seconds in (turn() for _ in range(_TURNS)))
+    return max(work / took_ns * 1e9 for work, took_ns in (timed(rounds) for _ in range(_TURNS)))
 
 
 def _caches() -> dict[str, int]:

@@ -16,7 +16,7 @@ from edgelstm.errors import MissingPackageError
 from edgelstm.profiles.agent import machine
 from edgelstm.profiles.peers import Peer, open_peer
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,17 @@ def bench(
     in ns, over a turn of about a millisecond, after calls that fill the caches unless `caches` says
     otherwise; a case has fewer rounds, seven at least, where they would take more than 20 s.
     Outputs are compared with the equations before anything is timed; a runtime that computes
-    something else is named and not timed. An interrupt ends the measurement: the result has the
-    cases until then, and says so by `interrupted`.
+    something else is named and not timed.
+
+    With one thread the machine's limit is one more that takes turns: probes of what binds, as
+    `limits` before all cases decide, with a warm-up of their own. A case's `limit` has the parts
+    that are measured and their samples, the limit in each round (`samples_ns`), and the `share` of
+    it that each runtime reaches: the median over rounds of limit by runtime, with its 95 %
+    interval; under `with_gates` the same from the same rounds, None where gates are not known.
+    `least_ns` is what `limits` alone would say.
+
+    An interrupt ends the measurement: the result has the cases until then, and says so by
+    `interrupted`.
 
     Args:
         peers: names as `peer_names` gives them; those that are not installed are named in the
@@ -73,9 +82,7 @@ def bench(
     cases: list[dict[str, Any]] = []
     interrupted = False
     try:
-        for case in _cases(grid, found, rounds, caches, progress):
-            if limits is not None and case["threads"] == 1:
-                case["limit"] = _beside(limits, case)
+        for case in _cases(grid, found, limits, rounds, caches, progress):
             cases.append(case)
     except KeyboardInterrupt:
         if not cases:
@@ -100,6 +107,7 @@ def bench(
 def _cases(
     grid: Grid,
     peers: Mapping[str, Peer],
+    limits: Limits | None,
     rounds: int,
     caches: Caches,
     progress: Callable[[str], None],
@@ -120,8 +128,18 @@ def _cases(
             }
             size = f"{features}x{units} batch {batch} steps {steps} threads {threads}"
             progress(f"{next(count)} of {len(grid)}: {size} {precision}")
+            plan = None
+            if limits is not None and threads == 1:
+                plan = limits.plan(precision, features, units, batch=batch, steps=steps)
             yield named | measure_case(
-                peers, layer, truth, precision, threads=threads, rounds=rounds, caches=caches
+                peers,
+                layer,
+                truth,
+                precision,
+                plan=plan,
+                threads=threads,
+                rounds=rounds,
+                caches=caches,
             )
 
 
@@ -135,21 +153,6 @@ def _open(names: Sequence[str]) -> tuple[dict[str, Peer], dict[str, str]]:
                 raise
             missing[name] = f"{error.what}; {error.cure}"
     return found, missing
-
-
-def _beside(limits: Limits, case: Mapping[str, Any]) -> dict[str, Any]:
-    """Shares of the limit, and under `with_gates` of the limit that counts gates too, or None."""
-    size = {"batch": case["batch"], "steps": case["steps"]}
-    layer = (case["precision"], case["features"], case["units"])
-    with_gates = limits.least_with_gates_ns(*layer, **size)
-    return _shares(case, *limits.least_ns(*layer, **size)) | {
-        "with_gates": None if with_gates is None else _shares(case, *with_gates)
-    }
-
-
-def _shares(case: Mapping[str, Any], least_ns: float, bound: str) -> dict[str, Any]:
-    shares = {name: least_ns / median for name, median in case["median_ns"].items()}
-    return {"least_ns": least_ns, "bound_by": bound, "share": shares}
 
 
 def _load() -> float | None:

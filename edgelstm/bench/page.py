@@ -19,6 +19,7 @@ from edgelstm.bench.table import (
     legend,
     per_step_us,
     ranked,
+    share_interval,
     slower,
     standing_cells,
     warnings,
@@ -82,6 +83,7 @@ def _bars(result: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> Any:
 def _cases(result: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> str:
     """Each case's runtimes, the fastest first."""
     with_c = OURS_IN_C in result["peers"]
+    limited = any("limit" in case for case in cases)
     heads = (*HEADS, "× from C") if with_c else HEADS
     rows = []
     for case in cases:
@@ -89,9 +91,10 @@ def _cases(result: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> str
         bound = "" if limit is None else f"limit: {limit['bound_by']}"
         for position, name in enumerate(ranked(case)):
             first = [size(case)] if position == 0 else [bound] if position == 1 else [""]
-            rows.append([*first, *cells(case, name)[: len(heads)]])
+            interval = [share_interval(case, name)] if limited else []
+            rows.append([*first, *cells(case, name)[: len(heads)], *interval])
         rows += [["", f"{name} failed: {why}"] for name, why in case["failed"].items()]
-    return _table(("layer", *heads), rows)
+    return _table(("layer", *heads, *(["of limit, 95 %"] if limited else [])), rows)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

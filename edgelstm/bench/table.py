@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -114,19 +115,19 @@ def legend(result: Mapping[str, Any]) -> list[str]:
         lines.append("edgelstm-c: our kernels called from C; from C: × as long as edgelstm-c.")
     if any("limit" in case for case in result["cases"]):
         lines.append(
-            "of limit: the share of the most that one core can do, in products or in reading the "
-            "weights; with gates: in products and gates together, or in reading."
+            "of limit: the share of the most that one core did in the same rounds, in products or "
+            "in reading the weights; with gates: in products and gates together, or in reading."
         )
     return lines
 
 
 def title(case: Mapping[str, Any]) -> str:
-    """What a case is, and the least time that it can take."""
+    """What a case is, and the least time of a step that its rounds allowed."""
     text = f"{size(case)}, {counted(case['threads'], 'thread')}, {case['precision']}"
     limit = case.get("limit")
     if limit is None:
         return text
-    least = digits(limit["least_ns"] / case["steps"] / 1000)
+    least = digits(statistics.median(limit["samples_ns"]) / case["steps"] / 1000)
     return f"{text} (limit {least} µs, by {limit['bound_by']})"
 
 
@@ -148,6 +149,14 @@ def cells(case: Mapping[str, Any], name: str) -> list[str]:
         _share(limit.get("with_gates") or {}, name),
         "" if to_c is None else _times(to_c["median"]),
     ]
+
+
+def share_interval(case: Mapping[str, Any], name: str) -> str:
+    """Of the share of the limit, 95 %; empty where there is none."""
+    share = (case.get("limit") or {}).get("share", {}).get(name)
+    if share is None or share["low"] is None:
+        return ""
+    return f"{share['low']:.0%} to {share['high']:.0%}"
 
 
 def standing_cells(found: Standing) -> list[str]:
@@ -224,7 +233,7 @@ def _interval(ratio: Mapping[str, Any] | None) -> str:
 
 def _share(limit: Mapping[str, Any], name: str) -> str:
     share = limit.get("share", {}).get(name)
-    return "" if share is None else f"{share:.0%}"
+    return "" if share is None else f"{share['median']:.0%}"
 
 
 def _times(value: float) -> str:

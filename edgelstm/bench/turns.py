@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import Protocol, TypeVar, runtime_checkable
 
 from edgelstm.profiles.peers import Running, TimesItself
 
@@ -34,32 +35,57 @@ class Caches(enum.Enum):
     EMPTIED = "emptied"
 
 
+@runtime_checkable
+class WarmsItself(Protocol):
+    """What takes turns with the runtimes and knows how long one of its own has to be."""
+
+    def turn_ns(self) -> float:
+        """Of a call, after work that is not measured."""
+
+
+_Name = TypeVar("_Name", bound=Hashable)
+
+
 def samples(
-    running: Mapping[str, Running],
+    entrants: Mapping[_Name, Running | WarmsItself],
     rounds: int,
     *,
     threads: int = 1,
     caches: Caches = Caches.WARM,
-) -> dict[str, list[float]]:
+) -> dict[_Name, list[float]]:
     """Mean ns of a call in each round, of at most `rounds`; fewer where they would take long.
 
     With several threads a turn begins when those of the runtime before have gone to sleep: they
     look out for work for a while, on the processors that the next one needs.
     """
-    shortest = {name: min(_turn(each, 1) for _ in range(3)) for name, each in running.items()}
-    calls = {name: max(1, round(_TURN_NS / took)) for name, took in shortest.items()}
-    before = {name: _calls_before(took, caches) for name, took in shortest.items()}
-    round_ns = sum(shortest[name] * (before[name] + calls[name]) for name in running)
+    turns = {name: _planned(each, caches) for name, each in entrants.items()}
+    round_ns = sum(took_ns for _, took_ns in turns.values())
     rounds = min(rounds, max(FEWEST_ROUNDS, int(_CASE_NS / round_ns)))
-    found: dict[str, list[float]] = {name: [] for name in running}
+    found: dict[_Name, list[float]] = {name: [] for name in entrants}
     for _ in range(rounds):
-        for name, each in running.items():
+        for name, (turn, _) in turns.items():
             if threads > 1:
                 _wait_for_sleep()
-            if before[name] > 0:
-                _turn(each, before[name])
-            found[name].append(_turn(each, calls[name]))
+            found[name].append(turn())
     return found
+
+
+def _planned(entrant: Running | WarmsItself, caches: Caches) -> tuple[Callable[[], float], float]:
+    """A turn, which gives the mean ns of a call, and the ns that all of it takes."""
+    if isinstance(entrant, WarmsItself):
+        started = time.perf_counter_ns()
+        entrant.turn_ns()
+        return entrant.turn_ns, time.perf_counter_ns() - started
+    shortest = min(_turn(entrant, 1) for _ in range(3))
+    calls = max(1, round(_TURN_NS / shortest))
+    before = _calls_before(shortest, caches)
+
+    def turn() -> float:
+        if before > 0:
+            _turn(entrant, before)
+        return _turn(entrant, calls)
+
+    return turn, shortest * (before + calls)
 
 
 def _calls_before(shortest_ns: float, caches: Caches) -> int:
