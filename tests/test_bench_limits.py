@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from native_layers import kernel_names
 
 from edgelstm.bench import case as case_module
+from edgelstm.bench import probes as probes_module
 from edgelstm.bench.case import measure_case
 from edgelstm.bench.layer import equations, make_layer
 from edgelstm.bench.limits import Level, Limits, measure_limits
 from edgelstm.bench.parts import Kind, Least, LimitPlan, Part
-from edgelstm.bench.probes import ones, open_probes, rounds_of, timed_native
+from edgelstm.bench.probes import PartProbe, Timed, ones, open_probes, rounds_of, timed_native
 from edgelstm.bench.shares import beside_limit
 from edgelstm.bench.turns import Caches
 from edgelstm.profiles.peers import Array, PeerLayer, Running
@@ -249,6 +251,34 @@ def test_a_neighbour_that_slows_both_leaves_the_share(
     assert last / first == pytest.approx(slower**60)
 
 
+def test_a_probe_says_what_its_part_takes_of_a_call_once_it_is_warm() -> None:
+    """10 bytes a round at 2 ns each, after four rounds that take a second; a call has 1,000."""
+    done: list[int] = []
+
+    def timed(rounds: int) -> tuple[float, float]:
+        cold = sum(done) < 4
+        done.append(rounds)
+        return 10.0 * rounds, 20.0 * rounds + 1e9 * cold
+
+    assert PartProbe(Part(Kind.READING, 4096, 1000, 1.0), timed, 2, 4).turn_ns() == 2000
+    assert done == [4, 2]
+
+
+def test_the_best_of_some_buffers_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages decide what a cache keeps; all buffers are there at once, so that none comes twice."""
+    buffers: list[np.ndarray] = []
+
+    def timed_buffer(kind: Kind, memory: np.ndarray, size: int) -> Timed:
+        slow = 3.0 if len(buffers) != 2 else 1.0
+        buffers.append(memory)
+        return lambda rounds: (size * rounds, 1e6 * slow * rounds)
+
+    monkeypatch.setattr(probes_module, "timed_native", timed_buffer)
+    (probe,) = open_probes(LimitPlan(Least("L2", ((READ,),)), None)).values()
+    assert probe.turn_ns() == 1e6
+    assert len({memory.ctypes.data for memory in buffers}) == len(buffers) > 2
+
+
 @needs_library
 def test_every_part_of_a_plan_can_be_measured() -> None:
     """By the kernels in use; work done in a turn is that of a whole call, whatever the turn was."""
@@ -260,6 +290,8 @@ def test_every_part_of_a_plan_can_be_measured() -> None:
         probes = open_probes(plan)
         assert tuple(probes) == plan.parts
         for part, probe in probes.items():
+            # What ran before the round leaves the core slow for the first of it.
+            assert (probe.rounds_before > probe.rounds) == (part == plan.parts[0])
             work, _ = probe.timed(probe.rounds)
             assert work > 0 and probe.turn_ns() > 0
             # A hundredth to a hundred times what the best of longer turns gave: units are right.

@@ -59,7 +59,7 @@ def measure_case(
     if OURS in wrong:
         raise MeasurementFailed(f"The delegate {failed[OURS]}", where=precision)
     probes = {} if plan is None else open_probes(plan)
-    # Ours stands next to the limit: what disturbs for a few milliseconds disturbs both.
+    # Ours follows the limit: what disturbs for a few milliseconds disturbs both.
     entrants: dict[str | Part, Running | WarmsItself]
     entrants = dict([*probes.items(), (OURS, running[OURS]), *running.items()])
     timed = samples(entrants, rounds, threads=threads, caches=caches)
