@@ -134,6 +134,37 @@ def test_a_recurrence_of_elementary_operators_is_found_and_fused(make: Any, tmp_
     assert [r.lowering for r in report.recurrences] == [Lowering.FUSED]
 
 
+def _masked(folder: Path) -> Path:
+    """A loop whose states are kept from each row's length on, by a mask as wide as they are."""
+    constants = {**_constants(), "column": np.asarray([-1, 1]), "width": np.asarray([1, UNITS])}
+    nodes = [
+        _node("Gather", "x number", "x_t", axis=0),
+        _node("Identity", "go", "on"),
+        _node("Less", "number lengths", "valid"),
+        _node("Reshape", "valid column", "rows_valid"),
+        _node("Tile", "rows_valid width", "mask"),
+        *_cell("x_t", "h_in", "c_in", "s_"),
+        _node("Where", "mask s_h h_in", "h_out"),
+        _node("Where", "mask s_c c_in", "c_out"),
+        _node("Sub", "h_in h_in", "nothing"),
+        _node("Where", "mask s_h nothing", "y_t"),
+    ]
+    number = _value("number", kind=onnx.TensorProto.INT64)
+    go, on = (_value(name, kind=onnx.TensorProto.BOOL) for name in ("go", "on"))
+    outputs = [_value(name, "batch", UNITS) for name in ("h_out", "c_out", "y_t")]
+    body = helper.make_graph(nodes, "body", [number, go, *STATES], [on, *outputs])
+    loop = _node("Loop", "steps true start start", "h c y", body=body, name="loop")
+    inputs: dict[str, Any] = {**X, "lengths": ("int64", ["batch"])}
+    whole = [*_zero_state("one"), _node("Gather", "shape zero", "steps"), loop]
+    return save(folder / "m.onnx", whole, inputs, ["y", "h"], constants)
+
+
+def test_lengths_as_a_mask_of_every_unit_are_fused(tmp_path: Path) -> None:
+    """As tf2onnx writes `tf.where(tf.tile(...), new, old)`."""
+    report = _converted(_masked(tmp_path))
+    assert [r.lowering for r in report.recurrences] == [Lowering.FUSED]
+
+
 def test_a_loop_that_may_stop_early_is_refused(tmp_path: Path) -> None:
     source = _loop(tmp_path)
     model = onnx.load(str(source))

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from edgelstm.converters.recurrence.ir import Value
 from edgelstm.converters.recurrence.ir import topological as ordered
+from edgelstm.converters.recurrence.row_truths import RowTruth, differs_in_rows, row_truths
 from edgelstm.converters.recurrence.run import evaluate
 from edgelstm.converters.recurrence.scan import Scan
 from edgelstm.converters.recurrence.views import is_zero
@@ -74,8 +78,15 @@ class Unmasked:
     problem: str | None = None
 
 
-def unmask(scan: Scan) -> Unmasked:
-    """Take the selections off a scan's step."""
+def unmask(scan: Scan, shapes: Mapping[Value, tuple[int, ...]]) -> Unmasked:
+    """Take the selections off a scan's step.
+
+    Args:
+        shapes: of each leaf of the step, the batch first; 0 stands for a size that may vary.
+    """
+    selections = [n for n in ordered(scan.results()) if n.op in _SELECTS]
+    batch = next((shapes[s.leaf][0] for s in scan.states if shapes.get(s.leaf)), 0)
+    rows = row_truths(dict.fromkeys(n.inputs[0] for n in selections), shapes, batch)
     holders = {state.leaf: state for state in scan.states}
     zeros = {c.leaf for c in scan.captured if is_zero(c.source)}
     # A state that no step reads is an output of the last step, masked as outputs are.
@@ -86,7 +97,7 @@ def unmask(scan: Scan) -> Unmasked:
         if state in unread:
             peeled.append((state.next, True))
             continue
-        new, formula = _peel(state.next, lambda v, leaf=state.leaf: v == leaf)
+        new, formula = _peel(state.next, rows, functools.partial(operator.eq, state.leaf))
         if new is None:
             return Unmasked(kept=[None] * len(scan.stacked))
         peeled.append((new, formula))
@@ -100,10 +111,10 @@ def unmask(scan: Scan) -> Unmasked:
             stacked.append(peeled[scan.states.index(same)][0])
             kept.append(Kept.PREVIOUS)
             continue
-        new, formula = _peel(value, lambda v: v in zeros or is_zero(v))
+        new, formula = _peel(value, rows, lambda v: v in zeros or is_zero(v))
         how: Kept | None = Kept.ZERO
         if new is None or formula is True:
-            new, formula = _peel(value, lambda v: v in holders)
+            new, formula = _peel(value, rows, lambda v: v in holders)
             how = Kept.PREVIOUS
         if new is None or formula is True or formula not in (formulas or {formula}):
             new, formula, how = value, True, None
@@ -122,6 +133,10 @@ def unmask(scan: Scan) -> Unmasked:
     moving = {s.leaf.node for s in scan.states}
     if any(n in moving for c in formula.conditions() for n in ordered([c])):
         return Unmasked(kept=[None] * len(scan.stacked), problem="its mask depends on its state")
+    if differs_in_rows(formula.conditions(), shapes, batch):
+        return Unmasked(
+            kept=[None] * len(scan.stacked), problem="its mask differs from unit to unit"
+        )
     if any(f is True for s, (_, f) in zip(scan.states, peeled, strict=True) if s not in unread):
         return Unmasked(
             kept=[None] * len(scan.stacked), problem="only some of its states are masked"
@@ -134,15 +149,17 @@ def unmask(scan: Scan) -> Unmasked:
     return Unmasked(mask, kept)
 
 
-def _peel(value: Value, old: Any) -> tuple[Value | None, Formula | bool]:
+def _peel(
+    value: Value, rows: Mapping[Value, RowTruth], old: Callable[[Value], bool]
+) -> tuple[Value | None, Formula | bool]:
     """(what a valid step gives, when it is valid); `old` tells what a masked step gives."""
     if old(value):
         return None, False
     if value.op not in _SELECTS:
         return value, True
     condition, on, off = value.inputs
-    new_on, valid_on = _peel(on, old)
-    new_off, valid_off = _peel(off, old)
+    new_on, valid_on = _peel(on, rows, old)
+    new_off, valid_off = _peel(off, rows, old)
     if new_on is not None and new_off is not None and new_on != new_off:
         return value, True  # a choice between two results: part of the step
     new = new_off if new_on is None else new_on
@@ -150,7 +167,10 @@ def _peel(value: Value, old: Any) -> tuple[Value | None, Formula | bool]:
         return None, False
     if valid_on is True and valid_off is True:
         return value, True
-    return new, Formula(condition, valid_on, valid_off)
+    truth = rows.get(condition, RowTruth(condition, turned=False))
+    if truth.turned:
+        valid_on, valid_off = valid_off, valid_on
+    return new, Formula(truth.value, valid_on, valid_off)
 
 
 def _lengths(scan: Scan, formula: Formula) -> Value | None:

@@ -68,7 +68,7 @@ def plan(scan: Scan, shapes: Mapping[Value, tuple[int, ...]]) -> Plan:
     for state, value in zip(scan.states, results, strict=False):
         state.next = value
     scan.stacked = results[len(scan.states) :]
-    unmasked = unmask(scan)
+    unmasked = unmask(scan, shapes)
     shapes = dict(shapes)
     finals, apart = _split(scan, shapes)
     groups = parts(scan)
