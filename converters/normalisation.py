@@ -49,7 +49,11 @@ def read_normalisation(path: Path) -> dict[str, Constants]:
         try:
             found[name] = Constants.of(pair["mean"], pair["std"])
         except ValueError as error:
-            raise DataError(f"Of {name!r}, {error}.", where=where) from None
+            raise DataError(
+                f"Of {name!r}, {error}.",
+                where=where,
+                cure="give finite means and standard deviations above 0, one number or one per feature",
+            ) from None
     return found
 
 
@@ -149,7 +153,11 @@ def _json(path: Path) -> Mapping[str, Any]:
         raise DataError("There is no such file.", where=where, cure="check the path") from None
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"The file cannot be read as JSON: {reason}.", where=where) from None
+        raise DataError(
+            f"The file cannot be read as JSON: {reason}.",
+            where=where,
+            cure="write it as JSON in UTF-8",
+        ) from None
     if not isinstance(content, dict):
         raise DataError("The file holds no JSON object.", where=where, cure=_CURE)
     return content

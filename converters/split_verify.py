@@ -168,6 +168,7 @@ def _sequences(
             raise DataError(
                 f"The data hold {told} for the input {spec.name!r}, which takes {list(shape)}.",
                 where="--data",
+                cure="give that many rows of that shape in the .npz, or leave --data out",
             )
         found[spec.name] = np.asarray(array[:rows], spec.dtype)
     return found

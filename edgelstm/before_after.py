@@ -70,7 +70,9 @@ def profile_with_source(
             worker = Worker(framework, source, given, 1, how)
         except UnsupportedModelError as error:
             raise UnsupportedModelError(
-                f"The source does not run in its own framework: {error.what}", where=str(source)
+                f"The source does not run in its own framework: {error.what}",
+                where=str(source),
+                cure="convert it and profile the written file alone: leave --as-source out",
             ) from None
         stack.callback(worker.close)
         rival = SourceRival(worker, settings.bounds)

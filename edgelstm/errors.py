@@ -55,6 +55,15 @@ class InputError(EdgeLstmError):
 class UnreadableModelError(InputError):
     """The file is missing, empty, truncated, or no model at all."""
 
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        cure: str | None = "copy the file again, or have its framework write it again",
+    ) -> None:
+        super().__init__(what, where=where, cure=cure)
+
 
 class UnsupportedModelError(InputError):
     """The file is a model, but this build cannot take it."""

@@ -326,3 +326,22 @@ def test_a_loop_from_the_end_of_a_longer_sequence_is_never_converted_wrongly(
 
     given = (TensorChoice("x", (None, 6, FEATURES)),)
     assert _written_as(_converted(write(tmp_path / "m.pb", build), "y", inputs=given)) == ["fused"]
+
+
+def test_a_loop_in_the_step_of_a_loop_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """It ended in "TensorFlow has no operator Loop"."""
+
+    def build(tf: Any) -> None:
+        x = tf.compat.v1.placeholder(tf.float32, [None, None, FEATURES], name="x")
+        cell = _cell(tf, FEATURES, 0)
+        zero = tf.zeros([1, UNITS])
+
+        def row(frames: Any) -> Any:
+            h, _ = tf.scan(lambda state, f: cell(f[tf.newaxis], *state), frames, (zero, zero))
+            return h[:, 0]
+
+        tf.identity(tf.map_fn(row, x), name="y")
+
+    with pytest.raises(UnsupportedModelError, match="runs another loop") as caught:
+        _converted(write(tmp_path / "m.pb", build), "y")
+    assert "as its batch" in str(caught.value)

@@ -65,7 +65,10 @@ def pack(raw: Any, sharing: BufferSharing = BufferSharing.SHARE) -> bytes:
 
     content_bytes = sum(len(b.data) for b in raw.buffers if b.data is not None)
     if content_bytes > _LIMIT_BYTES:
-        raise UnsupportedModelError(f"{content_bytes} bytes of weights exceed the format's 2 GiB")
+        raise UnsupportedModelError(
+            f"{content_bytes} bytes of weights exceed the format's 2 GiB",
+            cure="write smaller weights: --quantize float16, dynamic or int8",
+        )
     buffers = raw.buffers
     operators = [op for subgraph in raw.subgraphs for op in subgraph.operators]
     intermediates = [op.intermediates for op in operators]
@@ -83,7 +86,10 @@ def pack(raw: Any, sharing: BufferSharing = BufferSharing.SHARE) -> bytes:
         builder.Finish(raw.Pack(builder), IDENTIFIER)
         return bytes(memoryview(builder.Bytes)[builder.Head() :])
     except BuilderSizeError:
-        raise UnsupportedModelError("the model exceeds the format's 2 GiB") from None
+        raise UnsupportedModelError(
+            "the model exceeds the format's 2 GiB",
+            cure="write smaller weights: --quantize float16, dynamic or int8",
+        ) from None
     finally:
         raw.buffers = buffers
         for op, held in zip(operators, intermediates, strict=True):

@@ -82,7 +82,11 @@ def bind_states(model: Model, pairs: Sequence[StatePair]) -> list[str]:
 def _check(subgraph: Subgraph, pair: StatePair) -> None:
     held, new = subgraph.tensor(pair.input), subgraph.tensor(pair.output)
     if pair.input not in subgraph.inputs:
-        raise UnsupportedModelError("the state is no input of the model", where=pair.name)
+        raise UnsupportedModelError(
+            "the state is no input of the model",
+            where=pair.name,
+            cure="pair other tensors with --state-pair, or convert with --state reset",
+        )
     if -1 in held.signature:
         raise UnsupportedModelError(
             "a state that persists from call to call needs a fixed shape, not "
@@ -95,6 +99,8 @@ def _check(subgraph: Subgraph, pair: StatePair) -> None:
             f"the state's input is {held.dtype} {list(held.signature)} and its output {new.dtype} "
             f"{list(new.signature)}; both must be float32 and of one shape",
             where=pair.name,
+            cure="pair tensors of one shape with --state-pair INPUT=OUTPUT, or convert with "
+            "--state reset",
         )
 
 

@@ -11,6 +11,11 @@ from edgelstm.converters.spec import Precision
 from edgelstm.errors import UnsupportedModelError
 
 _SIGNATURE = "serving_default"
+# Of a loop that is no recurrence over the steps of a sequence.
+LOOP_CURE = (
+    "count the steps in it, write it as a layer of Keras, or convert its step alone: --inputs and "
+    "--outputs name the tensors around the cell"
+)
 
 
 def stock_convert(function: Any, variables: Sequence[Any], precision: Precision) -> bytes:
@@ -43,8 +48,7 @@ def stock_convert(function: Any, variables: Sequence[Any], precision: Precision)
                     "A loop is left that is no recurrence over the steps of a sequence, such as one "
                     "that ends on a value, and TensorFlow's own converter cannot take it either: "
                     f"{line}",
-                    cure="count the steps in it, write it as a layer of Keras, or convert its step "
-                    "alone: --inputs and --outputs name the tensors around the cell",
+                    cure=LOOP_CURE,
                 ) from error
             raise UnsupportedModelError(
                 f"TensorFlow's own converter cannot take the rest of the model: {line}",

@@ -290,6 +290,8 @@ class _Scope:
             raise UnsupportedModelError(
                 "A conditional of the graph has no condition that can be found.",
                 where=node.name,
+                cure="set what decides it, such as a switch for training: --fix NAME=VALUE; or "
+                "cut the graph behind it with --inputs",
             )
         condition, first_port = found
         values = [self._values[key] for key in keys]

@@ -276,5 +276,9 @@ def check_told(
                 cure="leave --state-pair out",
             )
     if len(set(told.values())) < len(told):
-        raise OptionError("An output is told to be two states.", where="--state-pair")
+        raise OptionError(
+            "An output is told to be two states.",
+            where="--state-pair",
+            cure="name an output of its own for every state",
+        )
     return dict(told)

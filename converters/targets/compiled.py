@@ -39,7 +39,10 @@ class CompiledSession:
                 "CompiledModel is not installed.", cure="pip install ai-edge-litert"
             ) from None
         if not _has_lse():
-            raise MissingPackageError("CompiledModel aborts on processors without LSE atomics.")
+            raise MissingPackageError(
+                "CompiledModel aborts on processors without LSE atomics.",
+                cure="convert with --target cpu, or on a processor of ARMv8.1 or newer",
+            )
         try:
             # Kept: CompiledModel reads the buffer as long as it lives.
             self._content = content
@@ -48,6 +51,7 @@ class CompiledSession:
             raise UnsupportedModelError(
                 f"CompiledModel does not take the file: {str(error).splitlines()[0]}",
                 where="--target",
+                cure="convert with --target cpu, for the interpreter",
             ) from None
         # Its accelerators write to stderr when the process unloads them, after Python has ended.
         if os.environ.get("EDGELSTM_DEBUG") != "1":

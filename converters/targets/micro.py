@@ -134,6 +134,8 @@ class MicroSession:
                 raise UnsupportedModelError(
                     f"TensorFlow Lite Micro refuses the file: {_words(said) or error}",
                     where=_WHERE,
+                    cure="convert with --target cpu, or leave out the operator that the message "
+                    "names",
                 ) from None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -148,6 +150,8 @@ class MicroSession:
                 raise UnsupportedModelError(
                     f"TensorFlow Lite Micro fails on the file: {_words(said) or error}",
                     where=_WHERE,
+                    cure="convert with --target cpu, or leave out the operator that the message "
+                    "names",
                 ) from None
         return {name: np.array(self._interpreter.get_output(i)) for name, i in self._read.items()}
 

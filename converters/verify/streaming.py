@@ -166,7 +166,11 @@ def _prove_calls(
         elif info.name in data:
             calls[info.name] = np.asarray(data[info.name]).reshape(-1, *shape[1:])
         else:
-            raise DataError(f"The data hold no input {info.name!r}.", where="--data")
+            raise DataError(
+                f"The data hold no input {info.name!r}.",
+                where="--data",
+                cure="name the arrays of the .npz as the inputs of the model, or leave --data out",
+            )
 
     def run(stream: Stream) -> dict[str, Array]:
         stream.reset()
@@ -244,7 +248,12 @@ def _sequence(
         shape = [size or 1 for size in info.shape]
         if data is not None:
             if info.name not in data:
-                raise DataError(f"The data hold no input {info.name!r}.", where="--data")
+                raise DataError(
+                    f"The data hold no input {info.name!r}.",
+                    where="--data",
+                    cure="name the arrays of the .npz as the inputs of the model, or leave --data "
+                    "out",
+                )
             arrays[info.name] = _rows_of(data[info.name], shape, axis, fixed, info.name)
             continue
         if axis is not None:
@@ -273,6 +282,7 @@ def _rows_of(
         raise DataError(
             f"The data of input {name!r} are {list(array.shape)}, a stream takes {list(shape)}.",
             where="--data",
+            cure="give the array that shape, or leave --data out",
         )
     array = array.take(range(rows), axis=batch)
     if axis is not None and fixed is not None:

@@ -39,6 +39,7 @@ def cut(arrays: Mapping[str, Array], frames: Frames, where: str) -> list[list[Ar
             + ", ".join(f"{name} {size}" for name, size in sizes.items())
             + ".",
             where=where,
+            cure="give every input as many frames as the others",
         )
     if step is None or not sizes:
         return [list(arrays.values())]

@@ -81,7 +81,11 @@ def find_frames(
         UnsupportedModelError: inputs take different fixed numbers of frames.
     """
     if axis is not None and not any(0 <= axis < len(info.shape) for info in inputs):
-        raise OptionError(f"No input of the model has an axis {axis}.", where="time_axis")
+        raise OptionError(
+            f"No input of the model has an axis {axis}.",
+            where="time_axis",
+            cure="count the axes of an input from 0, the batch included, or leave time_axis out",
+        )
     if axis is None and told is not None:
         return _told_frames(inputs, outputs, *told)
     if axis is None:

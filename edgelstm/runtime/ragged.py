@@ -120,6 +120,8 @@ def _sizes(arrays: Mapping[str, Array], timed: Sequence[str], where: str) -> tup
             + (", ".join(f"{name} {list(arrays[name].shape)}" for name in timed) or "none")
             + ".",
             where=where,
+            cure="pad all inputs to one number of frames, or run the rows one by one without "
+            "lengths",
         )
     rows, frames = sizes.pop()
     return rows, frames
@@ -132,6 +134,7 @@ def _checked(lengths: npt.ArrayLike, rows: int, frames: int, where: str) -> npt.
             f"The lengths are {counts.dtype} {list(counts.shape)}, the batch takes integers "
             f"[{rows}].",
             where=where,
+            cure="give one integer per row, the number of its valid frames",
         )
     if counts.min() < 1 or counts.max() > frames:
         raise DataError(

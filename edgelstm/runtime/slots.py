@@ -55,12 +55,18 @@ class StateSlot:
         """
         array = state.arrays.get(self.info.name)
         if array is None:
-            raise DataError(f"The state lacks {self.info.name!r}.", where=where)
+            raise DataError(
+                f"The state lacks {self.info.name!r}.",
+                where=where,
+                cure="use a state that this model gave, or start from reset()",
+            )
         if array.dtype.name != self.info.dtype or array.shape != self.shape:
             raise DataError(
                 f"The state {self.info.name!r} is {array.dtype} {list(array.shape)}, the model's "
                 f"{self.info.dtype} {list(self.shape)}.",
                 where=where,
+                cure="use a state of the same batch size that this model gave, or start from "
+                "reset()",
             )
         return array
 
@@ -135,7 +141,11 @@ def fitting_states(state: State, slots: tuple[StateSlot, ...], model: OpenedMode
         )
     unknown = state.arrays.keys() - {slot.info.name for slot in slots}
     if unknown:
-        raise DataError(f"The model has no state called {min(unknown)!r}.", where=model.where)
+        raise DataError(
+            f"The model has no state called {min(unknown)!r}.",
+            where=model.where,
+            cure="its states are: " + ", ".join(slot.info.name for slot in slots),
+        )
     return [slot.fitting(state, model.where) for slot in slots]
 
 
@@ -196,7 +206,11 @@ def _checked(told: Mapping[str, str], inputs: Details, outputs: Details) -> list
             cure=f"inputs are {', '.join(inputs)}; outputs are {', '.join(outputs)}",
         )
     if len(set(told.values())) < len(told):
-        raise OptionError("One output is told to be two states.", where="states")
+        raise OptionError(
+            "One output is told to be two states.",
+            where="states",
+            cure="name an output of its own for every state",
+        )
     return [{"name": name, "input": name, "output": output} for name, output in told.items()]
 
 

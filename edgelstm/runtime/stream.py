@@ -338,6 +338,7 @@ class Stream:
                 "The frames have no first axis of one size from 1: "
                 + ", ".join(f"{name} {list(array.shape)}" for name, array in each.items()),
                 where=self._model.where,
+                cure="give every input its frames along axis 0, as many of each and at least one",
             )
         before = self._engine.read()
         whole: dict[str, Array] = {}

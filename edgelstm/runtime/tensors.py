@@ -133,6 +133,7 @@ def fitting(array: Array, info: TensorInfo) -> Array:
         raise DataError(
             f"The input {info.name!r} has shape {list(array.shape)}, "
             f"the model takes [{wanted_text}].",
+            cure="give it that shape; a batch of one row still has its axis",
         )
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 

@@ -257,6 +257,8 @@ def _inferred(file: GraphFile, ends: Sequence[End]) -> dict[Ref, tuple[int, Any]
         raise UnsupportedModelError(
             f"TensorFlow cannot take the graph: {str(error).splitlines()[0][:300]}",
             where=file.where,
+            cure="run it in the TensorFlow that wrote it and freeze or save it there again; "
+            "operators that are no part of TensorFlow cannot be taken",
         ) from None
     tensors = {end.ref: graph.get_tensor_by_name(ref_tensor(end.ref)) for end in ends}
     return {

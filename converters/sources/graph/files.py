@@ -85,7 +85,12 @@ def _graph(
 def _parse(message: Any, path: Path) -> None:
     try:
         if path.stat().st_size > _LARGEST_BYTES:
-            raise UnreadableModelError("The file is larger than 2 GB.", where=str(path))
+            raise UnreadableModelError(
+                "The file is larger than 2 GB.",
+                where=str(path),
+                cure="save it as a SavedModel or a checkpoint, which keep the weights in files of "
+                "their own",
+            )
         message.ParseFromString(path.read_bytes())
     except OSError as error:
         raise UnreadableModelError(

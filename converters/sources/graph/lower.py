@@ -11,7 +11,7 @@ import numpy as np
 
 from edgelstm.converters.frameworks import tensorflow
 from edgelstm.converters.lowering.rows import Rows
-from edgelstm.converters.lowering.stock import stock_convert
+from edgelstm.converters.lowering.stock import LOOP_CURE, stock_convert
 from edgelstm.converters.recurrence.finals import read_finals
 from edgelstm.converters.recurrence.first_step import put_back_first_steps
 from edgelstm.converters.recurrence.import_graphdef import import_graphdef
@@ -19,6 +19,7 @@ from edgelstm.converters.recurrence.ir import LOOP, Graph
 from edgelstm.converters.recurrence.ir import topological as ordered
 from edgelstm.converters.recurrence.loops import recover_loops
 from edgelstm.converters.recurrence.macros import MACROS
+from edgelstm.converters.recurrence.scan import SCAN, sync
 from edgelstm.converters.recurrence.shared import share
 from edgelstm.converters.recurrence.stacked_states import separate_states
 from edgelstm.converters.recurrence.unroll import roll_up
@@ -177,6 +178,7 @@ def recover(frozen: FrozenGraph) -> tuple[Graph, list[Left]]:
             graph.outputs.update({_written_key(name): value for name, value in finals.items()})
     share(graph)
     failures = recover_loops(graph)
+    _refuse_nested(graph)
     separate_states(graph)
     read_finals(graph)
     left = [Left(f.loop.name, "loop", f.reason, f.node.name) for f in failures]
@@ -190,6 +192,28 @@ def recover(frozen: FrozenGraph) -> tuple[Graph, list[Left]]:
     return graph, [item for item in left if item.form != "loop" or item.name in remaining]
 
 
+def _refuse_nested(graph: Graph) -> None:
+    """Raise where a step holds a loop."""
+    for node in ordered(graph.outputs.values()):
+        if node.op == LOOP:
+            loop = node.attrs["loop"]
+            inside = [*loop.next, loop.condition]
+        elif node.op == SCAN:
+            inside = sync(node).results()
+        else:
+            continue
+        inner = next((n for n in ordered(inside) if n.op == LOOP), None)
+        if inner is not None:
+            raise UnsupportedModelError(
+                f"Every step of the loop {node.name} runs another loop, {inner.name}, as tf.map_fn "
+                "around a recurrence does: loops in loops are not converted.",
+                where=f"graph node {inner.name}",
+                cure="give the inner loop all rows at once, as its batch, instead of one by one, "
+                "or save what a step of the outer loop does as a model of its own, which the app "
+                "repeats",
+            )
+
+
 def _refuse_v1(loop: Any, left: Left) -> None:
     """Raise where an unrecovered loop holds what the stock converter has no rule for."""
     for node in ordered([*loop.next, loop.condition]):
@@ -198,8 +222,7 @@ def _refuse_v1(loop: Any, left: Left) -> None:
                 f"The loop {left.name} could not be recovered: {left.reason}; "
                 f"it holds {node.op}, for which TensorFlow Lite has nothing.",
                 where=f"graph node {left.node}",
-                cure="cut the graph around the loop with --inputs and --outputs, or write it with "
-                "dynamic_rnn, static_rnn or keras.layers.LSTM",
+                cure=LOOP_CURE,
             )
 
 

@@ -74,7 +74,10 @@ class GraphSource:
         untold = options.states.keys() - {state.pair.input for state in states}
         if untold:
             raise OptionError(
-                f"No loop of the graph starts from {min(untold)}.", where="--state-pair"
+                f"No loop of the graph starts from {min(untold)}.",
+                where="--state-pair",
+                cure="its loops start from: "
+                + (", ".join(state.pair.input for state in states) or "no input"),
             )
         if not keeps:
             states = tuple(s for s in states if s.given and (s.made or options.streaming))

@@ -111,5 +111,7 @@ def _dictionary(module: ModuleType, path: Path) -> Mapping[str, Any]:
         raise OptionError(
             f"{DICTIONARY} must be a dictionary from names to classes or functions.",
             where=f"--custom-objects {path}",
+            cure=f'write {DICTIONARY} = {{"Name": Name}} in the file, or leave it out: classes '
+            "are found by their names too",
         )
     return given

@@ -65,7 +65,11 @@ def read_keras_file(path: Path, kind: SourceKind) -> KerasFile:
         return _readopen_hdf5(path)
     if kind is SourceKind.KERAS_JSON:
         return _read_json(path)
-    raise UnreadableModelError(f"This is {kind.value}, not a Keras model.", where=str(path))
+    raise UnreadableModelError(
+        f"This is {kind.value}, not a Keras model.",
+        where=str(path),
+        cure="give a .keras or .h5 file, or the JSON of an architecture",
+    )
 
 
 def parse_json(text: bytes | str, where: str) -> tuple[Any, tuple[str, ...]]:

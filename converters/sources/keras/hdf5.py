@@ -99,9 +99,14 @@ def _check_hdf5(file: Any, where: str, size_bytes: int) -> None:
                 raise UnsafeModelError(
                     f"The HDF5 file links to another file: {link.filename!r}.",
                     where=f"{where}: {path}",
+                    cure="have Keras write the model into one file",
                 )
             if count > MAX_HDF5_OBJECTS or depth > MAX_HDF5_DEPTH:
-                raise UnsafeModelError("The HDF5 file has too many objects.", where=where)
+                raise UnsafeModelError(
+                    "The HDF5 file has too many objects.",
+                    where=where,
+                    cure="have Keras write it again from a model that you trust",
+                )
             if isinstance(link, h5py.SoftLink):
                 continue
             child = group[name]
@@ -114,13 +119,16 @@ def _check_hdf5(file: Any, where: str, size_bytes: int) -> None:
             elif isinstance(child, h5py.Dataset):
                 if child.external or child.is_virtual:
                     raise UnsafeModelError(
-                        "The HDF5 file keeps data in another file.", where=f"{where}: {path}"
+                        "The HDF5 file keeps data in another file.",
+                        where=f"{where}: {path}",
+                        cure="have Keras write the model into one file",
                     )
                 total_bytes += child.size * child.dtype.itemsize
     if total_bytes > allowance(size_bytes):
         raise UnsafeModelError(
             f"The HDF5 file unpacks to {total_bytes:,} bytes, out of all proportion to its size.",
             where=where,
+            cure="have Keras write it again, without a compression of its own",
         )
 
 
@@ -141,7 +149,9 @@ class Reader:
         self.left_bytes -= dataset.size * dataset.dtype.itemsize
         if self.left_bytes < 0:
             raise UnsafeModelError(
-                "The weights are out of all proportion to the file's size.", where=where
+                "The weights are out of all proportion to the file's size.",
+                where=where,
+                cure="have Keras write it again from a model that you trust",
             )
         value = np.asarray(dataset[()])
         if dataset.dtype.kind == "V" and dataset.attrs.get("dtype") == "bfloat16":

@@ -151,6 +151,8 @@ def _renamed(kind: str, config: Config, where: str) -> Config:
             f"Layer {config.get('name')}: BatchNormalization of mode {config['mode']} normalises "
             "each sample by its own statistics, which later Kerases do not.",
             where=where,
+            cure="train it with mode 0 or 2, or leave the layer to the app and convert what "
+            "follows it",
         )
     return {key: value for key, value in renamed.items() if key not in _LEFTOVERS}
 
@@ -162,6 +164,8 @@ def _merge(entry: Config, config: Config, where: str) -> Config:
             f"Layer {config.get('name')}: Merge of Keras 1 with mode {mode!r} "
             f"{'over whole branches ' if config.get('layers') else ''}has no counterpart today.",
             where=where,
+            cure="replace it by Add, Multiply, Concatenate or another merging layer of Keras 2, "
+            "and save the model again",
         )
     kept: Config = {key: config[key] for key in ("name", "trainable") if key in config}
     if mode == "concat":

@@ -125,7 +125,9 @@ def _read(path: Path, architecture: Path | None) -> tuple[KerasFile, list[Path]]
         file, shape = shape, file
     if shape.config is None:
         raise OptionError(
-            "The architecture holds no model.", where=f"--architecture {architecture}"
+            "The architecture holds no model.",
+            where=f"--architecture {architecture}",
+            cure="give what model.to_json() wrote, or a file that model.save() wrote",
         )
     merged = dataclasses.replace(
         file,
@@ -225,7 +227,10 @@ def _with_inputs(model: Any, config: Config, engine: KerasEngine, request: _Requ
     """The model itself, or a subclassed one called on an input of the shape it was built with."""
     if not hasattr(model, "layers"):
         raise UnsupportedModelError(
-            f"The file describes a {type(model).__name__} layer, not a model.", where=request.where
+            f"The file describes a {type(model).__name__} layer, not a model.",
+            where=request.where,
+            cure="save the model that holds the layer, keras.Sequential([keras.Input(shape), "
+            "layer]) at least",
         )
     if _has_inputs(model):
         return model
@@ -239,7 +244,9 @@ def _with_inputs(model: Any, config: Config, engine: KerasEngine, request: _Requ
             return module.Model(x, model(x), name=model.name)
         except Exception as error:
             raise UnsupportedModelError(
-                f"The model {model.name} cannot be called: {_reason(error)}", where=request.where
+                f"The model {model.name} cannot be called: {_reason(error)}",
+                where=request.where,
+                cure="save it as a functional or Sequential model, or with tf.saved_model.save",
             ) from None
     raise UnsupportedModelError(
         "The model has no input shape: it was saved before it was built.",

@@ -95,7 +95,9 @@ def array_of(tensor: Any, where: str) -> Array:
     place = f"{tensor.name or 'a constant'} in {where}"
     if tensor.data_type == onnx().TensorProto.STRING:
         raise UnsupportedModelError(
-            "A constant holds text, which a TFLite model cannot.", where=place
+            "A constant holds text, which a TFLite model cannot.",
+            where=place,
+            cure="cut the graph behind it with --inputs and leave the work on text to the app",
         )
     if tensor.data_type not in onnx().TensorProto.DataType.values():
         raise UnreadableModelError(
@@ -126,7 +128,12 @@ def _parsed(path: Path) -> tuple[Any, Any]:
     digest = hashlib.sha256()
     try:
         if path.stat().st_size > _LARGEST_BYTES:
-            raise UnreadableModelError("The file is larger than 2 GB.", where=str(path))
+            raise UnreadableModelError(
+                "The file is larger than 2 GB.",
+                where=str(path),
+                cure="save it with its weights beside it: onnx.save(model, path, "
+                "save_as_external_data=True)",
+            )
         content = path.read_bytes()
     except OSError as error:
         raise UnreadableModelError(

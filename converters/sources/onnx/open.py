@@ -282,7 +282,11 @@ def _spec(
 ) -> tuple[TensorSpec, str]:
     place = f"input {value.name!r} of {file.where}"
     if not value.type.HasField("tensor_type"):
-        raise UnsupportedModelError("An input is no tensor.", where=place)
+        raise UnsupportedModelError(
+            "An input is no tensor.",
+            where=place,
+            cure="cut the graph behind it: --inputs NAME of the tensors that are made of it",
+        )
     kind = value.type.tensor_type
     try:
         dtype = str(onnx().helper.tensor_dtype_to_np_dtype(kind.elem_type).name)
@@ -338,7 +342,11 @@ def _fixed(file: OnnxFile, options: ConvertOptions, inputs: list[TensorSpec]) ->
         try:
             value = np.asarray({"true": 1, "false": 0}.get(text.lower(), text)).astype(spec.dtype)
         except ValueError:
-            raise OptionError(f"{text!r} is no number.", where=f"--fix {name}") from None
+            raise OptionError(
+                f"{text!r} is no number.",
+                where=f"--fix {name}",
+                cure="give a number, true or false",
+            ) from None
         found[name] = np.full([size or 1 for size in spec.shape], value, spec.dtype)
     return found
 

@@ -172,7 +172,10 @@ def _ask(request: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any]
         ) from None
     except subprocess.TimeoutExpired:
         raise UnsupportedModelError(
-            f"PyTorch was not done with the export after {_LIMIT_S} s.", where=where
+            f"PyTorch was not done with the export after {_LIMIT_S} s.",
+            where=where,
+            cure="export the model yourself with torch.onnx.export and convert the ONNX file, or "
+            "give a shorter sequence: --inputs x[1,20,64]",
         ) from None
     if not Path(request["answer"]).is_file():
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it told nothing"]
@@ -208,10 +211,13 @@ def _error(told: Mapping[str, Any], where: str) -> EdgeLstmError:
         return OptionError(
             f"The model has no part {told['part']}; it has {', '.join(told['parts']) or 'none'}.",
             where="--inputs",
+            cure="name one of these in front of the input: --inputs PART.x[1,64]",
         )
     if kind == "bad_value":
         return OptionError(
-            f"{told['value']!r} is no {told['type']}.", where=f"--fix {told['name']}"
+            f"{told['value']!r} is no {told['type']}.",
+            where=f"--fix {told['name']}",
+            cure="give the input's type: 3, 0.5, true or false",
         )
     if kind == "not_weights":
         return UnsupportedModelError(

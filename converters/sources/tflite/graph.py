@@ -153,6 +153,7 @@ def _compute(
             raise UnsupportedModelError(
                 f"{told} has no equal among TensorFlow's operators.",
                 where=f"{node.name} in {where}",
+                cure="convert the model that the file was made of",
             )
         return _loop(node, given, sizes, where) if node.op == LOOP else call(node, given)
 

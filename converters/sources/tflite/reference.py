@@ -135,6 +135,7 @@ class GraphReference:
                 f"The file cannot be run as a reference: {told} {node.name} is an operator that "
                 f"neither TensorFlow nor the interpreter computes alone ({error.what}).",
                 where=self._where,
+                cure="convert the model that the file was made of",
             ) from None
 
     def _loop(self, node: Node, state: list[Any], outer: Mapping[Value, Any]) -> list[Any]:
