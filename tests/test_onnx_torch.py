@@ -157,19 +157,35 @@ def test_states_whose_batch_stands_on_another_axis_than_the_sequences_keep_it_op
     }  # fmt: skip
 
 
-def test_sizes_that_do_not_belong_together_are_one_message(tmp_path: Path) -> None:
-    """Where the names of the axes do not say that two sizes are one."""
+def _lstm_with_states(folder: Path, h0: tuple[Any, ...], c0: tuple[Any, ...]) -> Path:
     nodes = _nodes(
         ("Transpose", ["x"], ["t"], {"perm": [1, 0, 2]}),
         ("LSTM", ["t", "w", "r", "", "", "h0", "c0"], ["out"], {"hidden_size": UNITS}),
     )
     constants = {"w": _random(1, 4 * UNITS, FEATURES), "r": _random(1, 4 * UNITS, UNITS)}
-    inputs = {
+    inputs: dict[str, Any] = {
         "x": ("float32", ["rows", "time", FEATURES]),
-        "h0": ("float32", [1, "n", UNITS]),
-        "c0": ("float32", [1, "m", UNITS]),
+        "h0": ("float32", list(h0)),
+        "c0": ("float32", list(c0)),
     }
-    source = save(tmp_path / "m.onnx", nodes, inputs, ["out"], constants, opset=18)
+    return save(folder / "m.onnx", nodes, inputs, ["out"], constants, opset=18)
+
+
+def test_rows_of_states_are_found_though_their_axes_have_other_names(tmp_path: Path) -> None:
+    """The names of the axes do not say that the sizes are one; running the model does."""
+    report = _converted(_lstm_with_states(tmp_path, (1, "n", UNITS), (1, "m", UNITS)))
+    assert [r.lowering.value for r in report.recurrences] == ["fused"]
+    shapes = {t.name: t.shape for t in report.signatures["serving_default"].inputs}
+    assert shapes["h0"] == shapes["c0"] == (1, None, UNITS)
+
+
+def test_a_graph_that_runs_with_no_size_tried_is_one_message(tmp_path: Path) -> None:
+    """It reads step 100,000."""
+    nodes = _nodes(
+        ("Gather", ["x", "late"], ["step"], {"axis": 1}), ("Relu", ["step"], ["out"], {})
+    )
+    inputs = {"x": ("float32", ["rows", "time", FEATURES])}
+    source = save(tmp_path / "m.onnx", nodes, inputs, ["out"], {"late": _whole(100_000)}, opset=18)
     with pytest.raises(UnsupportedModelError, match="does not run") as caught:
         _converted(source)
     assert "--inputs" in str(caught.value)
