@@ -134,13 +134,23 @@ def test_a_recurrence_of_elementary_operators_is_found_and_fused(make: Any, tmp_
     assert [r.lowering for r in report.recurrences] == [Lowering.FUSED]
 
 
-def _masked(folder: Path) -> Path:
-    """A loop whose states are kept from each row's length on, by a mask as wide as they are."""
-    constants = {**_constants(), "column": np.asarray([-1, 1]), "width": np.asarray([1, UNITS])}
+def _masked(folder: Path, counted: str = "") -> Path:
+    """A loop whose states are kept from each row's length on, by a mask as wide as they are.
+
+    Args:
+        counted: "after" each step its condition compares the number of the next one with that of
+            the steps, and "before" the first step too; nothing: as often as its limit says.
+    """
+    constants = {
+        **_constants(),
+        "column": np.asarray([-1, 1]),
+        "width": np.asarray([1, UNITS]),
+        "endless": np.asarray(2**63 - 1),
+    }
+    number = "t" if counted else "number"
     nodes = [
         _node("Gather", "x number", "x_t", axis=0),
-        _node("Identity", "go", "on"),
-        _node("Less", "number lengths", "valid"),
+        _node("Less", f"{number} lengths", "valid"),
         _node("Reshape", "valid column", "rows_valid"),
         _node("Tile", "rows_valid width", "mask"),
         *_cell("x_t", "h_in", "c_in", "s_"),
@@ -149,19 +159,32 @@ def _masked(folder: Path) -> Path:
         _node("Sub", "h_in h_in", "nothing"),
         _node("Where", "mask s_h nothing", "y_t"),
     ]
-    number = _value("number", kind=onnx.TensorProto.INT64)
-    go, on = (_value(name, kind=onnx.TensorProto.BOOL) for name in ("go", "on"))
-    outputs = [_value(name, "batch", UNITS) for name in ("h_out", "c_out", "y_t")]
-    body = helper.make_graph(nodes, "body", [number, go, *STATES], [on, *outputs])
-    loop = _node("Loop", "steps true start start", "h c y", body=body, name="loop")
-    inputs: dict[str, Any] = {**X, "lengths": ("int64", ["batch"])}
-    whole = [*_zero_state("one"), _node("Gather", "shape zero", "steps"), loop]
-    return save(folder / "m.onnx", whole, inputs, ["y", "h"], constants)
+    whole = [*_zero_state("one"), _node("Gather", "shape zero", "steps")]
+    whole.append(_node("Less", "zero steps", "some"))
+    int64, flag = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
+    inputs = [_value("number", kind=int64), _value("go", kind=flag)]
+    outputs = [_value("on", kind=flag)]
+    given, made = "start start", "h c y"
+    if counted:
+        nodes += [_node("Add", "t one", "t_out"), _node("Less", "t_out steps", "on")]
+        inputs.append(_value("t", kind=int64))
+        outputs.append(_value("t_out", kind=int64))
+        given, made = f"zero {given}", f"t_end {made}"
+    else:
+        nodes.append(_node("Identity", "go", "on"))
+    outputs += [_value(name, "batch", UNITS) for name in ("h_out", "c_out", "y_t")]
+    body = helper.make_graph(nodes, "body", [*inputs, *STATES], outputs)
+    before = "some" if counted == "before" else "true"
+    limit = "endless" if counted else "steps"
+    whole.append(_node("Loop", f"{limit} {before} {given}", made, body=body, name="loop"))
+    told: dict[str, Any] = {**X, "lengths": ("int64", ["batch"])}
+    return save(folder / "m.onnx", whole, told, ["y", "h"], constants)
 
 
-def test_lengths_as_a_mask_of_every_unit_are_fused(tmp_path: Path) -> None:
-    """As tf2onnx writes `tf.where(tf.tile(...), new, old)`."""
-    report = _converted(_masked(tmp_path))
+@pytest.mark.parametrize("counted", ["", "after", "before"])
+def test_lengths_as_a_mask_of_every_unit_are_fused(counted: str, tmp_path: Path) -> None:
+    """As tf2onnx writes `tf.where(tf.tile(...), new, old)`, and loops that count their steps."""
+    report = _converted(_masked(tmp_path, counted))
     assert [r.lowering for r in report.recurrences] == [Lowering.FUSED]
 
 

@@ -132,7 +132,7 @@ class _Recovery:
         if not sequences and not writes:
             raise NotRecovered("it reads and writes no sequence", self._node)
         counter = counters[0]
-        replace: dict[Value, Value] = {c: counter for c in counters[1:]}
+        replace = {c: _of_kind(counter, c) for c in counters[1:]}
         replace |= {read: leaf for read, leaf, _ in sequences}
         results = [*(self._next[v] for v in states), *(value for _, value, _ in writes)]
         results = rewritten(results, replace)
@@ -313,6 +313,15 @@ class _Recovery:
                 ).out
             else:
                 raise NotRecovered(f"its outputs are read by {reader.op}", reader)
+
+
+def _of_kind(counter: Value, other: Value) -> Value:
+    """A counter in the integers of another one."""
+    kinds = [str(v.node.attrs.get("dtype") or "int32") for v in (counter, other)]
+    if kinds[0] == kinds[1]:
+        return counter
+    attrs = {"DstT": kinds[1], "Truncate": False}
+    return Node("Cast", other.node.name, [counter], attrs).out
 
 
 def _read_of(value: Value, variables: set[Value]) -> list[Value]:

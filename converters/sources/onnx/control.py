@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgelstm.converters.frameworks import tensorflow
+from edgelstm.converters.sources.onnx.loop_steps import counted_steps
 from edgelstm.converters.sources.onnx.node import OnnxNode
 from edgelstm.converters.sources.onnx.ops import tools
 
@@ -45,14 +46,14 @@ def _loop(translator: Any, node: OnnxNode, values: dict[str, Any]) -> list[Any]:
     carried = [tf.convert_to_tensor(value) for value in node.inputs[2:]]
     count = len(carried)
     stacked = len(body.output) - 1 - count
-    if limit is None:
-        raise node.unsupported("goes on until a condition, so it has no number of steps")
-    total = tf.cast(tf.reshape(limit, []), tf.int32)
-    runs_on = _goes_on(body)
-    if condition is not None and not (
-        isinstance(condition, np.ndarray) and bool(condition.reshape(-1)[0])
-    ):
-        runs_on = False
+    total = counted_steps(body, values, limit, condition, carried)
+    runs_on = total is not None
+    if total is None:
+        if limit is None:
+            raise node.unsupported("goes on until a condition, so it has no number of steps")
+        total = tf.cast(tf.reshape(limit, []), tf.int32)
+        always = isinstance(condition, np.ndarray) and bool(condition.reshape(-1)[0])
+        runs_on = _goes_on(body) and (condition is None or always)
 
     taken = _taken_apart(body, values)
 
