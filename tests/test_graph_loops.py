@@ -345,3 +345,22 @@ def test_a_loop_in_the_step_of_a_loop_is_told_with_what_to_do(tmp_path: Path) ->
     with pytest.raises(UnsupportedModelError, match="runs another loop") as caught:
         _converted(write(tmp_path / "m.pb", build), "y")
     assert "as its batch" in str(caught.value)
+
+
+def test_a_loop_that_leaves_the_last_steps_out_is_fused(tmp_path: Path) -> None:
+    """Its list holds more than it reads."""
+
+    def build(tf: Any) -> None:
+        frames, cell = _sequence(tf), _cell(tf, FEATURES, 0)
+        steps = tf.shape(frames)[0]
+        zero = tf.zeros([tf.shape(frames)[1], UNITS])
+        listed = tf.TensorArray(tf.float32, steps).unstack(frames)
+
+        def body(t: Any, h: Any, c: Any, written: Any) -> tuple[Any, Any, Any, Any]:
+            h, c = cell(listed.read(t), h, c)
+            return t + 1, h, c, written.write(t, h)
+
+        start = (0, zero, zero, tf.TensorArray(tf.float32, steps - 1))
+        tf.identity(tf.while_loop(lambda t, *_: t < steps - 1, body, start)[3].stack(), name="y")
+
+    assert _written_as(_converted(write(tmp_path / "m.pb", build), "y")) == ["fused"]

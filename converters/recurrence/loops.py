@@ -113,6 +113,8 @@ class _Recovery:
         sequences = self._read_sequences(counters)
         indexed = self._indexed_sequences(counters)
         bound = self._bound(counters, told=bool(sequences))
+        if bound is not None and _is_computed(bound):
+            sequences = [(r, leaf, first_steps(source, 0, bound)) for r, leaf, source in sequences]
         sequences += [
             (read, leaf, first_steps(source, axis, bound)) for read, leaf, source, axis in indexed
         ]
@@ -313,6 +315,13 @@ class _Recovery:
                 ).out
             else:
                 raise NotRecovered(f"its outputs are read by {reader.op}", reader)
+
+
+def _is_computed(bound: Value) -> bool:
+    """Whether a number of steps is not the size of a sequence but made of it: `steps - 1`."""
+    while bound.op in ("Cast", "Reshape", "Squeeze", "Maximum"):
+        bound = bound.inputs[0]
+    return bound.op in ("Add", "AddV2", "Sub")
 
 
 def _of_kind(counter: Value, other: Value) -> Value:
