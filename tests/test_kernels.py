@@ -120,16 +120,33 @@ def test_one_row_of_a_plain_layer_at_sizes_around_pairs_of_blocks(kernels: str, 
         check(spec, kernels, 1, time, padding=13, offset=time % 4)
 
 
-@pytest.mark.parametrize("units", [12, 120, 128, 200, 400])
-def test_results_do_not_depend_on_how_steps_are_cut_into_calls(kernels: str, units: int) -> None:
+@pytest.mark.parametrize("batch", [16, 17, 24, 40])
+@pytest.mark.parametrize(("features", "units", "outputs"), [(48, 49, None), (95, 64, 50), (7, 130, None)])
+def test_batches_that_fill_matrix_tiles_equal_the_equations(
+    kernels: str, batch: int, features: int, units: int, outputs: int | None
+) -> None:
+    """Where a CPU has tiles, float weights are split for whole ones; sizes around 32 of a tile."""
+    for coupled in (False, True):
+        spec = scaled(
+            random_spec(units, units=units, features=features, outputs=outputs, coupled=coupled)
+        )
+        check(spec, kernels, batch, 4, padding=5, offset=batch % 4)
+
+
+@pytest.mark.parametrize(
+    ("units", "batch"), [(12, 1), (120, 1), (128, 1), (200, 1), (400, 1), (70, 16), (70, 24), (70, 19)]
+)
+def test_results_do_not_depend_on_how_steps_are_cut_into_calls(
+    kernels: str, units: int, batch: int
+) -> None:
     """Bit for bit: a stream that is saved and goes on in other chunks says the same."""
     # The reference keeps c in double within a call.
     tolerance = TOLERANCE if kernels == "scalar" else 0.0
-    spec = scaled(random_spec(units, units=units, features=7))
-    (x,) = inputs_for(spec, 1, 60, 3, initial=False)
+    spec = scaled(random_spec(units, units=units, features=7 if batch == 1 else 50))
+    (x,) = inputs_for(spec, batch, 60, 3, initial=False)
     found = []
     for chunk in (60, 1, 7, 25):
-        h, c = states(spec, 1)
+        h, c = states(spec, batch)
         with NativeLstm(spec, kernels) as native:
             parts = [native.run(x[:, at : at + chunk], h, c) for at in range(0, 60, chunk)]
         found.append((np.concatenate(parts, axis=1), h, c))
@@ -150,31 +167,48 @@ def test_nothing_to_do_changes_nothing(kernels: str) -> None:
             np.testing.assert_array_equal(c, before[1])
 
 
-@pytest.mark.parametrize("units", [12, pytest.param(120, marks=pytest.mark.slow)])
-def test_ten_thousand_steps_stay_within_the_tolerance(kernels: str, units: int) -> None:
+@pytest.mark.parametrize(
+    ("units", "batch"),
+    [
+        (12, 1),
+        pytest.param(120, 1, marks=pytest.mark.slow),
+        pytest.param(64, 16, marks=pytest.mark.slow),
+    ],
+)
+def test_ten_thousand_steps_stay_within_the_tolerance(
+    kernels: str, units: int, batch: int
+) -> None:
     """Rounding does not add up."""
-    spec = scaled(random_spec(2, units=units, features=4))
-    (x,) = inputs_for(spec, 1, 10_000, 3, initial=False)
-    h, c = np.zeros((1, units), np.float32), np.zeros((1, units), np.float32)
+    spec = scaled(random_spec(2, units=units, features=4 if batch == 1 else 64))
+    (x,) = inputs_for(spec, batch, 10_000, 3, initial=False)
+    h, c = np.zeros((batch, units), np.float32), np.zeros((batch, units), np.float32)
     with NativeLstm(spec, kernels) as native:
         got = native.run(x, h, c)
     np.testing.assert_allclose(got, lstm(spec, x)[0], atol=TOLERANCE)
 
 
-def test_nan_and_infinity_come_out_as_they_must(kernels: str) -> None:
-    """NaN in one row stays there; infinite gates saturate."""
-    spec = random_spec(4, units=9, features=2)
-    (x,) = inputs_for(spec, 3, 4, 0, initial=False)
+@pytest.mark.parametrize(("batch", "units", "features"), [(3, 9, 2), (16, 64, 50)])
+def test_nan_and_infinity_come_out_as_they_must(
+    kernels: str, batch: int, units: int, features: int
+) -> None:
+    """NaN in one row stays there; infinite gates saturate, also those of infinite inputs."""
+    spec = random_spec(4, units=units, features=features)
+    (x,) = inputs_for(spec, batch, 4, 0, initial=False)
+    infinite = x.copy()
+    infinite[0, 3, 1] = np.inf
     x[1, 2, 0] = np.nan
-    h, c = states(spec, 3)
+    h, c = states(spec, batch)
     with NativeLstm(spec, kernels) as native:
         got = native.run(x, h.copy(), c.copy())
         clean = native.run(np.nan_to_num(x), h.copy(), c.copy())
         huge = native.run(x * np.float32(1e30), h.copy(), c.copy())
+        far = native.run(infinite, h.copy(), c.copy())
+    others = [row for row in range(batch) if row != 1]
     assert np.isnan(got[1, 2:]).all()
-    assert np.isfinite(got[[0, 2]]).all()
-    np.testing.assert_array_equal(got[[0, 2]], clean[[0, 2]])
-    assert np.abs(huge[[0, 2]]).max() <= 1
+    assert np.isfinite(got[others]).all()
+    np.testing.assert_array_equal(got[others], clean[others])
+    assert np.abs(huge[others]).max() <= 1
+    assert np.abs(far).max() <= 1
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [("float16", 1.0), ("int16", 2e-5), ("int8", 0.01)])

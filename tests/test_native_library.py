@@ -50,6 +50,7 @@ def test_the_cpu_features_are_those_that_the_system_tells(library: native.Native
         "avx512vl": "avx512vl",
         "avx512vnni": "avx512_vnni",
         "amxint8": "amx_int8",
+        "amxbf16": "amx_bf16",
         "avxvnni": "avx_vnni",
     }
     assert set(library.isa) == {ours for ours, theirs in names.items() if theirs in flags}

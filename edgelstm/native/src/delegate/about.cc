@@ -21,6 +21,7 @@ constexpr NamedFeature kNamedFeatures[] = {
     {"avx512vl", &edgelstm::CpuFeatures::avx512vl},
     {"avx512vnni", &edgelstm::CpuFeatures::avx512vnni},
     {"amxint8", &edgelstm::CpuFeatures::amxint8},
+    {"amxbf16", &edgelstm::CpuFeatures::amxbf16},
     {"avxvnni", &edgelstm::CpuFeatures::avxvnni},
     {"neon", &edgelstm::CpuFeatures::neon},
     {"vfpv4", &edgelstm::CpuFeatures::vfpv4},

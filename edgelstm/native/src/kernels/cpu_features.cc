@@ -21,10 +21,11 @@ bool HasAvxVnni() {
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && ((eax >> 4) & 1u) != 0;
 }
 
-// Likewise: tiles and their int8, leaf 7, EDX bits 24 and 25.
-bool HasAmxInt8() {
+// Likewise: tiles (leaf 7, EDX bit 24) and one of their products.
+bool HasAmx(int product_bit) {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && ((edx >> 24) & 3u) == 3u;
+  const unsigned both = 1u << 24 | 1u << product_bit;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & both) == both;
 }
 
 // Likewise: CPUID leaf 1, ECX bit 29.
@@ -47,7 +48,8 @@ CpuFeatures Detect() {
   // avx2 stands for the operating system saving the wide registers.
   features.f16c = features.avx2 && HasF16c();
   features.avxvnni = features.avx2 && HasAvxVnni();
-  features.amxint8 = features.avx512f && HasAmxInt8();
+  features.amxint8 = features.avx512f && HasAmx(25);
+  features.amxbf16 = features.avx512f && HasAmx(22);
   return features;
 }
 

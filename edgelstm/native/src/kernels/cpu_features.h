@@ -15,8 +15,9 @@ struct CpuFeatures {
   bool avx512vl = false;
   bool avx512vnni = false;
   bool avxvnni = false;
-  // Matrix tiles with int8, by the CPU; see MatrixTilesAllowed.
+  // Matrix tiles with int8 and with bfloat16, by the CPU; see MatrixTilesAllowed.
   bool amxint8 = false;
+  bool amxbf16 = false;
   // F, BW, DQ and VL
   bool avx512() const { return avx512f && avx512bw && avx512dq && avx512vl; }
   // ARM; `neon` is 32-bit, `asimd` is its 64-bit form

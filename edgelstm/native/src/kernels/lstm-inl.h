@@ -12,6 +12,7 @@
 #include "kernels/cell-inl.h"
 #include "kernels/compact-inl.h"
 #include "kernels/float_stream-inl.h"
+#include "kernels/float_tiles-inl.h"
 #include "kernels/hybrid-inl.h"
 #include "kernels/lstm.h"
 #include "kernels/memory.h"
@@ -72,6 +73,7 @@ class Lstm {
         hidden_(reinterpret_cast<float*>(static_cast<char*>(scratch) + sizes_.hidden)),
         projected_(reinterpret_cast<float*>(static_cast<char*>(scratch) + sizes_.projected)),
         vectors_(reinterpret_cast<int8_t*>(static_cast<char*>(scratch) + sizes_.vectors)),
+        pieces_(reinterpret_cast<uint16_t*>(static_cast<char*>(scratch) + sizes_.pieces)),
         scaled_(reinterpret_cast<float*>(static_cast<char*>(scratch) + sizes_.scaled)) {}
 
   const CompactHeader* Header() const {
@@ -84,6 +86,15 @@ class Lstm {
 
   // The whole sequence of rows [first, first + count).
   void RunRows(int64_t first, int64_t count) {
+    if constexpr (FloatTiles<V>::kExist) {
+      // By the rows of a batch alone, so that results do not depend on how steps are cut into calls.
+      const bool filled = count == TileFunctions::kRows || count == kMaxRows;
+      split_ = !hybrid_ && filled ? Dots()->tiles : nullptr;
+      if (split_ != nullptr) {
+        split_->begin_pieces();
+        tiles_ = split_;
+      }
+    }
     if constexpr (V::kStreamsFloat) {
       if (count == 1 && Streams()) {
         Stream(first);
@@ -114,6 +125,10 @@ class Lstm {
           has_projection_ ? layer_.outputs : Smaller(end_block_ * kLanes, layer_.outputs);
       for (int64_t i = begin; i < end; ++i) h[i] = last[i];
     }
+  }
+
+  const DotFunctions* Dots() const {
+    return *reinterpret_cast<const DotFunctions* const*>(packed_ + sizes_.dots);
   }
 
   // Whether FloatStream takes a row; it computes all units.
@@ -335,7 +350,7 @@ class Lstm {
   // For the products of `count` rows.
   HybridMatrix HybridOf(const Matrix& matrix, int64_t count) {
     const auto* row_sums = reinterpret_cast<const int32_t*>(packed_ + matrix.row_sums);
-    const auto* dots = *reinterpret_cast<const DotFunctions* const*>(packed_ + sizes_.dots);
+    const auto* dots = Dots();
     const TileFunctions* tiles = nullptr;
     if constexpr (HybridProduct<V>::kTiles) {
       if (count >= kRowsForTiles && matrix.depth >= kDepthForTiles) tiles = dots->tiles;
@@ -383,8 +398,32 @@ class Lstm {
   }
 
   template <int kGates, class Element>
-  static void MultiplyFloat(const Element* weights, const Matrix& matrix, const float* const* rows,
-                            int64_t count, int64_t step, float* sums, int64_t sums_row) {
+  void MultiplyFloat(const Element* weights, const Matrix& matrix, const float* const* rows,
+                     int64_t count, int64_t step, float* sums, int64_t sums_row) {
+    if constexpr (FloatTiles<V>::kExist) {
+      if (split_ != nullptr && matrix.depth >= kDepthForTiles &&
+          FloatTiles<V>::Split(rows, count, matrix.depth, pieces_)) {
+        using Row = PackedRow<V, Element, kGates>;
+        FloatTiles<V>::template Multiply<kGates>(
+            *split_, pieces_, count, matrix.end_block - matrix.first_block, matrix.depth, step,
+            [&](int64_t block, int64_t k, Float* both) {
+              const Element* from =
+                  weights + ((matrix.first_block + block) * matrix.depth + k) * Row::kElements;
+              EDGELSTM_UNROLL
+              for (int i = 0; i < 2 * kGates; ++i) {
+                both[i] = k + i / kGates < matrix.depth
+                              ? Row::Load(from + i / kGates * Row::kElements, i % kGates)
+                              : V::Set(0.0f);
+              }
+            },
+            [&](int64_t block, int64_t row, int gate, Float sum) {
+              float* to =
+                  sums + row * sums_row + ((matrix.first_block + block) * kGates + gate) * kLanes;
+              V::Store(to, V::Add(V::Load(to), sum));
+            });
+        return;
+      }
+    }
     FloatProduct<V>::template Multiply<kGates>(
         weights + matrix.first_block * matrix.depth * PackedRow<V, Element, kGates>::kElements,
         matrix.end_block - matrix.first_block, matrix.depth, rows, count, step,
@@ -448,7 +487,10 @@ class Lstm {
   float* hidden_;
   float* projected_;
   int8_t* vectors_;
+  uint16_t* pieces_;
   float* scaled_;
+  // What multiplies floats, or null.
+  const TileFunctions* split_ = nullptr;
   // That were begun, or null.
   const TileFunctions* tiles_ = nullptr;
 };

@@ -18,7 +18,7 @@ const LstmKernels kLstmAvx512Vnni = KernelsOf<Avx512, kDotAvx512Vnni>(
 #if defined(EDGELSTM_AMX)
 const LstmKernels kLstmAvx512Amx =
     KernelsOf<Avx512, kDotAvx512Amx>("avx512amx", [](const CpuFeatures& cpu) {
-      return cpu.avx512() && cpu.avx512vnni && cpu.amxint8 && MatrixTilesAllowed();
+      return cpu.avx512() && cpu.avx512vnni && cpu.amxint8 && cpu.amxbf16 && MatrixTilesAllowed();
     });
 #endif
 

@@ -10,6 +10,7 @@
 
 #include "kernels/compact_packing-inl.h"
 #include "kernels/dot-inl.h"
+#include "kernels/float_tiles-inl.h"
 #include "kernels/lstm.h"
 #include "kernels/memory.h"
 
@@ -98,7 +99,8 @@ class LstmPacking {
       recurrent_row_sums = layout.Place(asymmetric ? 4 * units * gates : 0);
       projection_row_sums = layout.Place(asymmetric && HasProjection(layer) ? 4 * outputs : 0);
       scales = layout.Place(9 * 4);
-      dots = layout.Place(hybrid ? sizeof(DotFunctions*) : 0);
+      const bool split = FloatTiles<V>::kExist && !hybrid;
+      dots = layout.Place(hybrid || split ? sizeof(DotFunctions*) : 0);
       header = layout.Place(compact ? sizeof(CompactHeader) : 0);
       factors = layout.Place(compact ? 4 * units * gates : 0);
       others = layout.Place(compact ? CompactPacking<V>::MostOthers(units * gates * output_depth) *
@@ -115,6 +117,7 @@ class LstmPacking {
       projected = memory.Place(HasProjection(layer) ? 4 * outputs * kMaxRows : 0);
       const int64_t longest = Larger(input_depth, Larger(output_depth, unit_depth));
       vectors = memory.Place(hybrid ? product_rows * longest : 0);
+      pieces = memory.Place(split ? 2 * FloatTiles<V>::Pieces(product_rows, longest) : 0);
       scaled = memory.Place(compact ? 4 * kMaxRows * CompactPacking<V>::ScaledRow(output_depth) : 0);
       scratch = memory.end();
       vector_depth = longest;
@@ -131,7 +134,7 @@ class LstmPacking {
     int64_t kernel, recurrent, bias, peephole, layer_norm, projection, projection_bias, scales;
     int64_t kernel_row_sums, recurrent_row_sums, projection_row_sums, dots, packed;
     int64_t header, factors, others;
-    int64_t sums_row, chunk_rows, product_rows, sums, hidden, projected, vectors, scaled, vector_depth;
+    int64_t sums_row, chunk_rows, product_rows, sums, hidden, projected, vectors, pieces, scaled, vector_depth;
     int64_t scratch;
   };
 
@@ -190,7 +193,7 @@ class LstmPacking {
       scales[4 + gate] = layer.recurrent[gate].scale;
     }
     scales[8] = layer.projection.scale;
-    if (Hybrid(layer)) {
+    if (Hybrid(layer) || FloatTiles<V>::kExist) {
       const DotFunctions* at = &dots;
       std::memcpy(base + sizes.dots, &at, sizeof at);
     }

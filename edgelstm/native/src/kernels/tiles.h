@@ -1,4 +1,4 @@
-// Products of packed int8 weights with sixteen rows of int8, where a CPU has matrix tiles.
+// Products of packed weights with sixteen rows at a time, where a CPU has matrix tiles.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,15 @@ struct TileFunctions {
   // DotFunctions::weight_bias, which the sums have too much; the rows are as they are.
   void (*multiply_gates)(const int8_t* weights, int gates, int64_t depth, const int8_t* rows,
                          int64_t stride, int32_t* sums);
+  // Pieces of a float32, bfloat16 each, of which a tile has 32 k; see FloatTiles.
+  static constexpr int kPieces = 3;
+  static constexpr int kFloatDepth = 32;
+  // Around every use of `multiply_pieces`, with `end`.
+  void (*begin_pieces)();
+  // sums[group][gate][row][lane] = or += the products of tiles [piece][gate] of weights, two k of a lane
+  // together, with tiles [group][piece] of rows.
+  void (*multiply_pieces)(const uint16_t* weights, int gates, const uint16_t* rows, int64_t groups,
+                          bool first, float* sums);
   // See LstmKernels; all in tiles.
   int64_t (*probe)(int64_t rounds);
 };

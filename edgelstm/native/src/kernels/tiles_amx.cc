@@ -38,6 +38,16 @@ void Begin(int64_t depth) {
 
 void End() { _tile_release(); }
 
+void BeginPieces() {
+  Shapes shapes;
+  for (int tile = 0; tile < 8; ++tile) {
+    shapes.rows[tile] = 16;
+    shapes.row_bytes[tile] = kRowBytes;
+  }
+  asm volatile("" : : "r"(&shapes) : "memory");
+  _tile_loadconfig(&shapes);
+}
+
 // Weights of full int8 have a sign and its rows none, in hybrid arithmetic it is the other way round.
 #define EDGELSTM_PRODUCT(sum, values, weights)                    \
   do {                                                            \
@@ -109,6 +119,65 @@ void MultiplyGates(const int8_t* weights, int gates, int64_t depth, const int8_t
   }
 }
 
+#define EDGELSTM_PIECES(gate)                                            \
+  do {                                                                   \
+    _tile_loadd(7, weights + (piece * kGates + (gate)) * kTile, kRowBytes); \
+    _tile_dpbf16ps(gate, 4, 7);                                          \
+    if constexpr (piece < 2) _tile_dpbf16ps(gate, 5, 7);                 \
+    if constexpr (piece < 1) _tile_dpbf16ps(gate, 6, 7);                 \
+  } while (false)
+
+// The products of one piece of the weights.
+template <int kGates, int piece>
+inline __attribute__((always_inline)) void MultiplyPiece(const uint16_t* weights) {
+  constexpr int kTile = TileFunctions::kRows * TileFunctions::kFloatDepth;
+  EDGELSTM_PIECES(0);
+  EDGELSTM_PIECES(1);
+  EDGELSTM_PIECES(2);
+  if constexpr (kGates == 4) EDGELSTM_PIECES(3);
+}
+
+template <int kGates>
+void MultiplyPiecesOf(const uint16_t* weights, const uint16_t* rows, int64_t groups, bool first,
+                      float* sums) {
+  constexpr int kTile = TileFunctions::kRows * TileFunctions::kFloatDepth;
+  constexpr int kSums = TileFunctions::kRows * TileFunctions::kLanes;
+  for (int64_t group = 0; group < groups; ++group) {
+    if (first) {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      if constexpr (kGates == 4) _tile_zero(3);
+    } else {
+      _tile_loadd(0, sums, kRowBytes);
+      _tile_loadd(1, sums + kSums, kRowBytes);
+      _tile_loadd(2, sums + 2 * kSums, kRowBytes);
+      if constexpr (kGates == 4) _tile_loadd(3, sums + 3 * kSums, kRowBytes);
+    }
+    _tile_loadd(4, rows, kRowBytes);
+    _tile_loadd(5, rows + kTile, kRowBytes);
+    _tile_loadd(6, rows + 2 * kTile, kRowBytes);
+    MultiplyPiece<kGates, 0>(weights);
+    MultiplyPiece<kGates, 1>(weights);
+    MultiplyPiece<kGates, 2>(weights);
+    _tile_stored(0, sums, kRowBytes);
+    _tile_stored(1, sums + kSums, kRowBytes);
+    _tile_stored(2, sums + 2 * kSums, kRowBytes);
+    if constexpr (kGates == 4) _tile_stored(3, sums + 3 * kSums, kRowBytes);
+    sums += kGates * kSums;
+    rows += TileFunctions::kPieces * kTile;
+  }
+}
+
+void MultiplyPieces(const uint16_t* weights, int gates, const uint16_t* rows, int64_t groups,
+                    bool first, float* sums) {
+  if (gates == 3) {
+    MultiplyPiecesOf<3>(weights, rows, groups, first, sums);
+  } else {
+    MultiplyPiecesOf<4>(weights, rows, groups, first, sums);
+  }
+}
+
 // A product takes 52 cycles and begins every 16: four sums do not wait for each other.
 int64_t Probe(int64_t rounds) {
   alignas(kRowBytes) static constexpr int8_t kOnes[TileFunctions::kRows * kRowBytes] = {1};
@@ -131,6 +200,6 @@ int64_t Probe(int64_t rounds) {
 
 }  // namespace
 
-const TileFunctions kTilesAmx = {Begin, End, Multiply, MultiplyGates, Probe};
+const TileFunctions kTilesAmx = {Begin, End, Multiply, MultiplyGates, BeginPieces, MultiplyPieces, Probe};
 
 }  // namespace edgelstm

@@ -32,6 +32,7 @@ struct Avx2 : ComposedWords<Avx2> {
   static constexpr bool kHasCompact = false;
   static constexpr bool kReadsAhead = false;
   static constexpr bool kStreamsFloat = false;
+  static constexpr bool kSplitsFloat = false;
   static Float Load(const uint16_t* from) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   }

@@ -53,6 +53,36 @@ struct Avx512 : ComposedWords<Avx512> {
     }
     eight[7] = _mm512_castsi512_ps(_mm512_rol_epi32(last, 4));
   }
+  // The pieces of a float32, see FloatTiles, those of `odd` above those of `even`.
+  static constexpr bool kSplitsFloat = true;
+  static EDGELSTM_INLINE void StorePiecePairs(Float even, Float odd, uint16_t* to, int64_t apart) {
+    // The upper half of every 32 bits to their lower.
+    const Int halves = _mm512_set4_epi32(0x0f0e0f0e, 0x0b0a0b0a, 0x07060706, 0x03020302);
+    constexpr __mmask64 kLower = 0x3333333333333333u;
+    EDGELSTM_UNROLL
+    for (int piece = 0; piece < 3; ++piece) {
+      const Int both = _mm512_mask_shuffle_epi8(_mm512_castps_si512(odd), kLower,
+                                                _mm512_castps_si512(even), halves);
+      _mm512_store_si512(to + piece * apart, both);
+      even = Rest(even);
+      odd = Rest(odd);
+    }
+  }
+  // The pieces of neighbouring values.
+  static EDGELSTM_INLINE void StorePieces(Float value, uint16_t* to, int64_t apart) {
+    EDGELSTM_UNROLL
+    for (int piece = 0; piece < 3; ++piece) {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to + piece * apart),
+                         _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(value), 16)));
+      value = Rest(value);
+    }
+  }
+  // Without its first piece; exact.
+  static Float Rest(Float value) {
+    const Int first = SetInt(static_cast<int32_t>(0xffff0000u));
+    return Sub(value, _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(value), first)));
+  }
+  static bool AnyInfinite(Float value) { return _mm512_fpclass_ps_mask(value, 0x18) != 0; }
   static void Store(float* to, Float value) { _mm512_storeu_ps(to, value); }
   // The first `n` lanes; memory behind them is neither read nor written, other lanes are 0.
   static Float LoadPart(const float* from, int n) { return _mm512_maskz_loadu_ps(Mask(n), from); }

@@ -36,6 +36,7 @@ struct Generic : ComposedWords<Generic> {
   static constexpr bool kHasCompact = false;
   static constexpr bool kReadsAhead = false;
   static constexpr bool kStreamsFloat = false;
+  static constexpr bool kSplitsFloat = false;
   static Float Load(const uint16_t*) { return Set(0); }
   static Float LoadPart(const float* from, int n) {
     Float value = {0, 0, 0, 0};

@@ -32,6 +32,7 @@ struct Neon : NeonDots {
   static constexpr bool kHasCompact = false;
   static constexpr bool kReadsAhead = false;
   static constexpr bool kStreamsFloat = false;
+  static constexpr bool kSplitsFloat = false;
 #if defined(__aarch64__)
   static constexpr bool kHasHalf = true;
   static Float Load(const uint16_t* from) {
