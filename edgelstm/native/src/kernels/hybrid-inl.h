@@ -51,15 +51,15 @@ class HybridProduct {
     }
   }
 
-  // sums[row] += matrix rows[row].
+  // sums[row] = initial + matrix rows[row].
   template <int kGates>
   static void Multiply(const HybridMatrix& matrix, const Row* rows, int64_t count, int64_t step,
-                       float* sums, int64_t sums_row) {
+                       const Initial& initial, float* sums, int64_t sums_row) {
     if constexpr (kTiles) {
       if (matrix.tiles != nullptr) {
         MultiplyTiles<kGates>(matrix, rows, count, step,
                               [&](int64_t r, int64_t block, const Float* products, const Float* scales) {
-                                AddScaled<kGates>(products, scales,
+                                AddScaled<kGates>(products, scales, initial.From(r, block),
                                                   sums + r * sums_row + block * kGates * kLanes);
                               });
         return;
@@ -68,12 +68,13 @@ class HybridProduct {
     int64_t block = matrix.first_block;
     if (count == 1) {
       for (; block + 2 <= matrix.end_block; block += 2) {
-        AddTile<1, 2, kGates>(matrix, block, rows, sums, sums_row);
+        AddTile<1, 2, kGates>(matrix, block, rows, initial, sums, sums_row);
       }
     }
     for (; block < matrix.end_block; ++block) {
       ForTiles<V::kInt8Rows>(count, [&](auto tile, int64_t r) {
-        AddTile<tile.kRows, 1, kGates>(matrix, block, rows + r, sums + r * sums_row, sums_row);
+        AddTile<tile.kRows, 1, kGates>(matrix, block, rows + r, initial.From(r, 0),
+                                       sums + r * sums_row, sums_row);
       });
     }
   }
@@ -118,16 +119,17 @@ class HybridProduct {
 
  private:
   template <int kGates>
-  static EDGELSTM_INLINE void AddScaled(const Float* products, const Float* scales, float* to) {
+  static EDGELSTM_INLINE void AddScaled(const Float* products, const Float* scales,
+                                        const Initial& initial, float* to) {
     EDGELSTM_UNROLL
     for (int gate = 0; gate < kGates; ++gate, to += kLanes) {
-      V::Store(to, V::MulAdd(products[gate], scales[gate], V::Load(to)));
+      V::Store(to, V::MulAdd(products[gate], scales[gate], V::Load(initial.At(0, 0, gate))));
     }
   }
 
   template <int kRows, int kBlocks, int kGates>
   static void AddTile(const HybridMatrix& matrix, int64_t block, const Row* rows,
-                                        float* all_sums, int64_t sums_row) {
+                      const Initial& initial, float* all_sums, int64_t sums_row) {
     constexpr int kParts = kBlocks * kGates;
     const int8_t* weights = matrix.weights + block * matrix.padded * kGates * kLanes;
     float* sums = all_sums + block * kGates * kLanes;
@@ -152,7 +154,8 @@ class HybridProduct {
         float* to = sums + r * sums_row + i * kLanes;
         const Float scale =
             V::Set(matrix.scales[i % kGates * matrix.scale_step] * rows[r].scale);
-        V::Store(to, V::MulAdd(V::ToFloat(sum[r * kParts + i]), scale, V::Load(to)));
+        const Float first = V::Load(initial.At(r, block + i / kGates, i % kGates));
+        V::Store(to, V::MulAdd(V::ToFloat(sum[r * kParts + i]), scale, first));
       }
     }
   }

@@ -162,33 +162,16 @@ class Lstm {
     return step == 0 ? static_cast<const float*>(call_.h) + row * layer_.outputs : Output(row, step - 1);
   }
 
-  // The first `rows` of sums = bias.
-  template <int kGates>
-  void Begin(int64_t rows) {
-    for (int64_t block = first_block_; block < end_block_; ++block) {
-      Float initial[kGates];
-      EDGELSTM_UNROLL
-      for (int gate = 0; gate < kGates; ++gate) {
-        initial[gate] = has_layer_norm_
-                            ? V::Set(0.0f)
-                            : V::Load(Vector(sizes_.bias, gate + 4 - kGates) + block * kLanes);
-      }
-      for (int64_t i = 0; i < rows; ++i) {
-        float* to = sums_ + i * sizes_.sums_row + block * kGates * kLanes;
-        EDGELSTM_UNROLL
-        for (int gate = 0; gate < kGates; ++gate) V::Store(to + gate * kLanes, initial[gate]);
-      }
-    }
-  }
-
   // sums[step][row] = bias + kernel x; without the bias where layer norm adds it later.
   void Project(int64_t first, int64_t count, int64_t start, int64_t steps) {
     const int gates = sizes_.gates;
     const int64_t total = steps * count;
-    if (gates == 3) {
-      Begin<3>(total);
-    } else {
-      Begin<4>(total);
+    if (has_layer_norm_) {
+      for (int64_t r = 0; r < total; ++r) {
+        for (int64_t i = first_block_ * gates; i < end_block_ * gates; ++i) {
+          V::Store(sums_ + r * sizes_.sums_row + i * kLanes, V::Set(0.0f));
+        }
+      }
     }
     for (int64_t i = 0; i < total; i += sizes_.product_rows) {
       const float* rows[kProjectedRows];
@@ -199,10 +182,13 @@ class Lstm {
       const Matrix kernel = {sizes_.kernel,      first_block_,            end_block_, layer_.inputs,
                              sizes_.input_depth, sizes_.kernel_row_sums, 4 - gates,  1};
       float* sums = sums_ + i * sizes_.sums_row;
+      const Initial initial =
+          has_layer_norm_ ? Themselves(sums, sizes_.sums_row, gates)
+                          : Initial{Vector(sizes_.bias, 4 - gates), 0, kLanes, sizes_.units};
       if (gates == 3) {
-        Multiply<3>(kernel, rows, some, sums, sizes_.sums_row);
+        Multiply<3>(kernel, rows, some, 0, initial, sums, sizes_.sums_row);
       } else {
-        Multiply<4>(kernel, rows, some, sums, sizes_.sums_row);
+        Multiply<4>(kernel, rows, some, 0, initial, sums, sizes_.sums_row);
       }
     }
   }
@@ -232,7 +218,8 @@ class Lstm {
             return;
           }
         }
-        Multiply<kGates>(recurrent, before, count, sums, sizes_.sums_row, step);
+        Multiply<kGates>(recurrent, before, count, step, Themselves(sums, sizes_.sums_row, kGates), sums,
+                         sizes_.sums_row);
       }
       for (int64_t r = 0; r < count; ++r) {
         float* row = sums + r * sizes_.sums_row;
@@ -369,37 +356,44 @@ class Lstm {
             tiles};
   }
 
-  // sums[row] += matrix rows[row].
+  // What sums begin with that are added to.
+  static Initial Themselves(const float* sums, int64_t sums_row, int gates) {
+    return {sums, sums_row, gates * kLanes, kLanes};
+  }
+
+  // sums[row] = initial + matrix rows[row].
   template <int kGates>
-  void Multiply(const Matrix& matrix, const float* const* rows, int64_t count, float* sums,
-                int64_t sums_row, int64_t step = 0) {
+  void Multiply(const Matrix& matrix, const float* const* rows, int64_t count, int64_t step,
+                const Initial& initial, float* sums, int64_t sums_row) {
     const char* weights = packed_ + matrix.offset;
     if (hybrid_) {
       const HybridMatrix hybrid = HybridOf(matrix, count);
       HybridRow quantized[kProjectedRows];
       HybridProduct<V>::Quantize(hybrid, rows, count, vectors_, sizes_.vector_depth, quantized);
-      HybridProduct<V>::template Multiply<kGates>(hybrid, quantized, count, step, sums, sums_row);
+      HybridProduct<V>::template Multiply<kGates>(hybrid, quantized, count, step, initial, sums,
+                                                  sums_row);
       return;
     }
     if constexpr (V::kMixesHalf && kGates == kMixedGates) {
       if (sizes_.mixed && matrix.offset == sizes_.recurrent) {
         MultiplyFloat<kGates>(reinterpret_cast<const MixedElement*>(weights), matrix, rows, count, step,
-                              sums, sums_row);
+                              initial, sums, sums_row);
         return;
       }
     }
     if (V::kHasHalf && sizes_.half) {
       MultiplyFloat<kGates>(reinterpret_cast<const uint16_t*>(weights), matrix, rows, count, step,
-                            sums, sums_row);
+                            initial, sums, sums_row);
     } else {
-      MultiplyFloat<kGates>(reinterpret_cast<const float*>(weights), matrix, rows, count, step, sums,
-                            sums_row);
+      MultiplyFloat<kGates>(reinterpret_cast<const float*>(weights), matrix, rows, count, step, initial,
+                            sums, sums_row);
     }
   }
 
   template <int kGates, class Element>
   void MultiplyFloat(const Element* weights, const Matrix& matrix, const float* const* rows,
-                     int64_t count, int64_t step, float* sums, int64_t sums_row) {
+                     int64_t count, int64_t step, const Initial& initial, float* sums,
+                     int64_t sums_row) {
     if constexpr (FloatTiles<V>::kExist) {
       if (split_ != nullptr && matrix.depth >= kDepthForTiles &&
           FloatTiles<V>::Split(rows, count, matrix.depth, pieces_)) {
@@ -417,9 +411,9 @@ class Lstm {
               }
             },
             [&](int64_t block, int64_t row, int gate, Float sum) {
-              float* to =
-                  sums + row * sums_row + ((matrix.first_block + block) * kGates + gate) * kLanes;
-              V::Store(to, V::Add(V::Load(to), sum));
+              block += matrix.first_block;
+              V::Store(sums + row * sums_row + (block * kGates + gate) * kLanes,
+                       V::Add(V::Load(initial.At(row, block, gate)), sum));
             });
         return;
       }
@@ -427,7 +421,7 @@ class Lstm {
     FloatProduct<V>::template Multiply<kGates>(
         weights + matrix.first_block * matrix.depth * PackedRow<V, Element, kGates>::kElements,
         matrix.end_block - matrix.first_block, matrix.depth, rows, count, step,
-        sums + matrix.first_block * kGates * kLanes, sums_row);
+        initial.From(0, matrix.first_block), sums + matrix.first_block * kGates * kLanes, sums_row);
   }
 
   template <int kGates>
@@ -457,7 +451,8 @@ class Lstm {
     }
     const Matrix projection = {sizes_.projection, 0, blocks, layer_.units, sizes_.unit_depth,
                                sizes_.projection_row_sums, 8, 0};
-    Multiply<4>(projection, rows, count, projected_, sizes_.outputs);
+    Multiply<4>(projection, rows, count, 0, Themselves(projected_, sizes_.outputs, 4), projected_,
+                sizes_.outputs);
     for (int64_t r = 0; r < count; ++r) {
       float* to = Output(first + r, step);
       for (int64_t i = 0; i < layer_.outputs; i += kLanes) {

@@ -73,6 +73,17 @@ inline void BackAndForth(int64_t step, int64_t count, Tile tile) {
   for (int64_t i = 0; i < count; ++i) tile((step & 1) == 0 ? i : count - 1 - i);
 }
 
+// What sums begin with, biases or sums themselves: vectors of rows, blocks and gates so many floats
+// apart.
+struct Initial {
+  const float* from;
+  int64_t row, block, gate;
+  const float* At(int64_t r, int64_t b, int64_t g) const {
+    return from + r * row + b * block + g * gate;
+  }
+  Initial From(int64_t r, int64_t b) const { return {At(r, b, 0), row, block, gate}; }
+};
+
 // Gives arrays their places one after the other, each aligned.
 class Layout {
  public:

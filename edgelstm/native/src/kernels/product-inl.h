@@ -31,6 +31,7 @@ class FloatProduct {
     int64_t step;
   };
 
+
   // z[row][block][gate] += sum over k of weights[block][k][gate] * rows[row][k].
   template <int kRows, int kBlocks, int kGates, class Element>
   static EDGELSTM_INLINE_PRODUCT void Accumulate(const Element* weights, int64_t depth,
@@ -81,21 +82,22 @@ class FloatProduct {
     for (int i = 0; i < kRows * kBlocks * kGates; ++i) z[i] = sum[i];
   }
 
-  // sums[row] += weights rows[row].
+  // sums[row] = initial + weights rows[row].
   template <int kGates, class Element>
   static void Multiply(const Element* weights, int64_t blocks, int64_t depth,
-                       const float* const* rows, int64_t count, int64_t step, float* sums,
-                       int64_t sums_row) {
+                       const float* const* rows, int64_t count, int64_t step, Initial initial,
+                       float* sums, int64_t sums_row) {
     using Row = PackedRow<V, Element, kGates>;
     if (count == 1) {
       int64_t block = 0;
       for (; block + 2 <= blocks; block += 2) {
         AddTile<1, 2, kGates>(weights + block * depth * Row::kElements, depth, rows,
-                              sums + block * kGates * kLanes, sums_row);
+                              initial.From(0, block), sums + block * kGates * kLanes, sums_row);
       }
       if (block == blocks) return;
       weights += block * depth * Row::kElements;
       sums += block * kGates * kLanes;
+      initial = initial.From(0, block);
       blocks = 1;
     }
     constexpr bool kWidened = sizeof(Element) < sizeof(float);
@@ -104,6 +106,7 @@ class FloatProduct {
     const int64_t turn = (step & 1) == 0 ? 1 : -1;
     BackAndForth(step, blocks, [&](int64_t block) {
       float* to = sums + block * kGates * kLanes;
+      Initial first = initial.From(0, block);
       for (int64_t k = 0; k < depth; k += most) {
         const Element* from = weights + (block * depth + k) * Row::kElements;
         const int64_t part = Smaller(most, depth - k);
@@ -120,10 +123,11 @@ class FloatProduct {
               V::Store(wide + (i * kGates + gate) * kLanes, Row::Load(from + i * Row::kElements, gate));
             }
           }
-          AddTiles<kGates>(wide, part, rows, k, count, to, sums_row, ahead);
+          AddTiles<kGates>(wide, part, rows, k, count, first, to, sums_row, ahead);
         } else {
-          AddTiles<kGates>(from, part, rows, k, count, to, sums_row, ahead);
+          AddTiles<kGates>(from, part, rows, k, count, first, to, sums_row, ahead);
         }
+        first = {to, sums_row, 0, kLanes};
       }
     });
   }
@@ -132,14 +136,16 @@ class FloatProduct {
   // asked for.
   template <int kGates>
   static void AddTiles(const float* weights, int64_t depth, const float* const* rows, int64_t k,
-                       int64_t count, float* sums, int64_t sums_row, Ahead ahead) {
+                       int64_t count, const Initial& initial, float* sums, int64_t sums_row,
+                       Ahead ahead) {
     const int64_t tiles = (count + V::kFloatRows - 1) / V::kFloatRows;
     ahead.step /= tiles;
     ForEvenTiles<V::kFloatRows>(count, [&](auto tile, int64_t r) {
       const float* some[tile.kRows];
       EDGELSTM_UNROLL
       for (int i = 0; i < tile.kRows; ++i) some[i] = rows[r + i] + k;
-      AddTile<tile.kRows, 1, kGates>(weights, depth, some, sums + r * sums_row, sums_row, ahead);
+      AddTile<tile.kRows, 1, kGates>(weights, depth, some, initial.From(r, 0), sums + r * sums_row,
+                                        sums_row, ahead);
       ahead.from += depth * ahead.step;
     });
   }
@@ -163,13 +169,14 @@ class FloatProduct {
 
   template <int kRows, int kBlocks, int kGates, class Element>
   static inline void AddTile(const Element* weights, int64_t depth, const float* const* rows,
-                             float* sums, int64_t sums_row, Ahead ahead = {}) {
+                             const Initial& initial, float* sums, int64_t sums_row,
+                             Ahead ahead = {}) {
     Float z[kRows * kBlocks * kGates];
     EDGELSTM_UNROLL
     for (int row = 0; row < kRows; ++row) {
       EDGELSTM_UNROLL
       for (int i = 0; i < kBlocks * kGates; ++i) {
-        z[row * kBlocks * kGates + i] = V::Load(sums + row * sums_row + i * kLanes);
+        z[row * kBlocks * kGates + i] = V::Load(initial.At(row, i / kGates, i % kGates));
       }
     }
     Accumulate<kRows, kBlocks, kGates>(weights, depth, rows, z, ahead);
