@@ -88,20 +88,18 @@ def test_every_runtime_computes_the_same_layer(name: str) -> None:
 
 @needs_library
 def test_one_step_is_also_timed_from_c() -> None:
-    """In the precisions of the C interface, with the numbers of the delegate."""
+    """With the numbers of the delegate."""
     grid = bench.Grid(((6, 20),), steps=(1, 5))
     result = bench.bench(grid, ("stock", "edgelstm", "edgelstm-c"), rounds=7)
     for case in result["cases"]:
-        if case["precision"] not in ("float32", "dynamic"):
-            assert "edgelstm-c" not in case["median_ns"] and case["ratio_to_c"] == {}
-            continue
         assert set(case["ratio_to_c"]) == {"stock", "edgelstm"}
         assert min(case["samples_ns"]["edgelstm-c"]) > 0
     console = Console(record=True, width=160)
     print_bench(result, console)
     assert "× from C" in console.export_text()
-    layer = make_layer(6, 20, batch=2, steps=5)
-    for precision in ("float32", "dynamic"):
+    # In a file the float16 weights of smaller layers stay float32.
+    layer = make_layer(16, 32, batch=2, steps=5)
+    for precision in PRECISIONS:
         outputs = []
         for name in ("edgelstm", "edgelstm-c"):
             running = open_peer(name).open(layer, precision, 1)

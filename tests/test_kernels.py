@@ -121,7 +121,9 @@ def test_one_row_of_a_plain_layer_at_sizes_around_pairs_of_blocks(kernels: str, 
 
 
 @pytest.mark.parametrize("batch", [16, 17, 24, 40])
-@pytest.mark.parametrize(("features", "units", "outputs"), [(48, 49, None), (95, 64, 50), (7, 130, None)])
+@pytest.mark.parametrize(
+    ("features", "units", "outputs"), [(48, 49, None), (95, 64, 50), (7, 130, None)]
+)
 def test_batches_that_fill_matrix_tiles_equal_the_equations(
     kernels: str, batch: int, features: int, units: int, outputs: int | None
 ) -> None:
@@ -134,7 +136,8 @@ def test_batches_that_fill_matrix_tiles_equal_the_equations(
 
 
 @pytest.mark.parametrize(
-    ("units", "batch"), [(12, 1), (120, 1), (128, 1), (200, 1), (400, 1), (70, 16), (70, 24), (70, 19)]
+    ("units", "batch"),
+    [(12, 1), (120, 1), (128, 1), (200, 1), (400, 1), (70, 16), (70, 24), (70, 19)],
 )
 def test_results_do_not_depend_on_how_steps_are_cut_into_calls(
     kernels: str, units: int, batch: int
@@ -175,9 +178,7 @@ def test_nothing_to_do_changes_nothing(kernels: str) -> None:
         pytest.param(64, 16, marks=pytest.mark.slow),
     ],
 )
-def test_ten_thousand_steps_stay_within_the_tolerance(
-    kernels: str, units: int, batch: int
-) -> None:
+def test_ten_thousand_steps_stay_within_the_tolerance(kernels: str, units: int, batch: int) -> None:
     """Rounding does not add up."""
     spec = scaled(random_spec(2, units=units, features=4 if batch == 1 else 64))
     (x,) = inputs_for(spec, batch, 10_000, 3, initial=False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 
+import numpy as np
+
 from edgelstm.runtime import native
 
-FLOAT32, FLOAT16, INT16, INT8 = range(4)
+FLOAT32, FLOAT16, INT16, INT8, INT32 = range(5)
 FLOAT, HYBRID, INTEGER, HYBRID_ASYMMETRIC = range(4)
 TANH = 3
 
@@ -15,6 +17,12 @@ class Weight(ctypes.Structure):
     """EdgeLstmWeight."""
 
     _fields_ = (("data", ctypes.c_void_p), ("type", ctypes.c_int32), ("scale", ctypes.c_float))
+
+
+def weight(values: np.ndarray, kind: int, kept: list[np.ndarray], scale: float = 1.0) -> Weight:
+    """Of an array, which `kept` keeps as long as the weight points into it."""
+    kept.append(np.ascontiguousarray(values))
+    return Weight(kept[-1].ctypes.data, kind, scale)
 
 
 class Affine(ctypes.Structure):

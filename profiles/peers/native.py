@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from edgelstm.errors import MissingPackageError
 from edgelstm.profiles.peers import Array, PeerLayer
+from edgelstm.profiles.peers.native_int8 import Int8Layer
 from edgelstm.runtime import native
 from edgelstm.runtime.native_layer import (
     FLOAT,
+    FLOAT16,
     FLOAT32,
     HYBRID,
     INT8,
@@ -21,9 +23,10 @@ from edgelstm.runtime.native_layer import (
     Layer,
     Weight,
     library,
+    weight,
 )
 
-_ARITHMETICS = {"float32": FLOAT, "dynamic": HYBRID}
+_ARITHMETICS = {"float32": FLOAT, "float16": FLOAT, "dynamic": HYBRID}
 
 
 @dataclasses.dataclass
@@ -31,8 +34,10 @@ class _Running:
     library: ctypes.CDLL
     handle: int
     call: Call
-    y: Array
-    kept: tuple[Any, ...]
+    x: np.ndarray
+    y: np.ndarray
+    states: tuple[np.ndarray, np.ndarray]
+    int8: Int8Layer | None
 
     def invoke(self) -> None:
         """See `Running`."""
@@ -44,7 +49,7 @@ class _Running:
 
     def output(self) -> Array:
         """See `Running`."""
-        return self.y.copy()
+        return self.y.copy() if self.int8 is None else self.int8.real(self.y)
 
     def __del__(self) -> None:
         self.library.edgelstm_delete(self.handle)
@@ -52,34 +57,32 @@ class _Running:
 
 @dataclasses.dataclass(frozen=True)
 class NativePeer:
-    """See `Peer`."""
+    """See `Peer`; int8 without the QUANTIZE and DEQUANTIZE that a file has around it."""
 
     name: str
     version: str
-    precisions: tuple[str, ...] = tuple(_ARITHMETICS)
+    precisions: tuple[str, ...] = (*_ARITHMETICS, "int8")
 
     def open(self, layer: PeerLayer, precision: str, threads: int) -> _Running:
         """See `Peer`."""
-        x = np.ascontiguousarray(layer.x)
-        batch, steps, features = x.shape
+        batch, steps, features = layer.x.shape
         units = layer.units
-        kept: list[Array | np.ndarray] = []
-        described = Layer(
-            inputs=features,
-            units=units,
-            outputs=units,
-            activation=TANH,
-            arithmetic=_ARITHMETICS[precision],
-            kernel=_weights(layer.kernel, precision, kept),
-            recurrent=_weights(layer.recurrent, precision, kept),
-            bias=_weights(layer.bias, "float32", kept),
-        )
+        kept: list[np.ndarray] = []
+        int8 = Int8Layer.of(layer.tflite["int8"]) if precision == "int8" else None
+        if int8 is None:
+            described = _described(layer, precision, kept)
+            x = np.ascontiguousarray(layer.x)
+            c, zero = np.zeros((batch, units), np.float32), 0
+        else:
+            described = int8.described(kept)
+            x = int8.stored(layer.x)
+            c, zero = np.zeros((batch, units), np.int16), int8.zero_point
         loaded = library()
         handle = loaded.edgelstm_create_threaded(ctypes.byref(described), None, threads)
         if not handle:
             raise MemoryError("the layer could not be made")
-        y = np.zeros((batch, steps, units), np.float32)
-        h, c = np.zeros((2, batch, units), np.float32)
+        y = np.zeros((batch, steps, units), x.dtype)
+        h = np.full((batch, units), zero, x.dtype)
         call = Call(
             input=x.ctypes.data,
             output=y.ctypes.data,
@@ -92,21 +95,36 @@ class NativePeer:
             batch=batch,
             steps=steps,
         )
-        return _Running(loaded, handle, call, y, (x, h, c))
+        return _Running(loaded, handle, call, x, y, (h, c), int8)
 
 
-def _weights(array: Array, precision: str, kept: list[np.ndarray]) -> ctypes.Array[Weight]:
+def _described(layer: PeerLayer, precision: str, kept: list[np.ndarray]) -> Layer:
+    return Layer(
+        inputs=layer.x.shape[2],
+        units=layer.units,
+        outputs=layer.units,
+        activation=TANH,
+        arithmetic=_ARITHMETICS[precision],
+        kernel=_weights(layer.kernel, precision, kept),
+        recurrent=_weights(layer.recurrent, precision, kept),
+        bias=_weights(layer.bias, "float32", kept),
+    )
+
+
+def _weights(
+    gates: Sequence[Array] | Array, precision: str, kept: list[np.ndarray]
+) -> ctypes.Array[Weight]:
     """One weight per gate; `kept` holds their memory."""
     weights = []
-    for gate in array:
-        scale = 1.0
-        stored: np.ndarray = np.ascontiguousarray(gate)
+    for gate in gates:
         if precision == "dynamic":
             scale = float(np.abs(gate).max()) / 127
             stored = np.round(gate / np.float32(scale)).astype(np.int8)
-        kept.append(stored)
-        kind = INT8 if precision == "dynamic" else FLOAT32
-        weights.append(Weight(stored.ctypes.data, kind, scale))
+            weights.append(weight(stored, INT8, kept, scale))
+        elif precision == "float16":
+            weights.append(weight(gate.astype(np.float16), FLOAT16, kept))
+        else:
+            weights.append(weight(gate, FLOAT32, kept))
     return (Weight * 4)(*weights)
 
 
