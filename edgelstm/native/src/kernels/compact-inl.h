@@ -100,7 +100,8 @@ class CompactMatrix {
         for (int j = 0; j < 8; ++j) V::Store(wide + i * kSums + j * kLanes, w[j]);
       }
       const uint32_t* next = k + kDepth < depth_ ? from : At(block + turn);
-      FloatProduct<V>::template AddTiles<kGates>(wide, depth, x, k, count, {own, kSums, 0, kLanes}, own, kSums,
+      FloatProduct<V>::template AddTiles<kGates>(wide, depth, x, k, count,
+                                                 {own, kSums, 0, kLanes}, own, kSums,
                                                  {reinterpret_cast<const char*>(next), kGroup * 2});
     }
     for (int i = 0; i < kGates; ++i) {

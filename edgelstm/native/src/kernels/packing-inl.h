@@ -134,7 +134,8 @@ class LstmPacking {
     int64_t kernel, recurrent, bias, peephole, layer_norm, projection, projection_bias, scales;
     int64_t kernel_row_sums, recurrent_row_sums, projection_row_sums, dots, packed;
     int64_t header, factors, others;
-    int64_t sums_row, chunk_rows, product_rows, sums, hidden, projected, vectors, pieces, scaled, vector_depth;
+    int64_t sums_row, chunk_rows, product_rows, sums, hidden, projected, vectors, pieces, scaled;
+    int64_t vector_depth;
     int64_t scratch;
   };
 

@@ -8,6 +8,7 @@ namespace edgelstm {
 namespace {
 
 // Tiles are named by constants: 0 to 3 sums, 4 values and 5 weights of 64 k, 6 and 7 those of the rest.
+// Of pieces: 0 to 3 sums, 4 to 6 rows, 7 weights.
 constexpr int64_t kDepth = 64;
 constexpr size_t kGroup = TileFunctions::kParts * TileFunctions::kLanes * 4;
 constexpr int kRowBytes = 4 * TileFunctions::kLanes;
@@ -119,16 +120,16 @@ void MultiplyGates(const int8_t* weights, int gates, int64_t depth, const int8_t
   }
 }
 
-#define EDGELSTM_PIECES(gate)                                            \
-  do {                                                                   \
-    _tile_loadd(7, weights + (piece * kGates + (gate)) * kTile, kRowBytes); \
-    _tile_dpbf16ps(gate, 4, 7);                                          \
-    if constexpr (piece < 2) _tile_dpbf16ps(gate, 5, 7);                 \
-    if constexpr (piece < 1) _tile_dpbf16ps(gate, 6, 7);                 \
+// The products of one piece of a gate's weights with those of the rows that are large enough beside it.
+#define EDGELSTM_PIECES(gate)                                                \
+  do {                                                                       \
+    _tile_loadd(7, weights + (kPiece * kGates + (gate)) * kTile, kRowBytes); \
+    _tile_dpbf16ps(gate, 4, 7);                                              \
+    if constexpr (kPiece < 2) _tile_dpbf16ps(gate, 5, 7);                    \
+    if constexpr (kPiece < 1) _tile_dpbf16ps(gate, 6, 7);                    \
   } while (false)
 
-// The products of one piece of the weights.
-template <int kGates, int piece>
+template <int kGates, int kPiece>
 inline __attribute__((always_inline)) void MultiplyPiece(const uint16_t* weights) {
   constexpr int kTile = TileFunctions::kRows * TileFunctions::kFloatDepth;
   EDGELSTM_PIECES(0);
