@@ -20,7 +20,7 @@ from edgelstm.converters.recurrence.ir import (
     rewritten,
 )
 from edgelstm.converters.recurrence.ir import topological as ordered
-from edgelstm.converters.recurrence.loops import first_steps, index_place, sequence_read
+from edgelstm.converters.recurrence.loop_reads import first_steps, index_place, sequence_read
 from edgelstm.converters.recurrence.scan import replace_in
 from edgelstm.converters.recurrence.series import from_the_end
 

@@ -6,7 +6,7 @@ Sources: tf.while_loop v1 and v2 as `dynamic_rnn`, `raw_rnn` and Keras write the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -21,6 +21,13 @@ from edgelstm.converters.recurrence.ir import (
     rewritten,
 )
 from edgelstm.converters.recurrence.ir import topological as ordered
+from edgelstm.converters.recurrence.loop_reads import first_steps, index_place, sequence_read
+from edgelstm.converters.recurrence.loop_bounds import (
+    NotRecovered,
+    counters_of,
+    is_computed,
+    steps_outside,
+)
 from edgelstm.converters.recurrence.scan import (
     Captured,
     Scan,
@@ -29,29 +36,6 @@ from edgelstm.converters.recurrence.scan import (
     node_of,
     replace_in,
 )
-from edgelstm.converters.recurrence.series import time_major
-
-_ADDS = ("Add", "AddV2")
-_BOUND_OPS = {
-    "Shape", "StridedSlice", "Minimum", "Maximum", "Max", "Min", "Cast", "Pack", "Reshape",
-    "TensorArraySizeV3", "TensorListLength", "Add", "AddV2", "Sub", "Squeeze", "Prod", "Size",
-}  # fmt: skip
-
-
-class NotRecovered(Exception):
-    """A loop that is no scan.
-
-    Attributes:
-        reason: why, as users read it.
-        node: what stopped the recovery.
-        loop: the LOOP node; set by `recover_loops`.
-    """
-
-    def __init__(self, reason: str, node: Node) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.node = node
-        self.loop = node
 
 
 @dataclasses.dataclass
@@ -106,14 +90,14 @@ class _Recovery:
         self._next = dict(zip(self._loop.variables, self._loop.next, strict=True))
 
     def run(self) -> Recovered:
-        counters = self._counters()
+        counters = counters_of(self._loop, self._outer)
         if not counters:
             raise NotRecovered("it counts no steps", self._node)
         self._counter_set = set(counters)
         sequences = self._read_sequences(counters)
         indexed = self._indexed_sequences(counters)
-        bound = self._bound(counters, told=bool(sequences))
-        if bound is not None and _is_computed(bound):
+        bound = steps_outside(self._node, counters, self._outer, told=bool(sequences))
+        if bound is not None and is_computed(bound):
             sequences = [(r, leaf, first_steps(source, 0, bound)) for r, leaf, source in sequences]
         sequences += [
             (read, leaf, first_steps(source, axis, bound)) for read, leaf, source, axis in indexed
@@ -184,61 +168,6 @@ class _Recovery:
                 live.add(variable)
                 waiting += _read_of(self._next[variable], own)
         return live
-
-    def _counters(self) -> list[Value]:
-        """Variables that start at a constant and grow by one."""
-        found = []
-        for variable in self._loop.variables:
-            after = self._next[variable]
-            if after.op in _ADDS and variable in after.inputs:
-                other = after.inputs[1 - after.inputs.index(variable)]
-                step = other.constant
-                if (
-                    step is not None
-                    and step.size == 1
-                    and np.issubdtype(step.dtype, np.integer)
-                    and int(step.reshape(())) == 1
-                ):
-                    found.append(variable)
-        starts = [self._outer[v].constant for v in found]
-        return [
-            v
-            for v, s in zip(found, starts, strict=True)
-            if s is not None and int(s.reshape(())) == 0
-        ]
-
-    def _bound(self, counters: list[Value], *, told: bool) -> Value | None:
-        """The number of steps, outside; every condition of the loop must be `counter < bound`.
-
-        None only where a sequence has `told` it.
-        """
-        bounds: list[Value] = []
-        waiting = [self._loop.condition]
-        while waiting:
-            condition = waiting.pop()
-            if condition.op == "LogicalAnd":
-                waiting += condition.inputs
-                continue
-            if condition.op != "Less" or condition.inputs[0] not in counters:
-                if condition.op == "Const" and bool(condition.constant):
-                    continue
-                raise NotRecovered(
-                    f"its condition is {condition.op}, not a comparison of the step with a number",
-                    condition.node,
-                )
-            bound = condition.inputs[1]
-            bounds.append(self._outer.get(bound, bound))
-        if any(b.constant is None and b.op not in _BOUND_OPS for b in bounds):
-            bad = next(b for b in bounds if b.constant is None and b.op not in _BOUND_OPS)
-            raise NotRecovered("the number of its steps is computed in an unknown way", bad.node)
-        if not bounds:
-            raise NotRecovered("it has no end", self._node)
-        # With sequence lengths the loop may end early: the steps that it leaves out are masked.
-        whole = [b for b in bounds if not _depends_on_lengths(b)]
-        if whole:
-            return whole[0]
-        without = _without_lengths(bounds[0])
-        return without if told or without is not None else bounds[0]
 
     def _read_sequences(self, counters: list[Value]) -> list[tuple[Value, Value, Value]]:
         """(the value in the body, its leaf, the sequence outside with time on axis 0)."""
@@ -317,13 +246,6 @@ class _Recovery:
                 raise NotRecovered(f"its outputs are read by {reader.op}", reader)
 
 
-def _is_computed(bound: Value) -> bool:
-    """Whether a number of steps is not the size of a sequence but made of it: `steps - 1`."""
-    while bound.op in ("Cast", "Reshape", "Squeeze", "Maximum"):
-        bound = bound.inputs[0]
-    return bound.op in ("Add", "AddV2", "Sub")
-
-
 def _of_kind(counter: Value, other: Value) -> Value:
     """A counter in the integers of another one."""
     kinds = [str(v.node.attrs.get("dtype") or "int32") for v in (counter, other)]
@@ -339,79 +261,6 @@ def _read_of(value: Value, variables: set[Value]) -> list[Value]:
     return [v for v in read if v in variables]
 
 
-def sequence_read(node: Node, counters: list[Value], outer: Mapping[Value, Value]) -> Value | None:
-    """The sequence outside, time on axis 0, that a node of a body reads at one of the counters.
-
-    Args:
-        outer: what the loop's variables start from.
-    """
-    if len(node.inputs) < 2 or node.inputs[1] not in counters:
-        return None
-    if node.op == "TensorArrayReadV3":
-        flow = outer.get(node.inputs[2], node.inputs[2])
-        if flow.op == "TensorArrayScatterV3":
-            return flow.inputs[2]
-        if flow.op == "TensorArrayUnpack":
-            return flow.inputs[1]
-    elif node.op == "TensorListGetItem":
-        made = outer.get(node.inputs[0], node.inputs[0])
-        if made.op == "TensorListFromTensor":
-            return made.inputs[0]
-    elif node.op in ("GatherV2", "Gather"):
-        axis = node.inputs[2].constant if node.op == "GatherV2" else np.asarray(0)
-        if axis is not None and int(axis.reshape(())) == 0:
-            return outer.get(node.inputs[0])
-    return None
-
-
-def index_place(node: Node, counters: list[Value]) -> tuple[Value, int, Value] | None:
-    """(x, axis, t) where a node is x[..., t, ...] with a counter t, everything else whole."""
-    if node.op == "GatherV2" and node.inputs[1] in counters and not node.attrs.get("batch_dims"):
-        axis = node.inputs[2].constant
-        if axis is None or int(axis) < 1:
-            return None
-        return node.inputs[0], int(axis), node.inputs[1]
-    if node.op != "StridedSlice" or node.inputs[1].op != "Pack":
-        return None
-    masks, begin = node.attrs, node.inputs[1].inputs
-    axes = [axis for axis in range(len(begin)) if masks["shrink_axis_mask"] >> axis & 1]
-    if len(axes) != 1 or begin[axes[0]] not in counters:
-        return None
-    both = masks["begin_mask"] & masks["end_mask"]
-    whole = [both >> a & 1 for a in range(len(begin))]
-    whole[axes[0]] = 1
-    if masks["ellipsis_mask"] or masks["new_axis_mask"] or not all(whole):
-        return None
-    strides = node.inputs[3].constant
-    if strides is None or any(int(stride) != 1 for stride in strides):
-        return None
-    return node.inputs[0], axes[0], begin[axes[0]]
-
-
-def first_steps(whole: Value, axis: int, steps: Value | None) -> Value:
-    """A tensor with time in front, and no more of it than there are steps."""
-    over = time_major(whole, axis)
-    if steps is None or _is_size_of(steps, whole, axis):
-        return over
-    name = f"{whole.node.name}/steps"
-    one = constant(np.asarray([1], np.int32))
-    end = Node("Reshape", f"{name}/end", [steps, one], {"T": "int32", "Tshape": "int32"}).out
-    bounds = [constant(np.asarray([0], np.int32)), end, one]
-    masks = dict.fromkeys(
-        ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0
-    )
-    return Node("StridedSlice", name, [over, *bounds], masks).out
-
-
-def _is_size_of(steps: Value, whole: Value, axis: int) -> bool:
-    """Whether a number of steps is written as the size of an axis of a tensor."""
-    if steps.op != "StridedSlice" or steps.inputs[0].op != "Shape":
-        return False
-    begin = steps.inputs[1].constant
-    same = steps.inputs[0].inputs[0] == whole
-    return same and begin is not None and begin.reshape(-1).tolist() == [axis]
-
-
 def _size(value: Value) -> Value:
     """The length of axis 0, an int32 scalar."""
     shape = Node("Shape", f"{value.node.name}/shape", [value], {"out_type": "int32"}).out
@@ -422,16 +271,3 @@ def _size(value: Value) -> Value:
         {"shrink_axis_mask": 1, "begin_mask": 0, "end_mask": 0, "ellipsis_mask": 0,
          "new_axis_mask": 0},
     ).out  # fmt: skip
-
-
-def _depends_on_lengths(bound: Value) -> bool:
-    return any(node.op == "Max" for node in ordered([bound]))
-
-
-def _without_lengths(bound: Value) -> Value | None:
-    """Of minimum(steps, maximum(1, max(lengths))) the steps."""
-    if bound.op == "Minimum":
-        for value in bound.inputs:
-            if not _depends_on_lengths(value):
-                return value
-    return None
