@@ -21,13 +21,13 @@ from edgelstm.converters.recurrence.ir import (
     rewritten,
 )
 from edgelstm.converters.recurrence.ir import topological as ordered
-from edgelstm.converters.recurrence.loop_reads import first_steps, index_place, sequence_read
 from edgelstm.converters.recurrence.loop_bounds import (
     NotRecovered,
     counters_of,
     is_computed,
     steps_outside,
 )
+from edgelstm.converters.recurrence.loop_reads import first_steps, index_place, sequence_read
 from edgelstm.converters.recurrence.scan import (
     Captured,
     Scan,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgelstm.converters.flatbuffer import Model
 from edgelstm.converters.lowering.fused import FUSED_OP, MARKER_CODE, lower_markers
 from edgelstm.converters.quantize.dynamic import quantize_dynamic
 from edgelstm.converters.quantize.float16 import quantize_float16
+from edgelstm.converters.quantize.integer.parameters import IntegerLstm, Stored
 from edgelstm.converters.quantize.integer_op import make_integer
 from edgelstm.converters.quantize.ranges import LayerRanges, Range
 from edgelstm.converters.spec import Gates, LstmSpec, Precision, StatePolicy
 from edgelstm.profiles.peers import Array, PeerLayer
+from edgelstm.profiles.peers.int8 import Int8Layer, Scale
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 # States of such a layer stay far within.
@@ -33,7 +37,7 @@ def make_layer(features: int, units: int, *, batch: int, steps: int) -> PeerLaye
         name="lstm", kernel=Gates(*kernel), recurrent=Gates(*recurrent), bias=Gates(*bias)
     )
     files = {p: _tflite(spec, p, x) for p in PRECISIONS}
-    return PeerLayer(kernel, recurrent, bias, x, files)
+    return PeerLayer(kernel, recurrent, bias, x, files, _int8(files["int8"]))
 
 
 def equations(layer: PeerLayer) -> Array:
@@ -79,3 +83,28 @@ def _tflite(spec: LstmSpec, precision: str, x: Array) -> bytes:
         seen = LayerRanges(Range(float(x.min()), float(x.max())), unit, unit, _LARGEST_CELL)
         make_integer(model.main.find(FUSED_OP)[0], seen, Precision.INT8)
     return model.to_bytes()
+
+
+def _int8(file: bytes) -> Int8Layer:
+    """What the only fused op of a file holds."""
+    (op,) = Model.read(file).main.find(FUSED_OP)
+    lstm = IntegerLstm.of(op)
+
+    def parts(gates: Sequence[Stored | None]) -> tuple[np.ndarray, tuple[float, ...]]:
+        there = [gate for gate in gates if gate is not None]
+        return np.stack([gate.values for gate in there]), tuple(gate.scale for gate in there)
+
+    (kernel, kernel_scales), (recurrent, recurrent_scales) = (
+        parts(lstm.kernel),
+        parts(lstm.recurrent),
+    )
+    return Int8Layer(
+        kernel,
+        recurrent,
+        parts(lstm.bias)[0],
+        kernel_scales,
+        recurrent_scales,
+        x=Scale(lstm.x.scale, lstm.x.zero_point),
+        h=Scale(lstm.h.scale, lstm.h.zero_point),
+        cell_scale=2.0**lstm.cell_exponent,
+    )

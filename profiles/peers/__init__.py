@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgelstm.errors import MissingPackageError, OptionError
+from edgelstm.profiles.peers.int8 import Int8Layer
 
 Array = npt.NDArray[np.float32]
 Run = Callable[[], None]
@@ -27,6 +28,7 @@ class PeerLayer:
         kernel: [4, U, F]; recurrent: [4, U, U]; bias: [4, U].
         x: [B, T, F], batch first.
         tflite: the same layer as TFLite files, by precision; states persist between calls.
+        int8: what the int8 file holds.
     """
 
     kernel: Array
@@ -34,6 +36,7 @@ class PeerLayer:
     bias: Array
     x: Array
     tflite: Mapping[str, bytes]
+    int8: Int8Layer
 
     @property
     def units(self) -> int:

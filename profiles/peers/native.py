@@ -10,7 +10,7 @@ import numpy as np
 
 from edgelstm.errors import MissingPackageError
 from edgelstm.profiles.peers import Array, PeerLayer
-from edgelstm.profiles.peers.native_int8 import Int8Layer
+from edgelstm.profiles.peers.int8 import Int8Layer, Scale
 from edgelstm.runtime import native
 from edgelstm.runtime.native_layer import (
     FLOAT,
@@ -18,7 +18,10 @@ from edgelstm.runtime.native_layer import (
     FLOAT32,
     HYBRID,
     INT8,
+    INT32,
+    INTEGER,
     TANH,
+    Affine,
     Call,
     Layer,
     Weight,
@@ -26,6 +29,8 @@ from edgelstm.runtime.native_layer import (
     weight,
 )
 
+# Of the gates' sums, without layer norm.
+_GATE_SUM_SCALE = 2.0**-12
 _ARITHMETICS = {"float32": FLOAT, "float16": FLOAT, "dynamic": HYBRID}
 
 
@@ -37,7 +42,7 @@ class _Running:
     x: np.ndarray
     y: np.ndarray
     states: tuple[np.ndarray, np.ndarray]
-    int8: Int8Layer | None
+    scale: Scale | None
 
     def invoke(self) -> None:
         """See `Running`."""
@@ -49,7 +54,7 @@ class _Running:
 
     def output(self) -> Array:
         """See `Running`."""
-        return self.y.copy() if self.int8 is None else self.int8.real(self.y)
+        return self.y.copy() if self.scale is None else self.scale.real(self.y)
 
     def __del__(self) -> None:
         self.library.edgelstm_delete(self.handle)
@@ -68,15 +73,15 @@ class NativePeer:
         batch, steps, features = layer.x.shape
         units = layer.units
         kept: list[np.ndarray] = []
-        int8 = Int8Layer.of(layer.tflite["int8"]) if precision == "int8" else None
-        if int8 is None:
+        scale = layer.int8.h if precision == "int8" else None
+        if scale is None:
             described = _described(layer, precision, kept)
-            x = np.ascontiguousarray(layer.x)
+            x: np.ndarray = np.ascontiguousarray(layer.x)
             c, zero = np.zeros((batch, units), np.float32), 0
         else:
-            described = int8.described(kept)
-            x = int8.stored(layer.x)
-            c, zero = np.zeros((batch, units), np.int16), int8.zero_point
+            described = _described_int8(layer.int8, kept)
+            x = layer.int8.x.stored(layer.x)
+            c, zero = np.zeros((batch, units), np.int16), scale.zero_point
         loaded = library()
         handle = loaded.edgelstm_create_threaded(ctypes.byref(described), None, threads)
         if not handle:
@@ -95,7 +100,7 @@ class NativePeer:
             batch=batch,
             steps=steps,
         )
-        return _Running(loaded, handle, call, x, y, (h, c), int8)
+        return _Running(loaded, handle, call, x, y, (h, c), scale)
 
 
 def _described(layer: PeerLayer, precision: str, kept: list[np.ndarray]) -> Layer:
@@ -108,6 +113,33 @@ def _described(layer: PeerLayer, precision: str, kept: list[np.ndarray]) -> Laye
         kernel=_weights(layer.kernel, precision, kept),
         recurrent=_weights(layer.recurrent, precision, kept),
         bias=_weights(layer.bias, "float32", kept),
+    )
+
+
+def _described_int8(layer: Int8Layer, kept: list[np.ndarray]) -> Layer:
+    _, units, features = layer.kernel.shape
+    biases = [scale * layer.x.scale for scale in layer.kernel_scales]
+    h = Affine(layer.h.scale, layer.h.zero_point)
+
+    def stored(gates: np.ndarray, kind: int, scales: Sequence[float]) -> ctypes.Array[Weight]:
+        pairs = zip(gates, scales, strict=True)
+        return (Weight * 4)(*(weight(gate, kind, kept, scale) for gate, scale in pairs))
+
+    return Layer(
+        inputs=features,
+        units=units,
+        outputs=units,
+        activation=TANH,
+        arithmetic=INTEGER,
+        kernel=stored(layer.kernel, INT8, layer.kernel_scales),
+        recurrent=stored(layer.recurrent, INT8, layer.recurrent_scales),
+        bias=stored(layer.bias, INT32, biases),
+        input_quantization=Affine(layer.x.scale, layer.x.zero_point),
+        output_quantization=h,
+        h_quantization=h,
+        c_quantization=Affine(layer.cell_scale, 0),
+        hidden_quantization=h,
+        gate_scale=(ctypes.c_float * 4)(*[_GATE_SUM_SCALE] * 4),
     )
 
 
