@@ -8,7 +8,6 @@
 
 #include <climits>
 #include <cstdlib>
-#include <cstring>
 #include <new>
 
 // The C library of 2021 moved these to another file under a new version; the old one is in both.
@@ -42,24 +41,23 @@ void Pause() {
 #endif
 }
 
-// Whom a thread wakes the system may put behind it, on one processor, for milliseconds. Goes to
-// another at once, if there is one.
-void LeaveProcessor(int processor) {
+// Whom a thread wakes the system may put behind it, on one processor, where it runs when the other
+// parks, milliseconds later. Keeps a thread off the processor of its waker beforehand, if there is
+// another; `own` becomes what to give back, of 0 bytes if nothing changed.
+void KeepOff(int processor, int thread, Processors* own) {
   constexpr int kBits = 8 * sizeof(unsigned long);
-  unsigned long own[16] = {}, others[16];
-  if (processor < 0 || processor >= 16 * kBits || sched_getcpu() != processor) return;
-  const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof own, own);
+  own->bytes = 0;
+  if (thread == 0 || processor < 0 || processor >= Processors::kWords * kBits) return;
+  const long bytes = syscall(SYS_sched_getaffinity, thread, sizeof own->bits, own->bits);
   if (bytes <= 0) return;
-  std::memcpy(others, own, sizeof own);
-  others[processor / kBits] &= ~(1ul << (processor % kBits));
-  if (syscall(SYS_sched_setaffinity, 0, bytes, others) == 0) {
-    syscall(SYS_sched_setaffinity, 0, bytes, own);
-  }
+  Processors others = *own;
+  others.bits[processor / kBits] &= ~(1ul << (processor % kBits));
+  if (syscall(SYS_sched_setaffinity, thread, bytes, others.bits) == 0) own->bytes = bytes;
 }
 
 }  // namespace
 
-bool Barrier::Wait() {
+void Barrier::Wait() {
   const uint32_t phase = __atomic_load_n(&phase_, __ATOMIC_RELAXED);
   if (__atomic_add_fetch(&arrived_, 1, __ATOMIC_ACQ_REL) == static_cast<uint32_t>(size_)) {
     __atomic_store_n(&arrived_, 0, __ATOMIC_RELAXED);
@@ -68,10 +66,10 @@ bool Barrier::Wait() {
     if (__atomic_load_n(&parked_, __ATOMIC_SEQ_CST) != 0) {
       syscall(SYS_futex, &phase_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
     }
-    return false;
+    return;
   }
   for (int i = 0; i < kSpins; ++i) {
-    if (__atomic_load_n(&phase_, __ATOMIC_ACQUIRE) != phase) return false;
+    if (__atomic_load_n(&phase_, __ATOMIC_ACQUIRE) != phase) return;
     Pause();
   }
   __atomic_add_fetch(&parked_, 1, __ATOMIC_SEQ_CST);
@@ -79,7 +77,6 @@ bool Barrier::Wait() {
     syscall(SYS_futex, &phase_, FUTEX_WAIT_PRIVATE, phase, nullptr, nullptr, 0);
   }
   __atomic_sub_fetch(&parked_, 1, __ATOMIC_SEQ_CST);
-  return true;
 }
 
 Team* Team::Start(int threads) {
@@ -92,8 +89,7 @@ Team* Team::Start(int threads) {
   int started = 1;
   for (; started < threads; ++started) {
     Worker& worker = team->workers_[started];
-    worker.team = team;
-    worker.index = started;
+    worker = {team, started, 0, 0, {}};
     pthread_t thread;
     if (pthread_create(&thread, nullptr, Work, &worker) != 0) break;
     worker.thread = static_cast<unsigned long>(thread);
@@ -121,7 +117,12 @@ void Team::Stop(Team* team) {
 void Team::Run(Job job, void* context) {
   job_ = job;
   context_ = context;
-  processor_ = barrier_.AnyParked() ? sched_getcpu() : -1;
+  const bool wakes = barrier_.AnyParked();
+  for (int i = 1; i < size_; ++i) {
+    workers_[i].own.bytes = 0;
+    Worker& worker = workers_[i];
+    if (wakes) KeepOff(sched_getcpu(), __atomic_load_n(&worker.id, __ATOMIC_RELAXED), &worker.own);
+  }
   barrier_.Wait();
   Member member;
   member.size = size_;
@@ -131,12 +132,14 @@ void Team::Run(Job job, void* context) {
 }
 
 void* Team::Work(void* data) {
-  const Worker& worker = *static_cast<const Worker*>(data);
+  Worker& worker = *static_cast<Worker*>(data);
   Team& team = *worker.team;
+  __atomic_store_n(&worker.id, static_cast<int>(syscall(SYS_gettid)), __ATOMIC_RELAXED);
   for (;;) {
-    const bool parked = team.barrier_.Wait();
+    team.barrier_.Wait();
     if (team.job_ == nullptr) return nullptr;
-    if (parked) LeaveProcessor(team.processor_);
+    const Processors& own = worker.own;
+    if (own.bytes != 0) syscall(SYS_sched_setaffinity, 0, own.bytes, own.bits);
     Member member;
     member.index = worker.index;
     member.size = team.size_;

@@ -11,8 +11,7 @@ namespace edgelstm {
 class Barrier {
  public:
   void SetSize(int size) { size_ = size; }
-  // Returns whether the caller parked.
-  bool Wait();
+  void Wait();
   bool AnyParked() const { return __atomic_load_n(&parked_, __ATOMIC_RELAXED) != 0; }
 
  private:
@@ -20,6 +19,13 @@ class Barrier {
   // Atomics of the compiler: <atomic> has inline functions, which files with instruction sets of
   // their own must not use.
   uint32_t arrived_ = 0, phase_ = 0, parked_ = 0;
+};
+
+// A set of processors as the system has it.
+struct Processors {
+  static constexpr int kWords = 16;
+  unsigned long bits[kWords];
+  long bytes;
 };
 
 // One thread's place in its team; alone without a barrier.
@@ -58,13 +64,15 @@ class Team {
     Team* team;
     int index;
     unsigned long thread;
+    // The system's name of the thread; 0 until it runs.
+    int id;
+    // What it may run on, kept by the caller where it changed that.
+    Processors own;
   };
   Barrier barrier_;
   int size_;
   Job job_;
   void* context_;
-  // The caller's, where it wakes others.
-  int processor_;
   Worker workers_[kMostThreads];
 };
 
