@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edgelstm.converters.recurrence.ir import Value
+from collections.abc import Mapping
+
+from edgelstm.converters.recurrence.ir import Node, Value
+from edgelstm.converters.recurrence.ir import topological as ordered
 from edgelstm.converters.recurrence.scan import SCAN, sync
 
 _SAME = {"BiasAdd", "Cast", "ClipByValue", "Identity", "Relu", "Sigmoid", "StopGradient", "Tanh"}
@@ -14,6 +17,16 @@ _BROADCASTING = {
 
 def rank_of(value: Value) -> int | None:
     """The number of axes; None where it is not told."""
+    known: dict[Value, int | None] = {}
+    # Each once, and none inside another: values are read twice by many, and chains are long.
+    for node in ordered([value]):
+        for port in range(node.outputs):
+            known[node[port]] = _told(node[port], known)
+    return known[value]
+
+
+def _told(value: Value, known: Mapping[Value, int | None]) -> int | None:
+    """Of one operator's result, where those of its operands are known."""
     node, array = value.node, value.constant
     if array is not None:
         return int(array.ndim)
@@ -27,26 +40,25 @@ def rank_of(value: Value) -> int | None:
     if node.op == "Transpose":
         return _entries(node.inputs[1])
     if node.op in _BROADCASTING:
-        ranks = [rank_of(v) for v in node.inputs]
+        ranks = [known[v] for v in node.inputs]
         return None if None in ranks else max(r for r in ranks if r is not None)
     if node.op in _SAME or node.op in ("ConcatV2", "LogicalNot", "Tile", "ZerosLike"):
-        return rank_of(node.inputs[0])
+        return known[node.inputs[0]]
     if node.op == "Split":
-        return rank_of(node.inputs[1])
-    return _of_scan(value) if node.op == SCAN else _changed(value)
+        return known[node.inputs[1]]
+    return _of_scan(value, known) if node.op == SCAN else _changed(node, known)
 
 
-def _of_scan(value: Value) -> int | None:
+def _of_scan(value: Value, known: Mapping[Value, int | None]) -> int | None:
     scan = sync(value.node)
     if value.port >= len(scan.stacked):
-        return rank_of(scan.states[value.port - len(scan.stacked)].initial)
+        return known[scan.states[value.port - len(scan.stacked)].initial]
     below = rank_of(scan.stacked[value.port])
     return None if below is None else below + 1
 
 
-def _changed(value: Value) -> int | None:
+def _changed(node: Node, known: Mapping[Value, int | None]) -> int | None:
     """Of operators that add axes to their operand's, or drop some."""
-    node = value.node
     if node.op in ("ExpandDims", "Pack"):
         change = 1
     elif node.op == "Unpack":
@@ -58,7 +70,7 @@ def _changed(value: Value) -> int | None:
         change = -len(node.attrs["squeeze_dims"])
     else:
         return None
-    below = rank_of(node.inputs[0])
+    below = known[node.inputs[0]]
     return None if below is None else below + change
 
 
