@@ -16,6 +16,7 @@ _ALIGNMENT = 16
 # One number of 32 bits or less, which no vector load reads.
 _SMALL_BYTES, _SMALL_ALIGNMENT = 4, 4
 _LIMIT_BYTES = 2**31 - 1
+_LIMIT_CURE = "write smaller weights: --quantize float16, dynamic or int8"
 
 
 class BufferSharing(enum.Enum):
@@ -67,7 +68,7 @@ def pack(raw: Any, sharing: BufferSharing = BufferSharing.SHARE) -> bytes:
     if content_bytes > _LIMIT_BYTES:
         raise UnsupportedModelError(
             f"{content_bytes} bytes of weights exceed the format's 2 GiB",
-            cure="write smaller weights: --quantize float16, dynamic or int8",
+            cure=_LIMIT_CURE,
         )
     buffers = raw.buffers
     operators = [op for subgraph in raw.subgraphs for op in subgraph.operators]
@@ -88,7 +89,7 @@ def pack(raw: Any, sharing: BufferSharing = BufferSharing.SHARE) -> bytes:
     except BuilderSizeError:
         raise UnsupportedModelError(
             "the model exceeds the format's 2 GiB",
-            cure="write smaller weights: --quantize float16, dynamic or int8",
+            cure=_LIMIT_CURE,
         ) from None
     finally:
         raw.buffers = buffers

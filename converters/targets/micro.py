@@ -22,6 +22,7 @@ from edgelstm.runtime import TensorInfo
 
 LABEL = "tflite-micro"
 _WHERE = "--target tflm"
+_REFUSED_CURE = "convert with --target cpu, or leave out the operator that the message names"
 _CURE = "use --step-only, which writes plain operators, or change the layer"
 _KERNEL_I = 1
 _ARENA = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
@@ -134,8 +135,7 @@ class MicroSession:
                 raise UnsupportedModelError(
                     f"TensorFlow Lite Micro refuses the file: {_words(said) or error}",
                     where=_WHERE,
-                    cure="convert with --target cpu, or leave out the operator that the message "
-                    "names",
+                    cure=_REFUSED_CURE,
                 ) from None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -150,8 +150,7 @@ class MicroSession:
                 raise UnsupportedModelError(
                     f"TensorFlow Lite Micro fails on the file: {_words(said) or error}",
                     where=_WHERE,
-                    cure="convert with --target cpu, or leave out the operator that the message "
-                    "names",
+                    cure=_REFUSED_CURE,
                 ) from None
         return {name: np.array(self._interpreter.get_output(i)) for name, i in self._read.items()}
 

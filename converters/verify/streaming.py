@@ -163,14 +163,8 @@ def _prove_calls(
         shape = (frames, *(size or 1 for size in info.shape))
         if data is None:
             calls[info.name] = random_array(rng, shape, info.dtype, specs.get(info.name))
-        elif info.name in data:
-            calls[info.name] = np.asarray(data[info.name]).reshape(-1, *shape[1:])
         else:
-            raise DataError(
-                f"The data hold no input {info.name!r}.",
-                where="--data",
-                cure="name the arrays of the .npz as the inputs of the model, or leave --data out",
-            )
+            calls[info.name] = _given(data, info.name).reshape(-1, *shape[1:])
 
     def run(stream: Stream) -> dict[str, Array]:
         stream.reset()
@@ -247,14 +241,8 @@ def _sequence(
         axis = stream.time_axes.get(info.name)
         shape = [size or 1 for size in info.shape]
         if data is not None:
-            if info.name not in data:
-                raise DataError(
-                    f"The data hold no input {info.name!r}.",
-                    where="--data",
-                    cure="name the arrays of the .npz as the inputs of the model, or leave --data "
-                    "out",
-                )
-            arrays[info.name] = _rows_of(data[info.name], shape, axis, fixed, info.name)
+            given = _given(data, info.name)
+            arrays[info.name] = _rows_of(given, shape, axis, fixed, info.name)
             continue
         if axis is not None:
             shape[axis] = length
@@ -271,6 +259,16 @@ def random_array(
     low = (spec.low if spec else None) or 0
     high = (spec.high if spec else None) or low + _INTEGERS
     return rng.integers(low, high, shape).astype(dtype)
+
+
+def _given(data: Mapping[str, Array], name: str) -> Array:
+    if name not in data:
+        raise DataError(
+            f"The data hold no input {name!r}.",
+            where="--data",
+            cure="name the arrays of the .npz as the inputs of the model, or leave --data out",
+        )
+    return np.asarray(data[name])
 
 
 def _rows_of(
