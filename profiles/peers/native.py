@@ -29,8 +29,6 @@ from edgelstm.runtime.native_layer import (
     weight,
 )
 
-# Of the gates' sums, without layer norm.
-_GATE_SUM_SCALE = 2.0**-12
 _ARITHMETICS = {"float32": FLOAT, "float16": FLOAT, "dynamic": HYBRID}
 
 
@@ -139,7 +137,6 @@ def _described_int8(layer: Int8Layer, kept: list[np.ndarray]) -> Layer:
         h_quantization=h,
         c_quantization=Affine(layer.cell_scale, 0),
         hidden_quantization=h,
-        gate_scale=(ctypes.c_float * 4)(*[_GATE_SUM_SCALE] * 4),
     )
 
 
