@@ -91,7 +91,7 @@ class Lstm {
       const bool filled = count == TileFunctions::kRows || count == kMaxRows;
       split_ = !hybrid_ && filled ? Dots()->tiles : nullptr;
       if (split_ != nullptr) {
-        split_->begin_pieces();
+        split_->begin(0);
         tiles_ = split_;
       }
     }

@@ -117,11 +117,10 @@ void Team::Stop(Team* team) {
 void Team::Run(Job job, void* context) {
   job_ = job;
   context_ = context;
-  const bool wakes = barrier_.AnyParked();
+  const int processor = barrier_.AnyParked() ? sched_getcpu() : -1;
   for (int i = 1; i < size_; ++i) {
-    workers_[i].own.bytes = 0;
     Worker& worker = workers_[i];
-    if (wakes) KeepOff(sched_getcpu(), __atomic_load_n(&worker.id, __ATOMIC_RELAXED), &worker.own);
+    KeepOff(processor, __atomic_load_n(&worker.id, __ATOMIC_RELAXED), &worker.own);
   }
   barrier_.Wait();
   Member member;

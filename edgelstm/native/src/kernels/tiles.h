@@ -9,7 +9,8 @@ struct TileFunctions {
   static constexpr int kRows = 16;
   static constexpr int kParts = 8;
   static constexpr int kLanes = 16;
-  // Around every use of `multiply` with rows of `depth` values, a multiple of four.
+  // Around every use of `multiply` with rows of `depth` values, a multiple of four; 0 for
+  // `multiply_pieces`.
   void (*begin)(int64_t depth);
   void (*end)();
   // sums[part][row][lane] of a block of weights as IntegerPacking lays them out for 16 lanes; the rows
@@ -23,8 +24,6 @@ struct TileFunctions {
   // Pieces of a float32, bfloat16 each, of which a tile has 32 k; see FloatTiles.
   static constexpr int kPieces = 3;
   static constexpr int kFloatDepth = 32;
-  // Around every use of `multiply_pieces`, with `end`.
-  void (*begin_pieces)();
   // sums[group][gate][row][lane] = or += the products of tiles [piece][gate] of weights, two k of a lane
   // together, with tiles [group][piece] of rows.
   void (*multiply_pieces)(const uint16_t* weights, int gates, const uint16_t* rows, int64_t groups,

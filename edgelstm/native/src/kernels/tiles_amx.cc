@@ -26,8 +26,8 @@ void Begin(int64_t depth) {
     shapes.rows[tile] = 16;
     shapes.row_bytes[tile] = kRowBytes;
   }
-  // A shape without rows or bytes is an error; none is used then.
-  const auto some = static_cast<uint16_t>(rest == 0 ? 4 : rest);
+  // A shape without rows or bytes is an error.
+  const auto some = static_cast<uint16_t>(rest == 0 ? kDepth : rest);
   shapes.rows[6] = TileFunctions::kRows;
   shapes.row_bytes[6] = some;
   shapes.rows[7] = static_cast<uint8_t>(some / 4);
@@ -38,16 +38,6 @@ void Begin(int64_t depth) {
 }
 
 void End() { _tile_release(); }
-
-void BeginPieces() {
-  Shapes shapes;
-  for (int tile = 0; tile < 8; ++tile) {
-    shapes.rows[tile] = 16;
-    shapes.row_bytes[tile] = kRowBytes;
-  }
-  asm volatile("" : : "r"(&shapes) : "memory");
-  _tile_loadconfig(&shapes);
-}
 
 // Weights of full int8 have a sign and its rows none, in hybrid arithmetic it is the other way round.
 #define EDGELSTM_PRODUCT(sum, values, weights)                    \
@@ -201,6 +191,6 @@ int64_t Probe(int64_t rounds) {
 
 }  // namespace
 
-const TileFunctions kTilesAmx = {Begin, End, Multiply, MultiplyGates, BeginPieces, MultiplyPieces, Probe};
+const TileFunctions kTilesAmx = {Begin, End, Multiply, MultiplyGates, MultiplyPieces, Probe};
 
 }  // namespace edgelstm
